@@ -1,0 +1,21 @@
+"""Model-agnostic meta-learning (MAML) for TensorFlow 2 and Keras 3."""
+
+from maml_tf import (
+    inner_loop,
+    inner_optimizers,
+    learners,
+    models,
+    tasks,
+)
+from maml_tf.learners import MAML, Learner
+
+__version__ = "0.1.0"
+__all__ = [
+    "MAML",
+    "Learner",
+    "inner_loop",
+    "inner_optimizers",
+    "learners",
+    "models",
+    "tasks",
+]

@@ -1,0 +1,220 @@
+"""Adaptation to one task: gradient steps as a pure function of the weights (Finn et al., 2017).
+
+    theta_0 = theta,   theta_{i+1} = theta_i - alpha * grad L_support(theta_i)        (equation 1)
+
+`adapt` takes weights and gives weights; it assigns nothing. A `tf.GradientTape` around it that
+watches the initial weights sees every step, which makes the meta-gradient exact (second order);
+with `first_order=True` the inner gradients are constants to it (section 5.2 of the paper).
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Adapted(NamedTuple):
+    """What adapting to one task gives back."""
+
+    weights: list  # the fast weights, in the order of the initial ones
+    state: list  # the model's state after the last step
+    losses: tf.Tensor  # [steps], the support loss before each step
+
+
+def adapt(
+    objective,
+    weights,
+    state,
+    optimizer,
+    steps,
+    *,
+    adaptable=None,
+    first_order=False,
+    rematerialize=False,
+):
+    """Takes `steps` gradient steps from `weights`, unrolled, so that they can be differentiated.
+
+    Args:
+        objective: `objective(weights, state, step) -> (loss, state)`: the support loss (a scalar)
+            at these weights. `step` is the number of the inner step.
+        weights: list of tensors, the initial weights theta.
+        state: list of tensors, handed from step to step.
+        optimizer: one of `maml_tf.inner_optimizers`.
+        steps: `int`, at least 0.
+        adaptable: list of `bool`, which weights adapt; all of them by default.
+        first_order: treat the inner gradients as constants in the meta-gradient.
+        rematerialize: keep only the weights of each step and compute everything else again in the
+            backward pass: memory then does not grow with `steps` by a step's activations.
+
+    Returns:
+        `Adapted`.
+
+    Raises:
+        ValueError: the loss depends on none of the weights that adapt.
+
+    Example:
+        >>> adapted = adapt(lambda w, state, step: (tf.reduce_sum(w[0] ** 2), state),
+        ...                 [tf.constant([2.0, 3.0])], [], inner_optimizers.SGD(0.1), steps=2)
+        >>> adapted.weights[0].numpy()
+        array([1.28, 1.92], dtype=float32)
+    """
+    step_function = _step_function(objective, optimizer, adaptable, first_order)
+    if rematerialize:
+        step_function = _rematerialized(step_function)
+    slots = optimizer.init(_select(weights, adaptable))
+    losses = []
+    for step in range(steps):
+        weights, state, slots, loss = step_function(step, weights, state, slots)
+        losses.append(loss)
+    return Adapted(weights, state, tf.stack(losses) if losses else tf.zeros([0]))
+
+
+def adapt_in_loop(objective, weights, state, optimizer, steps, *, adaptable=None, observe=None):
+    """Takes `steps` steps in a `tf.while_loop`: for prediction, where nothing differentiates it.
+
+    The graph is as large for a hundred steps as for one, and `steps` may be known only at run
+    time (an input of an exported model).
+
+    Args:
+        objective: as in `adapt`.
+        weights: as in `adapt`.
+        state: as in `adapt`.
+        optimizer: as in `adapt`.
+        steps: int32 scalar or `int`.
+        adaptable: as in `adapt`.
+        observe: `observe(weights, state) -> tensor or structure`, evaluated at the initial
+            weights and after each step.
+
+    Returns:
+        `(weights, state)`, or with `observe` `(weights, state, observations)`, observations
+        stacked along a new first axis, `[steps + 1, ...]`.
+    """
+    step_function = _step_function(objective, optimizer, adaptable, first_order=True)
+    slots = optimizer.init(_select(weights, adaptable))
+    steps = tf.convert_to_tensor(steps, tf.int32)
+    before = [] if observe is None else observe(weights, state)
+    arrays = [
+        tf.TensorArray(o.dtype, size=steps + 1, element_shape=o.shape).write(0, o)
+        for o in tf.nest.flatten(before)
+    ]
+
+    def body(step, weights, state, slots, arrays):
+        weights, state, slots, _ = step_function(step, weights, state, slots)
+        if observe is not None:
+            observed = tf.nest.flatten(observe(weights, state))
+            arrays = [a.write(step + 1, o) for a, o in zip(arrays, observed, strict=True)]
+        return step + 1, weights, state, slots, arrays
+
+    _, weights, state, _, arrays = tf.while_loop(
+        lambda step, *_: step < steps,
+        body,
+        (tf.constant(0), list(weights), list(state), slots, arrays),
+        parallel_iterations=1,
+    )
+    if observe is None:
+        return weights, state
+    observed = tf.nest.pack_sequence_as(before, [array.stack() for array in arrays])
+    return weights, state, observed
+
+
+def _step_function(objective, optimizer, adaptable, first_order):
+    def step_function(step, weights, state, slots):
+        fast = _select(weights, adaptable)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(fast)
+            loss, state = objective(_merge(weights, fast, adaptable), state, step)
+        gradients = _dense(tape.gradient(loss, fast), fast)
+        if first_order:
+            gradients = [tf.stop_gradient(g) for g in gradients]
+        fast, slots = optimizer.update(step, gradients, fast, slots)
+        return _merge(weights, fast, adaptable), state, slots, loss
+
+    return step_function
+
+
+def _select(weights, adaptable):
+    if adaptable is None:
+        return list(weights)
+    return [w for w, adapts in zip(weights, adaptable, strict=True) if adapts]
+
+
+def _merge(weights, fast, adaptable):
+    if adaptable is None:
+        return list(fast)
+    fast = iter(fast)
+    return [next(fast) if adapts else w for w, adapts in zip(weights, adaptable, strict=True)]
+
+
+def _dense(gradients, weights):
+    if all(g is None for g in gradients):
+        raise ValueError(
+            "Expected an inner loss that is differentiable with respect to the weights that "
+            "adapt, received one that depends on none of them: its gradient is None for all "
+            f"{len(weights)}. Does the loss round, compare or take an argmax, or does "
+            "`adaptable` choose only weights that the loss does not use?"
+        )
+    return [
+        tf.zeros_like(w) if g is None else tf.convert_to_tensor(g)
+        for g, w in zip(gradients, weights, strict=True)
+    ]
+
+
+def _rematerialized(step_function):
+    """`step_function` that keeps only its inputs for the backward pass and runs again there."""
+
+    def wrapped(step, weights, state, slots):
+        inputs = [list(weights), list(state), list(slots)]
+        flat = tf.nest.flatten(inputs)
+        # Integers (seeds, counters) have no gradient: they come in by closure.
+        floating = [i for i, t in enumerate(flat) if t.dtype.is_floating]
+        structure = []
+
+        def run(*tensors):
+            full = list(flat)
+            for i, t in zip(floating, tensors, strict=True):
+                full[i] = t
+            outputs = step_function(step, *tf.nest.pack_sequence_as(inputs, full))
+            structure[:] = [outputs]
+            return tf.nest.flatten(outputs)
+
+        @tf.custom_gradient
+        def checkpointed(*tensors):
+            outputs = run(*tensors)
+
+            def backward(*upstream):
+                again = _after(upstream, tensors)
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(again)
+                    targets = run(*again)
+                pairs = [
+                    (t, u) for t, u in zip(targets, upstream, strict=True) if t.dtype.is_floating
+                ]
+                return tape.gradient(
+                    [t for t, _ in pairs],
+                    again,
+                    output_gradients=[u for _, u in pairs],
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+
+            return outputs, backward
+
+        outputs = checkpointed(*[flat[i] for i in floating])
+        return tf.nest.pack_sequence_as(structure[0], outputs)
+
+    return wrapped
+
+
+def _after(signals, tensors):
+    """Copies of `tensors` that exist only once `signals` do.
+
+    Otherwise the executor would run the second forward pass along with the first one, and the
+    graph optimizer or XLA would merge the two: nothing would be saved.
+    """
+    signals = [s for s in signals if s.dtype.is_floating]
+    # XLA knows no control dependencies, so the values depend on a signal too, in a way that no
+    # compiler can simplify: where the upstream gradient is NaN, so is everything.
+    signal = tf.reshape(signals[0], [-1])[0]
+    with tf.control_dependencies(signals):
+        return [
+            tf.where(tf.math.is_nan(signal), tf.cast(signal, t.dtype), tf.identity(t))
+            for t in tensors
+        ]

@@ -1,0 +1,207 @@
+"""Model-agnostic meta-learning (Finn, Abbeel & Levine, 2017, arXiv 1703.03400), algorithms 1, 2.
+
+    inner loop:  theta'_t = theta - alpha * grad_theta L_support,t(theta), `inner_steps` times  (1)
+    outer loop:  theta <- theta - beta * grad_theta mean_t L_query,t(theta'_t)
+
+theta are the weights of `model`, alpha is the rate of `inner_optimizer`, beta that of the
+optimizer given to `compile`, t a task of the meta-batch. The outer gradient goes through the inner
+steps (second order); `first_order=True` leaves the second derivatives out (section 5.2).
+"""
+
+import re
+
+import keras
+import tensorflow as tf
+
+from maml_tf import functional, inner_loop, inner_optimizers
+from maml_tf.learners import checks
+from maml_tf.learners.base import Learner, _parts
+
+
+@keras.saving.register_keras_serializable("maml_tf")
+class MAML(Learner):
+    """MAML around any built Keras model: fit it to task batches, adapt it to a task.
+
+    Args:
+        model: a built `keras.Model`; its weights are the initial weights that are meta-learned.
+        inner_optimizer: one of `maml_tf.inner_optimizers`, or a number: the step size of plain
+            gradient descent.
+        inner_steps: gradient steps on the support set, in training and prediction. `adapt`,
+            `maml_tf.evaluation` and exports may take other numbers.
+        first_order: leave out the second derivatives: about half the time, no longer exact.
+        adaptable: which trainable weights the inner loop changes; all by default. A function of
+            a variable (`lambda v: "head" in v.path`), a regular expression searched in
+            `variable.path`, or a list of `bool` in the order of `model.trainable_variables`.
+            The others are still meta-learned by the outer loop.
+        rematerialize: compute the activations of inner steps again in the backward pass instead
+            of keeping them: memory no longer grows with `inner_steps`, for about a third more
+            time.
+        batch_norm: see `maml_tf.learners.Learner`.
+        task_map: see `maml_tf.learners.Learner`.
+        parallel_tasks: see `maml_tf.learners.Learner`.
+        name: of the model.
+
+    Raises:
+        TypeError, ValueError: see `maml_tf.learners.Learner`; an `adaptable` that chooses no
+            weight or does not fit the model.
+
+    What state does: layers run on the support set in training mode while the learner trains, and
+    with `training=False` (dropout off) in `evaluate`, `predict` and `adapt`; batch normalisation
+    follows `batch_norm` alone. State that a task changes (moving averages, seeds) goes from step
+    to step within the task; after a training step the model keeps its mean over the tasks, and
+    of integers (seeds, counters) that of the first task. Each task draws its own dropout masks.
+
+    Example:
+        >>> train, validation, test = maml_tf.tasks.sinusoid()
+        >>> learner = maml_tf.MAML(maml_tf.models.sinusoid_mlp(), 0.01, inner_steps=1)
+        >>> learner.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse")
+        >>> history = learner.fit(train, steps_per_epoch=10, verbose=0)
+    """
+
+    def __init__(
+        self,
+        model,
+        inner_optimizer,
+        inner_steps=1,
+        first_order=False,
+        *,
+        adaptable=None,
+        rematerialize=False,
+        batch_norm="transductive",
+        task_map="auto",
+        parallel_tasks=None,
+        name=None,
+    ):
+        super().__init__(
+            model,
+            batch_norm=batch_norm,
+            task_map=task_map,
+            parallel_tasks=parallel_tasks,
+            name=name,
+        )
+        self.inner_optimizer = inner_optimizers.get(inner_optimizer)
+        self.inner_steps = checks.check_inner_steps(inner_steps)
+        self.first_order = bool(first_order)
+        self.rematerialize = bool(rematerialize)
+        self.adaptable = _adaptable(adaptable, model)
+
+    def adapt_task(self, weights, state, support_x, support_y, *, inner_steps, training):
+        """See `Learner`."""
+        return inner_loop.adapt(
+            self.inner_objective(support_x, support_y, training),
+            weights,
+            state,
+            self.inner_optimizer,
+            inner_steps,
+            adaptable=self.adaptable,
+            first_order=self.first_order,
+            rematerialize=self.rematerialize,
+        )
+
+    def adapt_task_in_loop(self, weights, state, support_x, support_y, inner_steps, observe=None):
+        """See `Learner`."""
+        return inner_loop.adapt_in_loop(
+            self.inner_objective(support_x, support_y, training=False),
+            weights,
+            state,
+            self.inner_optimizer,
+            inner_steps,
+            adaptable=self.adaptable,
+            observe=observe,
+        )
+
+    def meta_gradient(self, inputs, query_y, sample_weight=None):
+        """The meta-gradient of a task batch; nothing is assigned.
+
+        Args:
+            inputs: `{"support_x": [T, S, ...], "support_y": [T, S, ...], "query_x": [T, Q, ...]}`.
+            query_y: `[T, Q, ...]`.
+            sample_weight: `[T, Q]` or None.
+
+        Returns:
+            `(loss, gradients, state, predictions, predictions_before)`: the query loss averaged
+            over tasks; gradients in the order of `model.trainable_variables`; the model's state
+            after this batch; predictions `[T, Q, ...]` after and before adaptation.
+        """
+        weights, state = self.initial_values()
+        floating = [s.dtype.is_floating for s in state]
+
+        def one_task(task, index):
+            support_x, support_y, query_x = _parts(task["inputs"])
+            begin = functional.distinct_seeds(self.model, state, index)
+
+            def loss_of(y_pred):
+                loss = self.compute_loss(
+                    y=task["query_y"], y_pred=y_pred, sample_weight=task.get("sample_weight")
+                )
+                return self.optimizer.scale_loss(loss), loss, y_pred
+
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                adapted = self.adapt_task(
+                    weights,
+                    begin,
+                    support_x,
+                    support_y,
+                    inner_steps=self.inner_steps,
+                    training=True,
+                )
+                (scaled, loss, y_pred), after = self.predict_task(
+                    *adapted[:2], support_x, query_x, training=True, then=loss_of
+                )
+            gradients = [
+                tf.zeros_like(w) if g is None else tf.convert_to_tensor(g)
+                for g, w in zip(tape.gradient(scaled, weights), weights, strict=True)
+            ]
+            functional.refuse_wrong_xla(self.jit_compile, self.first_order)
+            y_before, _ = self.predict_task(weights, state, support_x, query_x, training=False)
+            summed = {
+                "loss": loss,
+                "gradients": gradients,
+                "state": [s for s, f in zip(after, floating, strict=True) if f],
+            }
+            others = [s for s, f in zip(after, floating, strict=True) if not f]
+            return summed, {"y_pred": y_pred, "y_before": y_before, "state": others}
+
+        tasks = {"inputs": inputs, "query_y": query_y}
+        if sample_weight is not None:
+            tasks["sample_weight"] = sample_weight
+        sums, stacks = self._map(one_task, tasks)
+        count = tf.shape(tf.nest.flatten(query_y)[0])[0]
+        means = tf.nest.map_structure(lambda t: t / tf.cast(count, t.dtype), sums)
+        means_of_state, firsts = iter(means["state"]), iter(stacks["state"])
+        state = [next(means_of_state) if f else next(firsts)[0] for f in floating]
+        return means["loss"], means["gradients"], state, stacks["y_pred"], stacks["y_before"]
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "inner_steps": self.inner_steps,
+            "first_order": self.first_order,
+            # As booleans: a saved learner needs no function of the user's to load.
+            "adaptable": None if self.adaptable is None else list(self.adaptable),
+            "rematerialize": self.rematerialize,
+        }
+
+
+def _adaptable(choice, model):
+    """`choice` as a list of `bool` in the order of `model.trainable_variables`, or None for all."""
+    variables = model.trainable_variables
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        chosen = [re.search(choice, v.path) is not None for v in variables]
+    elif callable(choice):
+        chosen = [bool(choice(v)) for v in variables]
+    else:
+        chosen = [bool(c) for c in choice]
+    if len(chosen) != len(variables) or not any(chosen):
+        raise ValueError(
+            f"`adaptable` must choose at least one of the {len(variables)} trainable weights "
+            f"{[v.path for v in variables]}, as a function of a variable, a regular expression on "
+            f"its path or a list of {len(variables)} booleans. Received: adaptable={choice!r}, "
+            f"which gives {chosen}"
+        )
+    return chosen

@@ -1,0 +1,74 @@
+"""What a learner reports beside Keras' own: metrics before adaptation, a loss that broke down."""
+
+import keras
+
+
+class Before:
+    """Loss and metrics at the initial weights, kept apart from those after adaptation.
+
+    A `keras.Model` compiled with copies of the learner's loss and metrics does the counting; it
+    is held by a plain object, so that Keras does not take it for a part of the learner.
+    """
+
+    def __init__(self, model, loss, loss_weights, metrics, weighted_metrics):
+        self._mean = keras.metrics.Mean(name="loss")
+        self._counter = _Counter(dtype=model.dtype_policy, autocast=False)
+        self._counter.built = True
+        self._counter.output_names = getattr(model, "output_names", None)
+        self._counter.compile(
+            loss=_copied(loss),
+            loss_weights=loss_weights,
+            metrics=_copied(metrics),
+            weighted_metrics=_copied(weighted_metrics),
+            jit_compile=False,
+        )
+
+    def update(self, y, y_pred, sample_weight):
+        """Counts a batch of examples, `[T * Q, ...]`."""
+        counter = self._counter
+        loss = counter.compute_loss(y=y, y_pred=y_pred, sample_weight=sample_weight)
+        self._mean.update_state(loss)
+        counter.compute_metrics(None, y, y_pred, sample_weight)
+
+    def results(self):
+        """Values by name, `_before` behind each."""
+        values = {**self._counter.get_metrics_result(), "loss": self._mean.result()}
+        return {f"{name}_before": value for name, value in values.items()}
+
+    def reset(self):
+        """Forgets all batches."""
+        self._mean.reset_state()
+        self._counter.reset_metrics()
+
+    @staticmethod
+    def compile_arguments(config):
+        """Loss and metrics of a compile configuration, copied for another model."""
+        names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+        return {name: _copied(config[name]) for name in names if config.get(name) is not None}
+
+
+class _Counter(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def _copied(structure):
+    """Losses and metrics with variables of their own; names and functions are as they are."""
+
+    def copied(item):
+        if isinstance(item, keras.metrics.Metric):
+            return type(item).from_config(item.get_config())
+        return item
+
+    return keras.tree.map_structure(copied, structure)
+
+
+def non_finite_error(step, learner):
+    """The error for a meta-training loss that is NaN or infinite since `step`."""
+    return FloatingPointError(
+        f"The meta-training loss became NaN or infinite at training step {step} (counted by "
+        "`optimizer.iterations`, from 1); the weights are of no use any more. Adaptation may run "
+        f"away: try a smaller step size of the inner optimizer, fewer inner steps than "
+        f"{getattr(learner, 'inner_steps', 0)}, a smaller rate or clipping in the outer optimizer "
+        "(`clipvalue=10`), or check the data for values that are not finite."
+    )

@@ -1,0 +1,63 @@
+"""The paper's two networks for Omniglot (Finn et al., 2017, section 5.2 and its code)."""
+
+import keras
+
+
+def conv4(ways, filters=64, input_shape=(28, 28, 1), seed=0):
+    """Four strided convolutions: 112,005 trainable parameters at 5 ways.
+
+    Each block is a 3x3 convolution with stride 2, batch normalisation with beta but no gamma and
+    epsilon 1e-3, and ReLU; then the mean over height and width and a dense layer.
+
+    Args:
+        ways: classes of a task, the number of outputs.
+        filters: of each convolution.
+        input_shape: `(height, width, channels)`.
+        seed: of the initial weights: Xavier uniform kernels, zero bias, last layer N(0, 1).
+
+    Returns:
+        A built `keras.Model`, `[batch, *input_shape]` float in [0, 1] to logits `[batch, ways]`.
+    """
+    layers = [keras.Input(input_shape)]
+    for block in range(4):
+        xavier = keras.initializers.GlorotUniform(seed=seed * 5 + block)
+        layers += [
+            keras.layers.Conv2D(filters, 3, 2, "same", kernel_initializer=xavier),
+            _batch_norm(),
+            keras.layers.ReLU(),
+        ]
+    layers += [keras.layers.GlobalAveragePooling2D(), _logits(ways, seed * 5 + 4)]
+    return keras.Sequential(layers, name="conv4")
+
+
+def dense5(ways, input_shape=(28, 28, 1), seed=0):
+    """Not convolutional, 784-256-128-64-64-ways: 247,109 trainable parameters at 5 ways.
+
+    Each hidden layer is followed by batch normalisation (beta, no gamma) and ReLU.
+
+    Args:
+        ways: classes of a task, the number of outputs.
+        input_shape: of one image, flattened here.
+        seed: of the initial weights: Xavier uniform kernels, zero bias, last layer N(0, 1).
+
+    Returns:
+        A built `keras.Model`, `[batch, *input_shape]` float in [0, 1] to logits `[batch, ways]`.
+    """
+    layers = [keras.Input(input_shape), keras.layers.Flatten()]
+    for i, units in enumerate((256, 128, 64, 64)):
+        xavier = keras.initializers.GlorotUniform(seed=seed * 5 + i)
+        layers += [
+            keras.layers.Dense(units, kernel_initializer=xavier),
+            _batch_norm(),
+            keras.layers.ReLU(),
+        ]
+    return keras.Sequential([*layers, _logits(ways, seed * 5 + 4)], name="dense5")
+
+
+def _batch_norm():
+    return keras.layers.BatchNormalization(scale=False, epsilon=1e-3)
+
+
+def _logits(ways, seed):
+    normal = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
+    return keras.layers.Dense(ways, kernel_initializer=normal)

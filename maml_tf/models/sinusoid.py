@@ -1,0 +1,29 @@
+"""The paper's network for sine regression."""
+
+import keras
+
+
+def sinusoid_mlp(features=1, seed=0):
+    """1-40-40-1 with ReLU (Finn et al., 2017, section 5.1): 1,761 parameters.
+
+    Args:
+        features: input features: 1, or 3 for the oracle, which sees amplitude and phase too.
+        seed: of the initial weights: truncated normal with standard deviation 0.01, zero bias.
+
+    Returns:
+        A built `keras.Model`, `[batch, features]` float to `[batch, 1]`.
+    """
+
+    def dense(units, activation, seed):
+        initializer = keras.initializers.TruncatedNormal(stddev=0.01, seed=seed)
+        return keras.layers.Dense(units, activation, kernel_initializer=initializer)
+
+    return keras.Sequential(
+        [
+            keras.Input((features,)),
+            dense(40, "relu", 3 * seed),
+            dense(40, "relu", 3 * seed + 1),
+            dense(1, None, 3 * seed + 2),
+        ],
+        name="sinusoid_mlp",
+    )

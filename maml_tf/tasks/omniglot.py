@@ -1,0 +1,131 @@
+"""Omniglot few-shot classification, as in Finn, Abbeel & Levine 2017, section 5.2.
+
+Each task tells N characters apart from K drawings of each; each character of a task is turned by
+0, 90, 180 or 270 degrees (Santoro et al. 2016), at test too.
+"""
+
+import numpy as np
+
+from maml_tf.tasks import sampling, streams
+from maml_tf.tasks.omniglot_data import BACKGROUND, CHARACTERS, load_omniglot
+
+_VALIDATION = 100
+_PAPER_TRAIN = 1100
+_SPLIT_SEED = 0
+
+
+def omniglot(
+    ways=5,
+    shots=1,
+    queries=None,
+    test_queries=None,
+    meta_batch=32,
+    seed=0,
+    start=0,
+    data_dir=None,
+    download=False,
+    split="paper",
+    rotate=True,
+    validation_tasks=600,
+    test_tasks=600,
+):
+    """Builds the training, validation and test tasks of N-way K-shot Omniglot.
+
+    Every data set yields task batches `(inputs, query_y)` with static shapes:
+    `inputs["support_x"]` float32 `[meta_batch, ways * shots, 28, 28, 1]` in [0, 1] with ink 1,
+    `inputs["support_y"]` int32 `[meta_batch, ways * shots]`, `inputs["query_x"]` float32
+    `[meta_batch, ways * queries, 28, 28, 1]`, `query_y` int32 `[meta_batch, ways * queries]`.
+
+    Args:
+        ways: int, N, characters a task.
+        shots: int, K, support drawings a character.
+        queries: int or None, query drawings a character in training; None stands for `shots`,
+            as in the paper.
+        test_queries: int or None, the same in `validation` and `test`; None stands for `queries`.
+        meta_batch: int, T, tasks a batch, in all three data sets.
+        seed: int; the same seed gives the same tasks.
+        start: int, index of the first training batch: a training resumed after `n` steps takes
+            `start=n` and sees what it would have seen. Validation and test do not depend on it.
+        data_dir: path or None, directory of TensorFlow Datasets; None is its own default.
+        download: bool, whether to download the data where they are not there.
+        split: "paper", all characters shuffled once, 1,100 for training, 100 for validation and
+            423 for test, irrespective of alphabet; or "alphabet", test on the 659 characters of
+            the evaluation alphabets, train on 864 of the background alphabets and validate on 100.
+        rotate: bool, whether to turn each character of a task by a random multiple of 90 degrees.
+        validation_tasks: int, tasks in `validation`, rounded up to whole batches.
+        test_tasks: int, tasks in `test`, rounded up to whole batches.
+
+    Returns:
+        `(train, validation, test)`, each a `tf.data.Dataset`, with no character in common.
+        `train` never ends; the others are finite and the same at every pass.
+
+    Raises:
+        ImportError: TensorFlow Datasets is not installed.
+        FileNotFoundError: the data are not there and `download` is False.
+        TypeError: a number or `seed` is not an integer.
+        ValueError: a number is too small, `split` is unknown, or a task needs more characters or
+            more than the 20 drawings that there are.
+
+    Example:
+        >>> train, validation, test = maml_tf.tasks.omniglot(ways=20, meta_batch=16)
+        >>> inputs, query_y = next(iter(train))
+        >>> inputs["support_x"].shape, query_y.shape
+        (TensorShape([16, 20, 28, 28, 1]), TensorShape([16, 20]))
+    """
+    queries = shots if queries is None else queries
+    test_queries = queries if test_queries is None else test_queries
+    streams.check_counts(
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        test_queries=test_queries,
+        meta_batch=meta_batch,
+        validation_tasks=validation_tasks,
+        test_tasks=test_tasks,
+    )
+    streams.check_counts(minimum=0, start=start)
+    streams.check_seed(seed)
+    train, validation, test = split_characters(split)
+    images = load_omniglot(data_dir, download).images
+    settings = {
+        "ways": ways,
+        "shots": shots,
+        "meta_batch": meta_batch,
+        "seed": seed,
+        "rotate": rotate,
+    }
+
+    def held_out(characters, stream, tasks):
+        return sampling.episodes(
+            images[characters], queries=test_queries, tasks=tasks, stream=stream, **settings
+        )
+
+    return (
+        sampling.episodes(images[train], queries=queries, start=start, **settings),
+        held_out(validation, streams.VALIDATION, validation_tasks),
+        held_out(test, streams.TEST, test_tasks),
+    )
+
+
+def split_characters(split):
+    """Splits the characters into training, validation and test, the same way every time.
+
+    Args:
+        split: "paper" or "alphabet", as in `omniglot`.
+
+    Returns:
+        `(train, validation, test)`, int arrays of indices into `load_omniglot().images`.
+
+    Raises:
+        ValueError: `split` is neither.
+    """
+    # NumPy keeps the stream of RandomState the same in all its versions, not that of Generator.
+    random = np.random.RandomState(_SPLIT_SEED)
+    if split == "paper":
+        shuffled = random.permutation(CHARACTERS)
+        return tuple(np.split(shuffled, [_PAPER_TRAIN, _PAPER_TRAIN + _VALIDATION]))
+    if split == "alphabet":
+        background = random.permutation(BACKGROUND)
+        train, validation = np.split(background, [BACKGROUND - _VALIDATION])
+        return train, validation, np.arange(BACKGROUND, CHARACTERS)
+    raise ValueError(f'Expected `split` to be "paper" or "alphabet". Received: split={split!r}.')

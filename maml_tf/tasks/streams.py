@@ -1,0 +1,79 @@
+"""Random streams of task batches: batch `index` of a stream is a function of (seed, index) alone.
+
+No generator carries state from one batch to the next, so a resumed training starts at another
+index, a second worker takes every other index, and validation is the same at every pass.
+"""
+
+import operator
+
+import tensorflow as tf
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+# Named, because "auto_select" may pick another generator on another device.
+_GENERATOR = "philox"
+
+
+def batch_seed(seed, stream, index):
+    """Derives the seed of one batch.
+
+    Args:
+        seed: int, the seed the user gave.
+        stream: int; batches of different streams have nothing in common (`TRAIN`, `VALIDATION`,
+            `TEST`).
+        index: int or int64 scalar tensor, the batch (or block of batches) in its stream.
+
+    Returns:
+        int64 tensor `[2]`, a seed for `split` and for TensorFlow's stateless random ops.
+    """
+    key = tf.constant([seed, stream], tf.int64)
+    return tf.random.experimental.stateless_fold_in(key, tf.cast(index, tf.int64), alg=_GENERATOR)
+
+
+def split(seed, num):
+    """Splits a seed `[2]` into a list of `num` independent seeds `[2]`."""
+    return tf.unstack(tf.random.experimental.stateless_split(seed, num, alg=_GENERATOR), num)
+
+
+def uniform(seed, shape, low=0, high=1, dtype=tf.float32):
+    """Draws from U[low, high): `shape`, float32, or integers where `dtype` is an integer one."""
+    return tf.random.stateless_uniform(shape, seed, low, high, dtype, alg=_GENERATOR)
+
+
+def whole_batches(tasks, meta_batch):
+    """Returns how many batches of `meta_batch` hold `tasks` tasks, the last one filled up."""
+    return -(-tasks // meta_batch)
+
+
+def check_counts(minimum=1, **counts):
+    """Checks that arguments are integers of at least `minimum`.
+
+    Raises:
+        TypeError: an argument is not an integer.
+        ValueError: an argument is smaller than `minimum`.
+    """
+    for name, value in counts.items():
+        try:
+            operator.index(value)
+        except TypeError:
+            raise TypeError(
+                f"Expected `{name}` to be an integer. Received: {name}={value!r} "
+                f"(of type {type(value).__name__})."
+            ) from None
+        if value < minimum:
+            raise ValueError(
+                f"Expected `{name}` to be an integer of at least {minimum}. "
+                f"Received: {name}={value}."
+            )
+
+
+def check_seed(seed):
+    """Checks that `seed` is an integer that fits 64 bits.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it does not fit.
+    """
+    check_counts(minimum=tf.int64.min, seed=seed)
+    if seed > tf.int64.max:
+        raise ValueError(f"Expected `seed` to fit a signed 64-bit integer. Received: seed={seed}.")
