@@ -1,10 +1,13 @@
 """Model-agnostic meta-learning (MAML) for TensorFlow 2 and Keras 3."""
 
 from maml_tf import (
+    evaluation,
     inner_loop,
     inner_optimizers,
     learners,
     models,
+    plots,
+    serving,
     tasks,
 )
 from maml_tf.learners import MAML, Learner
@@ -13,9 +16,12 @@ __version__ = "0.1.0"
 __all__ = [
     "MAML",
     "Learner",
+    "evaluation",
     "inner_loop",
     "inner_optimizers",
     "learners",
     "models",
+    "plots",
+    "serving",
     "tasks",
 ]

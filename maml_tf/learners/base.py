@@ -131,7 +131,7 @@ class Learner(keras.Model):
             Predictions `[T, Q, ...]`.
         """
         del training
-        self._require_compiled("call")
+        self.require_compiled("call")
         checks.check_inputs(inputs)
         weights, state = self.initial_values()
 
@@ -170,7 +170,7 @@ class Learner(keras.Model):
         Returns:
             Predictions `[T, inner_steps + 1, Q, ...]`.
         """
-        self._require_compiled("predict_path")
+        self.require_compiled("predict_path")
         checks.check_inputs(inputs)
         weights, state = self.initial_values()
 
@@ -328,13 +328,13 @@ class Learner(keras.Model):
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """`keras.Model.fit` over task batches; the first one is checked before training."""
-        self._require_compiled("fit")
+        self.require_compiled("fit")
         checks.check_data(self, x, y)
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """`keras.Model.evaluate` over task batches."""
-        self._require_compiled("evaluate")
+        self.require_compiled("evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):
             checks.check_data(self, x, y)
         return super().evaluate(x, y, *args, **kwargs)
@@ -359,7 +359,7 @@ class Learner(keras.Model):
             ValueError: examples and labels of different number, none at all, or labels that the
                 model has no output for.
         """
-        self._require_compiled("adapt")
+        self.require_compiled("adapt")
         steps = checks.check_inner_steps(self.inner_steps if inner_steps is None else inner_steps)
         support_x = keras.tree.map_structure(tf.convert_to_tensor, support_x)
         support_y = keras.tree.map_structure(tf.convert_to_tensor, support_y)
@@ -383,7 +383,8 @@ class Learner(keras.Model):
         copy.compile(**Before.compile_arguments(self._compile_config.config))
         return copy
 
-    def _require_compiled(self, method):
+    def require_compiled(self, method):
+        """Raises a ValueError where `method` needs a loss and `compile` gave none."""
         if not self.compiled or (self.loss is None and self._inner_loss is None):
             raise ValueError(
                 f"`{method}` adapts by descending a loss, and this learner has none yet. Call "

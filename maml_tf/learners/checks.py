@@ -129,7 +129,7 @@ def check_support(learner, support_x, support_y):
 def check_labels(loss, name, labels, spec):
     """Refuses integer labels that the model has no output for, where the loss is a sparse one."""
     single = not isinstance(spec, (list, tuple, dict)) and not isinstance(labels, (list, dict))
-    if not single or "sparse" not in _loss_name(loss):
+    if not single or not is_sparse(loss):
         return
     classes = spec.shape[-1]
     values = np.asarray(labels)
@@ -143,6 +143,7 @@ def check_labels(loss, name, labels, spec):
         )
 
 
-def _loss_name(loss):
+def is_sparse(loss):
+    """Whether a loss takes integer labels without an axis of classes, by its name."""
     name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
-    return f"{name} {type(loss).__name__}".lower()
+    return "sparse" in f"{name} {type(loss).__name__}".lower()

@@ -1,0 +1,298 @@
+"""The paper's protocol: many test tasks, a metric after every inner step, mean and 95 % interval.
+
+Finn, Abbeel & Levine (2017) report the mean over 600 test tasks with mean +- 1.96 sd / sqrt(600).
+Any learner is measured this way, and so is any ordinary Keras model: wrap it in a `maml_tf.MAML`
+that is compiled and never fitted.
+"""
+
+import dataclasses
+import json
+import operator
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from maml_tf.learners import Learner
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """A metric of each task at the initial weights and after each inner step.
+
+    A task whose value is NaN or infinite makes the mean of its step NaN or infinite: nothing is
+    left out. `non_finite` counts such tasks, and the median, where a NaN counts as the largest
+    value, says how the others do.
+
+    Attributes:
+        metric: str, what was measured.
+        values: float64 array `[num_tasks, inner_steps + 1]`.
+    """
+
+    metric: str
+    values: np.ndarray
+
+    @property
+    def num_tasks(self):
+        """`int`, tasks that were measured."""
+        return self.values.shape[0]
+
+    @property
+    def inner_steps(self):
+        """`int`, the largest number of inner steps."""
+        return self.values.shape[1] - 1
+
+    @property
+    def mean(self):
+        """Mean over tasks, `[inner_steps + 1]`."""
+        with np.errstate(all="ignore"):
+            return self.values.mean(axis=0)
+
+    @property
+    def interval(self):
+        """Half-width of the 95 % interval of the mean, 1.96 sd / sqrt(tasks), as the authors'."""
+        with np.errstate(all="ignore"):
+            return 1.96 * self.values.std(axis=0) / np.sqrt(self.num_tasks)
+
+    @property
+    def median(self):
+        """Median over tasks, `[inner_steps + 1]`."""
+        return np.median(np.where(np.isnan(self.values), np.inf, self.values), axis=0)
+
+    @property
+    def non_finite(self):
+        """Number of tasks whose value is NaN or infinite, `[inner_steps + 1]`."""
+        return np.sum(~np.isfinite(self.values), axis=0)
+
+    def table(self):
+        """The numbers of every step as a Markdown table, `str`."""
+        lines = [
+            f"| inner steps | {self.metric}, mean ± 95 % | median | tasks not finite |",
+            "|---:|---:|---:|---:|",
+        ]
+        rows = zip(self.mean, self.interval, self.median, self.non_finite, strict=True)
+        lines += [
+            f"| {step} | {mean:.4f} ± {interval:.4f} | {median:.4f} | {bad} of {self.num_tasks} |"
+            for step, (mean, interval, median, bad) in enumerate(rows)
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self, values=True):
+        """Everything as lists and numbers that JSON can hold; non-finite numbers as strings.
+
+        Args:
+            values: `bool`, whether to give the value of every task beside the summary.
+        """
+        summary = {
+            "metric": self.metric,
+            "num_tasks": self.num_tasks,
+            "inner_steps": self.inner_steps,
+            "mean": _listed(self.mean),
+            "interval": _listed(self.interval),
+            "median": _listed(self.median),
+            "non_finite": self.non_finite.tolist(),
+        }
+        return {**summary, "values": _listed(self.values)} if values else summary
+
+    def to_json(self, path):
+        """Writes `to_dict()` to a file."""
+        pathlib.Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n")
+
+    @classmethod
+    def from_json(cls, path):
+        """A `Result` from what `to_json` wrote."""
+        content = json.loads(pathlib.Path(path).read_text())
+        return cls(content["metric"], np.asarray(content["values"], np.float64))
+
+
+def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
+    """Measures a learner on test tasks, at the initial weights and after each inner step.
+
+    Args:
+        learner: a compiled `maml_tf.Learner`.
+        tasks: a `tf.data.Dataset` of task batches `(inputs, query_y)`; as many as it takes.
+        num_tasks: `int`, how many tasks, the first ones of the data set.
+        inner_steps: `int`, k, the largest number of inner steps; the learner's by default.
+        metric: what is averaged over the queries of each task. `"accuracy"` (binary, categorical
+            or sparse by shape, as in Keras), `"loss"` (that of the learner), the name of a Keras
+            metric function such as `"mean_squared_error"`, or a function
+            `(y_true [examples, ...], y_pred [examples, ...]) -> [examples, ...]`.
+            By default the first accuracy that the learner was compiled with, or else the loss.
+
+    Returns:
+        `Result` with values `[num_tasks, inner_steps + 1]`.
+
+    Raises:
+        TypeError: `learner`, `tasks` or `metric` is of another kind.
+        ValueError: a number is too small, the data set ends early, or the metric is unknown.
+
+    Example:
+        >>> result = maml_tf.evaluation.evaluate(learner, test, inner_steps=10)
+        >>> print(result.table())
+    """
+    if not isinstance(learner, Learner):
+        raise TypeError(
+            "`learner` must be a `maml_tf.Learner`. Received: an object of type "
+            f"{type(learner).__name__}. To evaluate an ordinary Keras model, wrap it: "
+            "`maml_tf.MAML(model, inner_optimizer)`, compiled with the loss to adapt with."
+        )
+    if not isinstance(tasks, tf.data.Dataset):
+        raise TypeError(
+            "`tasks` must be a `tf.data.Dataset` of task batches `(inputs, query_y)`. Received: an "
+            f"object of type {type(tasks).__name__}."
+        )
+    num_tasks = _integer("num_tasks", num_tasks, 1)
+    inner_steps = learner.inner_steps if inner_steps is None else inner_steps
+    inner_steps = _integer("inner_steps", inner_steps, 0)
+    name, measure = _metric(learner, metric)
+    spec = tasks.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise ValueError(
+            "Expected a data set of task batches `(inputs, query_y)`, without sample weights. "
+            f"Received one with elements {spec}."
+        )
+
+    # With the signature of the data set, a smaller last batch is not traced anew.
+    @tf.function(autograph=False, input_signature=spec)
+    def values_of(inputs, query_y):
+        return measure(query_y, learner.predict_path(inputs, inner_steps), inner_steps)
+
+    batches, count = [], 0
+    for inputs, query_y in tasks:
+        batches.append(values_of(inputs, query_y).numpy())
+        count += len(batches[-1])
+        if count >= num_tasks:
+            break
+    if count < num_tasks:
+        raise ValueError(
+            f"Expected at least num_tasks={num_tasks} tasks. Received a data set that ended after "
+            f"{count}. Make it longer, or give `num_tasks={count}`."
+        )
+    values = np.concatenate(batches)[:num_tasks].astype(np.float64)
+    return Result(name, values)
+
+
+def _metric(learner, metric):
+    """The name of a metric and `measure(y [T, Q, ...], path [T, k+1, Q, ...], k) -> [T, k+1]`."""
+    if metric is None:
+        metric = _compiled_accuracy(learner)
+    if metric == "loss":
+        return "loss", _per_task(_loss_function(learner))
+    if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
+        return "accuracy", _per_example(_accuracy)
+    if isinstance(metric, str):
+        metric = keras.metrics.get(metric)
+    if isinstance(metric, keras.metrics.Metric):
+        return metric.name, _per_example(_stateless(metric))
+    if not callable(metric):
+        raise TypeError(
+            "`metric` must be 'accuracy', 'loss', the name of a Keras metric function or a "
+            f"function `(y_true, y_pred) -> [examples, ...]`. Received: metric={metric!r}"
+        )
+    return getattr(metric, "__name__", type(metric).__name__), _per_example(metric)
+
+
+def _compiled_accuracy(learner):
+    """The first compiled metric that is an accuracy, or "loss"."""
+    if not learner.compiled:
+        return "loss"  # `predict_path` says that it needs one.
+    for metric in keras.tree.flatten(learner._compile_config.config.get("metrics")):
+        name = metric if isinstance(metric, str) else type(metric).__name__
+        name = getattr(metric, "__name__", name).lower()
+        if name == "acc" or "accuracy" in name:
+            return metric
+    return "loss"
+
+
+def _stateless(metric):
+    """The per-example function inside a Keras metric that averages one."""
+    if not isinstance(metric, keras.metrics.MeanMetricWrapper):
+        raise ValueError(
+            "`metric` must be a mean over examples, so that it can be taken for each task. "
+            f"Received: {metric!r}. Give a function `(y_true, y_pred) -> [examples, ...]`."
+        )
+    return lambda y_true, y_pred: metric._fn(y_true, y_pred, **metric._fn_kwargs)
+
+
+def _accuracy(y_true, y_pred):
+    """Accuracy as Keras resolves the word: by the shapes of labels and predictions."""
+    if y_pred.shape[-1] == 1:
+        return keras.metrics.binary_accuracy(y_true, y_pred)
+    if y_true.shape.rank < y_pred.shape.rank or y_true.shape[-1] == 1:
+        return keras.metrics.sparse_categorical_accuracy(y_true, y_pred)
+    return keras.metrics.categorical_accuracy(y_true, y_pred)
+
+
+def _per_example(function):
+    def measure(y, path, inner_steps):
+        steps = inner_steps + 1
+        y = tf.nest.map_structure(lambda t: tf.repeat(t[:, tf.newaxis], steps, axis=1), y)
+        leading = tf.shape(tf.nest.flatten(path)[0])[:3]
+        value = function(_merge(y, 3), _merge(path, 3))
+        if value.shape.rank == 0:
+            raise ValueError(
+                "Expected a metric with one value for each example, [examples, ...]. Received "
+                "a scalar. Does the function average over the examples? They are those of many "
+                "tasks: leave the average to `evaluate`."
+            )
+        value = tf.cast(value, tf.float64)
+        return tf.reduce_mean(tf.reshape(value, [leading[0], steps, -1]), axis=2)
+
+    return measure
+
+
+def _per_task(loss):
+    def measure(y, path, inner_steps):
+        steps = inner_steps + 1
+        pairs = (tf.nest.map_structure(lambda t: tf.repeat(t, steps, axis=0), y), _merge(path, 2))
+        value = tf.map_fn(
+            lambda pair: tf.cast(tf.reduce_mean(loss(*pair)), tf.float64),
+            pairs,
+            fn_output_signature=tf.float64,
+        )
+        return tf.reshape(value, [-1, steps])
+
+    return measure
+
+
+def _loss_function(learner):
+    loss = getattr(learner, "loss", None)
+    if isinstance(loss, (list, tuple, dict)):
+        raise ValueError(
+            "Expected one loss. Received a learner with several, for several outputs: "
+            f"{loss!r}. Give `metric`, a function `(y_true, y_pred) -> [examples, ...]` of the "
+            "structures of labels and predictions."
+        )
+    return keras.losses.get(loss)
+
+
+def _merge(structure, axes):
+    """Merges the first `axes` axes of every tensor into one."""
+
+    def merge(t):
+        return tf.reshape(t, tf.concat([[-1], tf.shape(t)[axes:]], 0))
+
+    def keep_static(t):
+        merged = merge(t)
+        merged.set_shape([None, *t.shape[axes:]])
+        return merged
+
+    return tf.nest.map_structure(keep_static, structure)
+
+
+def _listed(array):
+    """Nested lists of numbers; what JSON has no number for as "nan", "inf" or "-inf"."""
+    if array.ndim:
+        return [_listed(row) for row in array]
+    return float(array) if np.isfinite(array) else str(float(array))
+
+
+def _integer(name, value, minimum):
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}") from None
+    if value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}. Received: {name}={value}")
+    return value

@@ -1,0 +1,254 @@
+"""What the training scripts share: a run directory that one may stop, resume and read.
+
+A run directory holds `config.json` (the settings that make the training what it is), and for
+each learner `checkpoint.keras` (weights and optimizer after the last finished epoch), `best.keras`
+(after the best epoch on the validation tasks, where that is asked for) and `history.csv`.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+
+import keras
+import simple_parsing
+import tensorflow as tf
+
+
+def use_threads_for_tasks():
+    """One thread inside an operation, several tasks at a time: fastest for small networks.
+
+    TensorFlow takes these settings only before its first operation.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
+
+
+def switch(description):
+    """A field of a settings dataclass that is False unless its option is given."""
+    return simple_parsing.field(default=False, action="store_true", help=description)
+
+
+def parse(settings_class, program, quick):
+    """Reads the command line into a dataclass.
+
+    Args:
+        settings_class: dataclass whose fields have defaults, among them a `quick` switch.
+        program: str, how the script is called.
+        quick: dict, the defaults that `--quick` changes; options given beside it hold.
+
+    Returns:
+        A `settings_class`.
+    """
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--quick", action="store_true")
+    is_quick = first.parse_known_args()[0].quick
+    parser = simple_parsing.ArgumentParser(
+        prog=program,
+        description=sys.modules[settings_class.__module__].__doc__,
+        formatter_class=simple_parsing.SimpleHelpFormatter,
+        add_option_string_dash_variants=simple_parsing.DashVariant.DASH,
+    )
+    parser.add_arguments(
+        settings_class, dest="settings", default=settings_class(**quick) if is_quick else None
+    )
+    return parser.parse_args().settings
+
+
+def run(main):
+    """Calls `main()`; Ctrl-C ends the program in one line and with the usual exit code."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on after the last finished epoch.", file=sys.stderr)
+        sys.exit(130)
+
+
+def open_run(settings, free=()):
+    """Opens the run directory `settings.output` for a new or a resumed run.
+
+    Args:
+        settings: dataclass with the fields `output` and `fresh`.
+        free: names of settings that a resumed run may change, beside these two.
+
+    Returns:
+        `pathlib.Path` of the directory.
+
+    Raises:
+        SystemExit: the directory holds a run with other settings.
+    """
+    folder = pathlib.Path(settings.output)
+    path = folder / "config.json"
+    if settings.fresh and path.exists():
+        # Only what has a config.json is ours to delete.
+        shutil.rmtree(folder)
+    config = {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in {"output", "fresh", *free}
+    }
+    config = json.loads(json.dumps(config))
+    if path.exists():
+        before = json.loads(path.read_text())
+        differences = [
+            f"  {name}: {before.get(name)!r} there, {config.get(name)!r} here"
+            for name in sorted({*before, *config})
+            if before.get(name) != config.get(name)
+        ]
+        if differences:
+            sys.exit(
+                f"{folder} holds a run with other settings:\n" + "\n".join(differences) + "\n"
+                "Give another --output, or --fresh to delete that run and start anew."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, config)
+    return folder
+
+
+def write_json(path, content):
+    """Writes JSON under another name and renames it, so that no one reads half of it."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def train(
+    make_learner,
+    make_tasks,
+    folder,
+    *,
+    iterations,
+    epoch_iterations,
+    validation=None,
+    best=None,
+    tensorboard=False,
+):
+    """Trains a learner, or goes on with the training that `folder` holds, or finds it finished.
+
+    A checkpoint holds everything that the next epoch depends on, and task batch `i` is a function
+    of the seed and `i`: a run that was killed at any moment and resumed ends with the same bits
+    as one that never stopped.
+
+    Args:
+        make_learner: function without arguments, a compiled learner.
+        make_tasks: function of the index of the first batch, an endless data set of task batches.
+        folder: path, where checkpoints and history go.
+        iterations: int, training steps in all, a multiple of `epoch_iterations`.
+        epoch_iterations: int, training steps an epoch, a multiple of `steps_per_execution`.
+        validation: data set of task batches that every epoch ends with.
+        best: str or None, metric of the validation; `best.keras` is the epoch where it is largest.
+        tensorboard: bool, whether to write logs for TensorBoard.
+
+    Returns:
+        The learner after the last epoch.
+
+    Raises:
+        SystemExit: numbers of steps that do not fit, or a longer run is there already.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.keras"
+    learner = keras.saving.load_model(checkpoint) if checkpoint.exists() else make_learner()
+    done = int(learner.optimizer.iterations)
+    _check_steps(folder, done, iterations, epoch_iterations, learner.steps_per_execution)
+    if done >= iterations:
+        return learner
+    epoch = done // epoch_iterations
+    history = _keep_rows(folder / "history.csv", epoch)
+    callbacks = [
+        _Seconds(),
+        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+        *([keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []),
+        _Checkpoint(folder, best, max([row[best] for row in history], default=None)),
+    ]
+    if done:
+        print(f"{folder}: resumed after {done:,} of {iterations:,} iterations.")
+    learner.fit(
+        make_tasks(done),
+        initial_epoch=epoch,
+        epochs=iterations // epoch_iterations,
+        steps_per_epoch=epoch_iterations,
+        validation_data=validation,
+        callbacks=callbacks,
+        shuffle=False,
+        # A progress bar in a log file would be one line a step.
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    return learner
+
+
+def read_history(folder):
+    """The rows of `history.csv`, each a dict of numbers by name; `seconds` is that of its epoch."""
+    path = pathlib.Path(folder) / "history.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        # Keras' logger names columns for a validation even where there is none: "NA".
+        return [
+            {name: float(value) for name, value in row.items() if value != "NA"}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _keep_rows(path, epochs):
+    """Drops the rows of epochs that will be run again, and what a kill left of a row."""
+    if not path.exists():
+        return []
+    header, *lines = path.read_text().splitlines(keepends=True) or [""]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join([header, *lines[:epochs]]) if epochs else "")
+    os.replace(temporary, path)
+    return read_history(path.parent)
+
+
+def _check_steps(folder, done, iterations, epoch_iterations, steps_per_execution):
+    if iterations % epoch_iterations or epoch_iterations % steps_per_execution:
+        sys.exit(
+            f"--iterations must be a multiple of --epoch-iterations, and that of the "
+            f"{steps_per_execution} steps in one call of the compiled function. Received: "
+            f"--iterations {iterations} --epoch-iterations {epoch_iterations}."
+        )
+    if done > iterations:
+        sys.exit(
+            f"{folder} holds a run of {done} iterations already, more than --iterations "
+            f"{iterations}. Give another --output, or --fresh to start anew."
+        )
+
+
+class _Seconds(keras.callbacks.Callback):
+    """Adds the wall-clock time of each epoch to what later callbacks log."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = time.perf_counter() - self._start
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """Saves after each epoch, whole or not at all; the last callback, so that all else is done.
+
+    A kill before the checkpoint is written has the epoch run again, with the same result; so a
+    `best.keras` of that epoch, or its absence, does no harm.
+    """
+
+    def __init__(self, folder, monitor, best):
+        super().__init__()
+        self._folder, self._monitor, self._best = folder, monitor, best
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._monitor and (self._best is None or logs[self._monitor] > self._best):
+            self._best = logs[self._monitor]
+            self._save("best.keras")
+        self._save("checkpoint.keras")
+
+    def _save(self, name):
+        temporary = self._folder / f"saving.{name}"
+        self.model.save(temporary)
+        os.replace(temporary, self._folder / name)
