@@ -73,7 +73,8 @@ class Result:
         ]
         rows = zip(self.mean, self.interval, self.median, self.non_finite, strict=True)
         lines += [
-            f"| {step} | {mean:.4f} ± {interval:.4f} | {median:.4f} | {bad} of {self.num_tasks} |"
+            f"| {step} | {number(mean)} ± {number(interval)} | {number(median)} "
+            f"| {bad} of {self.num_tasks} |"
             for step, (mean, interval, median, bad) in enumerate(rows)
         ]
         return "\n".join(lines)
@@ -104,6 +105,11 @@ class Result:
         """A `Result` from what `to_json` wrote."""
         content = json.loads(pathlib.Path(path).read_text())
         return cls(content["metric"], np.asarray(content["values"], np.float64))
+
+
+def number(value):
+    """A value as text with four decimals, or in powers of ten where it has run away."""
+    return f"{value:.4f}" if not abs(value) >= 1e4 else f"{value:.2e}"
 
 
 def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
@@ -153,11 +159,12 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
             f"Received one with elements {spec}."
         )
 
-    # With the signature of the data set, a smaller last batch is not traced anew.
-    @tf.function(autograph=False, input_signature=spec)
+    @tf.function(autograph=False)
     def values_of(inputs, query_y):
         return measure(query_y, learner.predict_path(inputs, inner_steps), inner_steps)
 
+    # Traced once, for all shapes that the data set may yield: a last batch may be smaller.
+    values_of = values_of.get_concrete_function(*spec)
     batches, count = [], 0
     for inputs, query_y in tasks:
         batches.append(values_of(inputs, query_y).numpy())
@@ -196,11 +203,14 @@ def _metric(learner, metric):
 def _compiled_accuracy(learner):
     """The first compiled metric that is an accuracy, or "loss"."""
     if not learner.compiled:
-        return "loss"  # `predict_path` says that it needs one.
+        return "loss"
     for metric in keras.tree.flatten(learner._compile_config.config.get("metrics")):
-        name = metric if isinstance(metric, str) else type(metric).__name__
-        name = getattr(metric, "__name__", name).lower()
-        if name == "acc" or "accuracy" in name:
+        if isinstance(metric, keras.metrics.Metric):
+            mean = isinstance(metric, keras.metrics.MeanMetricWrapper)
+            name = type(metric).__name__ if mean else ""
+        else:
+            name = metric if isinstance(metric, str) else getattr(metric, "__name__", "")
+        if name.lower() == "acc" or "accuracy" in name.lower():
             return metric
     return "loss"
 
@@ -257,7 +267,12 @@ def _per_task(loss):
 
 
 def _loss_function(learner):
-    loss = getattr(learner, "loss", None)
+    loss = learner.loss if learner.compiled else None
+    if loss is None:
+        raise ValueError(
+            "Expected a learner that was compiled with a loss. Received one without. Call "
+            "`learner.compile(optimizer=..., loss=...)` first, or give another `metric`."
+        )
     if isinstance(loss, (list, tuple, dict)):
         raise ValueError(
             "Expected one loss. Received a learner with several, for several outputs: "
@@ -271,14 +286,10 @@ def _merge(structure, axes):
     """Merges the first `axes` axes of every tensor into one."""
 
     def merge(t):
-        return tf.reshape(t, tf.concat([[-1], tf.shape(t)[axes:]], 0))
+        merged = tf.reshape(t, tf.concat([[-1], tf.shape(t)[axes:]], 0))
+        return tf.ensure_shape(merged, [None, *t.shape[axes:]])
 
-    def keep_static(t):
-        merged = merge(t)
-        merged.set_shape([None, *t.shape[axes:]])
-        return merged
-
-    return tf.nest.map_structure(keep_static, structure)
+    return tf.nest.map_structure(merge, structure)
 
 
 def _listed(array):

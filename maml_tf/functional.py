@@ -1,12 +1,13 @@
 """A Keras model as a pure function of its weights, exact to the second derivative.
 
 `call` runs any built `keras.Model` with given weights and state in place of its variables, as
-`model.stateless_call` does, and puts three things right that meta-learning cannot do without:
+`model.stateless_call` does, and puts some things right that meta-learning cannot do without:
 
 - `tf.nn.moments` stops the gradient of the mean inside the variance. That is no error in a first
   derivative (the term is zero there) but it drops a term of the second, so that the meta-gradient
   through any Keras normalisation layer would be wrong by several per cent. While our calls run,
   `tf.nn.moments` is replaced by the same function without the stop.
+- small convolutions run as matrix products, which are faster (`maml_tf.convolution`).
 - what a batch normalisation normalises with is chosen per call and apart from `training`, which
   switches dropout too (see `batch_norm` of `call`).
 - the second derivative of max-pooling, which XLA gets wrong on the CPU, is found in the traced
@@ -14,10 +15,13 @@
 """
 
 import contextlib
+import functools
 import threading
 
 import keras
 import tensorflow as tf
+
+from maml_tf import convolution
 
 # Tracing replaces attributes of shared objects for a moment; two threads must not interleave.
 _LOCK = threading.RLock()
@@ -36,10 +40,11 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
         x: inputs of the model, `[batch, ...]`, a tensor or a nested structure of them.
         training: passed to the model.
         batch_norm: what `keras.layers.BatchNormalization` normalises with, whatever `training`:
-            `"batch"`: the mean and variance of `x`; `"store"`: the same, and they replace the
-            moving averages in the returned state; `"moving"`: the moving averages in `state`;
-            `None`: what Keras does for `training`. Layers with `trainable=False` keep to their
-            moving averages, as in Keras.
+            `"batch"`: the mean and variance of `x`; the moving averages stay as they are.
+            `"store"`: the same, and they replace the moving averages in the returned state.
+            `"moving"`: the moving averages in `state`.
+            `None`: what Keras does for `training`.
+            Layers with `trainable=False` keep to their moving averages, as in Keras.
         then: applied to the predictions while the weights are still in place, so that it may
             use `model.losses`; what it returns takes the place of the predictions.
 
@@ -52,22 +57,29 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
     ]
     with (
         _LOCK,
-        _exact_moments(),
+        _replaced_operations(),
         _batch_norm(model, batch_norm),
         keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
     ):
         result = then(model(x, training=training))
-    return result, [scope.get_current_value(v) for v in model.non_trainable_variables]
+    kept = set()
+    if batch_norm == "batch":
+        kept = {id(v) for layer in batch_norm_layers(model) for v in layer.non_trainable_variables}
+    return result, [
+        value if id(v) in kept else scope.get_current_value(v)
+        for v, value in zip(model.non_trainable_variables, state, strict=True)
+    ]
 
 
 @contextlib.contextmanager
-def _exact_moments():
-    original = tf.nn.moments
+def _replaced_operations():
+    originals = tf.nn.moments, tf.nn.convolution
     tf.nn.moments = moments
+    tf.nn.convolution = functools.partial(convolution.convolution, tf.nn.convolution)
     try:
         yield
     finally:
-        tf.nn.moments = original
+        tf.nn.moments, tf.nn.convolution = originals
 
 
 def moments(x, axes, shift=None, keepdims=False, name=None):

@@ -84,17 +84,18 @@ def open_run(settings, free=()):
     """
     folder = pathlib.Path(settings.output)
     path = folder / "config.json"
-    if settings.fresh and path.exists():
-        # Only what has a config.json is ours to delete.
-        shutil.rmtree(folder)
     config = {
         name: value
         for name, value in dataclasses.asdict(settings).items()
         if name not in {"output", "fresh", *free}
     }
     config = json.loads(json.dumps(config))
-    if path.exists():
-        before = json.loads(path.read_text())
+    before = json.loads(path.read_text()) if path.exists() else None
+    if settings.fresh and before is not None:
+        if set(before) != set(config):
+            sys.exit(f"{path} is not of a run of this script: --fresh deletes only such a run.")
+        shutil.rmtree(folder)
+    elif before is not None:
         differences = [
             f"  {name}: {before.get(name)!r} there, {config.get(name)!r} here"
             for name in sorted({*before, *config})
@@ -164,7 +165,11 @@ def train(
     callbacks = [
         _Seconds(),
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
-        *([keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []),
+        *(
+            [keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)]
+            if tensorboard
+            else []
+        ),
         _Checkpoint(folder, best, max([row[best] for row in history], default=None)),
     ]
     if done:
@@ -194,6 +199,11 @@ def read_history(folder):
             {name: float(value) for name, value in row.items() if value != "NA"}
             for row in csv.DictReader(file)
         ]
+
+
+def training_seconds(folder):
+    """Wall-clock time of all epochs that training kept, over all resumes."""
+    return sum(row["seconds"] for row in read_history(folder))
 
 
 def _keep_rows(path, epochs):

@@ -4,7 +4,8 @@ The defaults are the paper's: python -m train.omniglot --data-dir DIR --ways 5 -
 """
 
 import dataclasses
-import pathlib
+import shutil
+import sys
 from typing import Literal
 
 import keras
@@ -136,7 +137,10 @@ def main():
     """Trains, evaluates the weights that were best on the validation tasks, and exports them."""
     settings = resolve(common.parse(Settings, "python -m train.omniglot", QUICK))
     common.use_threads_for_tasks()
-    _, validation, test = make_tasks(settings)
+    try:
+        _, validation, test = make_tasks(settings)
+    except FileNotFoundError as error:
+        sys.exit(f"{error} As options of this script: --data-dir DIR, or --download.")
     folder = common.open_run(settings, FREE)
     trained = common.train(
         lambda: make_learner(settings),
@@ -150,37 +154,57 @@ def main():
     )
     learner = keras.saving.load_model(folder / "best.keras")
     result = evaluation.evaluate(learner, test, settings.test_tasks, settings.test_inner_steps)
-    report(settings, folder, int(trained.optimizer.iterations), learner, result)
+    report(settings, folder, int(trained.optimizer.iterations), learner, result, test)
 
 
-def report(settings, folder, iterations, learner, result):
+def report(settings, folder, iterations, learner, result, test):
     """Prints and writes the results, draws the figures and exports the learner."""
     history = common.read_history(folder)
+    seconds = common.training_seconds(folder)
     paper = PAPER.get((settings.network, settings.ways, settings.shots))
-    seconds = sum(row["seconds"] for row in history)
-    print(result.table())
+    print("\n" + result.table() + "\n")
     print(
         f"Test accuracy after {result.inner_steps} steps: {100 * result.mean[-1]:.1f} ± "
         f"{100 * result.interval[-1]:.1f} %"
         + (f" (paper: {paper[0]} ± {paper[1]} %)" if paper else "")
         + f"; {iterations:,} meta-iterations in {seconds / 60:.1f} minutes."
     )
-    common.write_json(
-        pathlib.Path(folder) / "results.json",
-        {
-            "settings": dataclasses.asdict(settings),
-            "iterations": iterations,
-            "best_iterations": int(learner.optimizer.iterations),
-            "training_seconds": seconds,
-            "paper_accuracy_percent": paper,
-            "test": result.to_dict(),
-        },
+    content = {
+        "settings": dataclasses.asdict(settings),
+        "iterations": iterations,
+        "best_iterations": int(learner.optimizer.iterations),
+        "training_seconds": seconds,
+        "paper_accuracy_percent": paper,
+        "test": result.to_dict(),
+    }
+    common.write_json(folder / "results.json", content)
+    title = f"Omniglot, {settings.ways}-way {settings.shots}-shot"
+    plots.learning_curve(
+        history, "accuracy", epoch_iterations=settings.epoch_iterations, title=title
+    ).savefig(folder / "learning_curve.png")
+    plots.error_against_steps(
+        {"MAML": result},
+        title=f"{title}: mean and 95 % interval over {result.num_tasks} tasks",
+        references={"MAML": {result.inner_steps: paper[0] / 100}} if paper else None,
+    ).savefig(folder / "accuracy_against_steps.png")
+    draw_task(learner, test, result.inner_steps, title).savefig(folder / "task.png")
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)
+    serving.export(learner, folder / "saved_model", inner_steps=result.inner_steps)
+    print(f"Results, figures and the exported model are in {folder}.")
+
+
+def draw_task(learner, test, inner_steps, title):
+    """The drawings of the first test task, and what adaptation did for its queries."""
+    inputs, query_y = next(iter(test))
+    one = {name: part[:1] for name, part in inputs.items()}
+    labels = learner.predict_path(one, inner_steps).numpy().argmax(axis=-1)[0]
+    return plots.classification_task(
+        (one["support_x"][0].numpy(), one["support_y"][0].numpy()),
+        (one["query_x"][0].numpy(), query_y[0].numpy()),
+        labels[0],
+        labels[-1],
+        title=f"{title}, one test task",
     )
-    plots.learning_curve(history, "accuracy").savefig(folder / "learning_curve.png")
-    plots.error_against_steps({"MAML": result}, ylabel="accuracy").savefig(
-        folder / "accuracy_against_steps.png"
-    )
-    serving.export(learner, folder / "saved_model")
 
 
 if __name__ == "__main__":

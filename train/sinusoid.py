@@ -1,12 +1,13 @@
 """Sine regression with MAML and its baselines (Finn et al., 2017, section 5.1, figures 2 and 3).
 
-Trains MAML, first-order MAML, a network pretrained on all tasks and an oracle that is told each
-task's amplitude and phase, compares them and a random network after 0 to 10 gradient steps on 5,
-10 and 20 points, and draws the paper's figures: python -m train.sinusoid
+Trains MAML, first-order MAML, a network pretrained on all tasks at once and an oracle that is told
+each task's amplitude and phase; compares them and a random network after 0 to 10 gradient steps on
+5, 10 and 20 points; draws the paper's figures; exports MAML: python -m train.sinusoid
 """
 
 import dataclasses
 import math
+import shutil
 
 import keras
 import numpy as np
@@ -15,14 +16,22 @@ import maml_tf
 from maml_tf import evaluation, plots, serving
 from train import common
 
-# Mean squared error after 1, 5 and 10 steps on 5 points, as the paper reports it.
-PAPER = {"MAML": (0.67, 0.38, 0.35), "pretrained": (2.41, 2.23, 2.19)}
-REPORTED_STEPS = (0, 1, 5, 10)
-# What the step size of fine-tuning is chosen from, on validation tasks, for the baselines.
-FINE_TUNING = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
+# Mean squared error after so many steps on 5 points, as the paper reports it.
+PAPER = {
+    "MAML": {1: 0.67, 5: 0.38, 10: 0.35},
+    "pretrained": {1: 2.41, 5: 2.23, 10: 2.19},
+}
+TABLE_STEPS = (0, 1, 5, 10)
+# Step size of the paper's text, at which a few tasks run away: trained and shown beside.
+OTHER_STEP_SIZE = 0.01
+# The paper fine-tunes pretraining with "an automatically tuned step size": the best of these on
+# the validation tasks, after the last step. The random network is tuned likewise.
+FINE_TUNING = (0.001, 0.003, 0.01, 0.03)
+TUNED = ("pretrained", "random")
 QUICK = {
     "iterations": 40,
     "epoch_iterations": 20,
+    "test_points": (5, 10),
     "test_tasks": 50,
     "output": "runs/sinusoid-quick",
 }
@@ -79,10 +88,11 @@ def make_tasks(settings, start=0, test_points=10, oracle=False):
     )
 
 
-def make_learner(settings, inner_steps, first_order=False, oracle=False):
+def make_learner(settings, inner_steps, step_size=None, first_order=False, oracle=False):
     """A compiled learner; without inner steps it is regression on all tasks at once."""
     network = maml_tf.models.sinusoid_mlp(features=3 if oracle else 1, seed=settings.seed)
-    learner = maml_tf.MAML(network, settings.inner_step_size, inner_steps, first_order)
+    step_size = step_size or settings.inner_step_size
+    learner = maml_tf.MAML(network, step_size, inner_steps, first_order)
     learner.compile(
         optimizer=keras.optimizers.Adam(settings.meta_learning_rate),
         loss="mean_squared_error",
@@ -92,10 +102,19 @@ def make_learner(settings, inner_steps, first_order=False, oracle=False):
     return learner
 
 
+def directory(name):
+    """Where a learner's checkpoints go within the run directory."""
+    return name.lower().replace(" ", "_")
+
+
 def train(settings, folder):
     """Trains what is trained: learners by name."""
     options = {
         "MAML": {"inner_steps": settings.inner_steps},
+        f"MAML at {OTHER_STEP_SIZE}": {
+            "inner_steps": settings.inner_steps,
+            "step_size": OTHER_STEP_SIZE,
+        },
         "first-order MAML": {"inner_steps": settings.inner_steps, "first_order": True},
         "pretrained": {"inner_steps": 0},
         "oracle": {"inner_steps": 0, "oracle": True},
@@ -107,7 +126,7 @@ def train(settings, folder):
         learners[name] = common.train(
             lambda option=option: make_learner(settings, **option),
             lambda start, oracle=oracle: make_tasks(settings, start, oracle=oracle)[0],
-            folder / name.replace(" ", "_"),
+            folder / directory(name),
             iterations=settings.iterations,
             epoch_iterations=settings.epoch_iterations,
             tensorboard=settings.tensorboard,
@@ -124,7 +143,7 @@ def with_step_size(learner, step_size):
 
 
 def evaluate(settings, learners, points):
-    """Results by name, and the step size of each, on test tasks of so many points."""
+    """Results and step sizes by name, on test tasks of so many support points."""
     results, step_sizes = {}, {}
     for name, learner in learners.items():
         _, validation, test = make_tasks(settings, 0, points, oracle=name == "oracle")
@@ -137,21 +156,108 @@ def evaluate(settings, learners, points):
                 settings.test_inner_steps,
             )
 
-        step_size = settings.inner_step_size
-        if "MAML" not in name:
+        step_size = learner.inner_optimizer.learning_rate
+        if name in TUNED:
             errors = [measure(size, validation).mean[-1] for size in FINE_TUNING]
             step_size = FINE_TUNING[np.nanargmin(errors)]
         results[name], step_sizes[name] = measure(step_size, test), step_size
     return results, step_sizes
 
 
-if __name__ == "__main__":
-    import sys
+def table(results, step_sizes, points):
+    """Mean squared errors as a Markdown table, the paper's numbers beside."""
+    last = next(iter(results.values())).inner_steps
+    steps = [step for step in TABLE_STEPS if step <= last]
+    lines = [
+        f"Mean squared error with {points} points, mean ± 95 % (median):",
+        "",
+        "| method | step size | "
+        + " | ".join(f"{step} steps" for step in steps)
+        + " | tasks not finite | paper, 1 / 5 / 10 steps |",
+        "|---|---|" + "---|" * len(steps) + "---|---|",
+    ]
+    for name, result in results.items():
+        mean, interval, median = result.mean, result.interval, result.median
+        cells = [
+            f"{evaluation.number(mean[step])} ± {evaluation.number(interval[step])} "
+            f"({evaluation.number(median[step])})"
+            for step in steps
+        ]
+        paper = PAPER.get(name, {}) if points == 5 else {}
+        cells += [str(result.non_finite[-1]), " / ".join(str(value) for value in paper.values())]
+        lines.append(f"| {name} | {step_sizes[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def panels(learners, step_sizes, points, seed):
+    """One sine of figure 2: MAML and pretraining adapt to the same points."""
+    random = np.random.default_rng(seed)
+    amplitude, phase = 3.0, 1.0
+    x = np.linspace(-5, 5, 200, dtype=np.float32)
+    support_x = random.uniform(-5, 5, points).astype(np.float32)
+    support_y = amplitude * np.sin(support_x - phase)
+    task = {"support_x": support_x, "support_y": support_y, "query_x": x}
+    task = {name: values.reshape(1, -1, 1) for name, values in task.items()}
+    return [
+        plots.SinePanel(
+            title=f"{name}, {points} points, step size {step_sizes[name]}",
+            x=x,
+            truth=amplitude * np.sin(x - phase),
+            path=with_step_size(learners[name], step_sizes[name])
+            .predict_path(task, max(TABLE_STEPS))
+            .numpy()[0, :, :, 0],
+            support_x=support_x,
+            support_y=support_y,
+        )
+        for name in ("MAML", "pretrained")
+    ]
+
+
+def report(settings, folder, learners):
+    """Evaluates the learners; prints, writes and draws what comes out."""
+    test, sines = {}, []
+    for points in settings.test_points:
+        results, step_sizes = evaluate(settings, learners, points)
+        print("\n" + table(results, step_sizes, points))
+        test[points] = {
+            name: {"step_size": step_sizes[name], **result.to_dict(values=False)}
+            for name, result in results.items()
+        }
+        plots.error_against_steps(
+            results,
+            ylabel="mean squared error",
+            title=f"{points} points: mean and 95 % interval over {settings.test_tasks} tasks",
+            references=PAPER if points == 5 else None,
+        ).savefig(folder / f"figure3_{points}_points.png")
+        if points in (5, 10):
+            sines.append(panels(learners, step_sizes, points, settings.seed))
+    if sines:
+        # Numbers of points side by side, methods below each other.
+        ordered = [panel for row in zip(*sines, strict=True) for panel in row]
+        plots.sine_adaptation(ordered, columns=len(sines)).savefig(folder / "figure2.png")
+    content = {
+        "settings": dataclasses.asdict(settings),
+        "iterations": int(learners["MAML"].optimizer.iterations),
+        "training_seconds": {
+            name: common.training_seconds(folder / directory(name)) for name in learners
+        },
+        "paper_5_points": PAPER,
+        "test": test,
+    }
+    common.write_json(folder / "results.json", content)
+
+
+def main():
+    """Trains, compares, draws and exports."""
     settings = common.parse(Settings, "python -m train.sinusoid", QUICK)
     common.use_threads_for_tasks()
     folder = common.open_run(settings, FREE)
     learners = train(settings, folder)
-    for p in settings.test_points:
-        r, s = evaluate(settings, learners, p)
-        for n, x in r.items():
-            print(p, n, s[n], x.mean[[0,1,5,10]], x.interval[[0,1,5,10]], x.median[[0,1,5,10]], x.non_finite[-1])
+    report(settings, folder, learners)
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)
+    serving.export(learners["MAML"], folder / "saved_model", inner_steps=settings.test_inner_steps)
+    print(f"Results, figures and the exported MAML model are in {folder}.")
+
+
+if __name__ == "__main__":
+    common.run(main)

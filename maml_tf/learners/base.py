@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import functional
-from maml_tf.learners import checks
+from maml_tf.learners import checks, specs
 from maml_tf.learners.reports import Before, non_finite_error
 from maml_tf.learners.train_function import make_compiled_loop
 from maml_tf.task_map import choose, map_tasks
@@ -309,15 +309,16 @@ class Learner(keras.Model):
         """Builds what `fit` calls: several steps in one call, one XLA program with XLA."""
         if self.train_function is not None and not force:
             return
+        super().make_train_function(force=True)
+        ordinary = compiled = self.train_function
         several = self.steps_per_execution > 1 and self.jit_compile and not self.run_eagerly
         if several and self._distribute_strategy is None:
-            function = make_compiled_loop(self)
-        else:
-            super().make_train_function(force=True)
-            function = self.train_function
+            compiled = make_compiled_loop(self)
 
         def checked(iterator):
-            logs = function(iterator)
+            # `train_on_batch` and arrays of unknown length come as Python generators.
+            in_graph = isinstance(iterator, tf.data.Iterator)
+            logs = (compiled if in_graph else ordinary)(iterator)
             if int(self._bad_step) >= 0:
                 step = int(self._bad_step)
                 self._bad_step.assign(-1)
@@ -390,6 +391,15 @@ class Learner(keras.Model):
                 f"`{method}` adapts by descending a loss, and this learner has none yet. Call "
                 "`learner.compile(optimizer=..., loss=...)` first."
             )
+
+    def export(self, filepath, *args, input_signature=None, **kwargs):
+        """`keras.Model.export`: its endpoint takes a task batch without query labels.
+
+        `maml_tf.serving.export` writes one that takes a single task, for TensorFlow Serving.
+        """
+        self.require_compiled("export")
+        signature = input_signature or [specs.task_batch_spec(self)]
+        return super().export(filepath, *args, input_signature=signature, **kwargs)
 
     def get_config(self):
         """Arguments of the constructor, the wrapped model among them."""

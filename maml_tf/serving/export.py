@@ -11,7 +11,7 @@ import shutil
 import keras
 import tensorflow as tf
 
-from maml_tf.learners import checks
+from maml_tf.learners import checks, specs
 
 
 def export(learner, base_path, version=None, inner_steps=None, *, x_spec=None, y_spec=None):
@@ -49,8 +49,8 @@ def export(learner, base_path, version=None, inner_steps=None, *, x_spec=None, y
     steps = checks.check_inner_steps(learner.inner_steps if inner_steps is None else inner_steps)
     base_path = pathlib.Path(base_path)
     version = _version(base_path, version)
-    x_spec = _x_spec(learner.model) if x_spec is None else x_spec
-    y_spec = _y_spec(learner, x_spec) if y_spec is None else y_spec
+    x_spec = specs.x_spec(learner.model) if x_spec is None else x_spec
+    y_spec = specs.y_spec(learner, x_spec) if y_spec is None else y_spec
     module = _variables(learner.model)
     signature = _adapt_and_predict(learner, module, steps, x_spec, y_spec)
     base_path.mkdir(parents=True, exist_ok=True)
@@ -118,25 +118,3 @@ def _entries(name, structure):
 def _collect(tensors, name, structure):
     names = _entries(name, structure)
     return keras.tree.pack_sequence_as(structure, [tensors[n] for n in names])
-
-
-def _x_spec(model):
-    if not model.inputs:
-        raise ValueError(
-            f"Expected a model that knows the shapes of its inputs. Received: {model.name!r}, a "
-            "subclassed one. Give `x_spec=tf.TensorSpec([None, ...], dtype)`."
-        )
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return keras.tree.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), inputs)
-
-
-def _y_spec(learner, x_spec):
-    inputs = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), x_spec)
-    sparse = checks.is_sparse(learner.loss)
-
-    def labels(t):
-        if sparse:
-            return tf.TensorSpec([None, *t.shape[1:-1]], tf.int32)
-        return tf.TensorSpec([None, *t.shape[1:]], t.dtype)
-
-    return keras.tree.map_structure(labels, learner.model.compute_output_spec(inputs))

@@ -210,7 +210,7 @@ class Bmm:
     def __call__(self, weights, index):
         support_x, support_y, query_x, query_y = self.batches[index]
         tasks = self.workload.tasks
-        adapted = [w.expand(tasks, *w.shape[:-1], w.shape[-1]) for w in weights]
+        adapted = [w.expand(tasks, *w.shape) for w in weights]
         adapted = [w if w.ndim == 3 else w[:, None] for w in adapted]
         for _ in range(self.workload.inner_steps):
             # Tasks do not mix: the sum over tasks of their means has every task's gradient.

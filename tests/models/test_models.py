@@ -1,0 +1,72 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from maml_tf import models
+
+NETWORKS = [
+    pytest.param(lambda **s: models.conv4(5, **s), (28, 28, 1), (5,), 112_005, id="conv4"),
+    pytest.param(lambda **s: models.dense5(5, **s), (28, 28, 1), (5,), 247_109, id="dense5"),
+    pytest.param(models.sinusoid_mlp, (1,), (1,), 1_761, id="sinusoid"),
+]
+networks = pytest.mark.parametrize(("build", "x", "y", "parameters"), NETWORKS)
+
+
+@networks
+def test_size_and_shapes_are_those_of_the_paper(build, x, y, parameters):
+    model = build()
+    assert sum(v.numpy().size for v in model.trainable_variables) == parameters
+    assert model.built
+    assert model.input_shape == (None, *x)
+    assert model.predict(np.zeros((2, *x), "float32"), verbose=0).shape == (2, *y)
+
+
+@networks
+def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(build, x, y, parameters):
+    first = build(seed=3)
+    keras.utils.set_random_seed(0)
+    for a, b in zip(first.get_weights(), build(seed=3).get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@networks
+def test_layers_and_seeds_draw_different_weights(build, x, y, parameters):
+    """Leading elements of all kernels of two neighbouring seeds: no two streams are the same."""
+    kernels = [
+        v.numpy().ravel()[:8] / v.numpy().std()
+        for seed in (0, 1)
+        for v in build(seed=seed).trainable_variables
+        if v.path.endswith("kernel")
+    ]
+    for one, other in itertools.combinations(kernels, 2):
+        assert not np.allclose(one, other, rtol=1e-3)
+
+
+def test_conv4_normalises_before_relu_with_beta_and_without_gamma():
+    types = [type(layer) for layer in models.conv4(5).layers]
+    block = [keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.ReLU]
+    assert types == [*block * 4, keras.layers.GlobalAveragePooling2D, keras.layers.Dense]
+    norms = [v.path.split("/")[-1] for v in models.conv4(5).trainable_variables]
+    assert norms == ["kernel", "bias", "beta"] * 4 + ["kernel", "bias"]
+
+
+def test_initial_weights_have_the_scales_of_the_papers_code():
+    kernels = [v.numpy() for v in models.conv4(20, filters=32).trainable_variables[::3]]
+    limit = np.sqrt(6 / (9 * 32 + 9 * 32))
+    assert 0.95 * limit < np.abs(kernels[1]).max() <= limit
+    assert kernels[-1].shape == (32, 20)
+    assert abs(kernels[-1].std() - 1) < 0.1
+    sine = [v.numpy() for v in models.sinusoid_mlp(features=3).trainable_variables]
+    assert sine[0].shape == (3, 40)
+    assert np.abs(sine[2]).max() <= 0.02  # a normal cut at two standard deviations of 0.01
+    assert all(not bias.any() for bias in sine[1::2])
+
+
+def test_sizes_follow_their_arguments():
+    model = models.conv4(3, filters=8, input_shape=(84, 84, 3))
+    assert model.input_shape == (None, 84, 84, 3)
+    assert model.output_shape == (None, 3)
+    assert model.trainable_variables[0].shape == (3, 3, 3, 8)
+    assert models.dense5(3, input_shape=(14, 14, 1)).trainable_variables[0].shape == (196, 256)

@@ -1,0 +1,233 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maml_tf import inner_loop
+from maml_tf.inner_optimizers import SGD, Adam
+
+OPTIMIZERS = [
+    pytest.param(SGD(0.1), id="sgd"),
+    pytest.param(SGD([0.2, 0.1], momentum=0.9), id="momentum"),
+    pytest.param(Adam(0.1), id="adam"),
+]
+W = tf.constant([2.0, 3.0, 5.0], tf.float64)
+
+
+def half_square(weights, state, step):
+    """sum(w**2) / 2, whose gradient is w: a step of SGD(a) multiplies w by 1 - a."""
+    return tf.reduce_sum(weights[0] ** 2) / 2, state
+
+
+def count_and_remember(weights, state, step):
+    """State: how often it was called (an integer), and the largest step number seen."""
+    count, last = state
+    loss = tf.reduce_sum(tf.sin(weights[0])) + tf.reduce_sum(weights[0] * weights[1])
+    return loss, [count + 1, tf.maximum(last, tf.cast(step, last.dtype))]
+
+
+COUNTERS = [tf.constant(0), tf.constant(-1.0, tf.float64)]
+
+
+def gradient_of_query(adapt, weights):
+    """Gradients of a query loss at what `adapt(weights)` adapts to, and the adapted weights."""
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        adapted = adapt(weights)
+        loss = tf.add_n([tf.reduce_sum(w**3) for w in adapted.weights])
+    return tape.gradient(loss, weights), adapted
+
+
+def test_each_step_multiplies_the_weights_and_reports_the_loss_before_it():
+    adapted = inner_loop.adapt(half_square, [W], [], SGD(0.5), 3)
+    np.testing.assert_array_equal(adapted.weights[0], [0.25, 0.375, 0.625])
+    np.testing.assert_allclose(adapted.losses, [38 / 2, 38 / 8, 38 / 32])
+    assert adapted.losses.dtype == tf.float64
+    assert adapted.state == []
+
+
+def test_no_steps_give_the_weights_and_state_back():
+    adapted = inner_loop.adapt(count_and_remember, [W, W], COUNTERS, Adam(0.1), 0)
+    assert [a is b for a, b in zip(adapted.weights, [W, W], strict=True)] == [True, True]
+    assert adapted.state == COUNTERS
+    assert adapted.losses.shape == [0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    steps=st.integers(0, 5),
+    rate=st.floats(1e-3, 0.5),
+    first_order=st.booleans(),
+    rematerialize=st.booleans(),
+)
+def test_on_quadratic_losses_the_meta_gradient_is_a_matrix_power(
+    seed, steps, rate, first_order, rematerialize
+):
+    normal = np.random.default_rng(seed).normal
+    a, b = (m @ m.T / 4 for m in normal(size=(2, 4, 4)))
+    w = tf.constant(normal(size=4))
+
+    def support_loss(weights, state, step):
+        return tf.tensordot(weights[0], tf.linalg.matvec(a, weights[0]), 1) / 2, state
+
+    with tf.GradientTape() as tape:
+        tape.watch(w)
+        adapted = inner_loop.adapt(
+            support_loss,
+            [w],
+            [],
+            SGD(rate),
+            steps,
+            first_order=first_order,
+            rematerialize=rematerialize,
+        ).weights[0]
+        loss = tf.tensordot(adapted, tf.linalg.matvec(b, adapted), 1) / 2
+    gradient = tape.gradient(loss, w)
+
+    power = np.linalg.matrix_power(np.eye(4) - rate * a, steps)
+    np.testing.assert_allclose(adapted, power @ w, rtol=1e-6, atol=1e-9)
+    expected = b @ power @ w if first_order else power.T @ b @ power @ w
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_weights_that_do_not_adapt_stay_and_still_get_their_second_order_gradient():
+    def product(weights, state, step):
+        return weights[0] * weights[1], state  # d/d w0 = w1
+
+    def adapt(weights, first_order=False):
+        return inner_loop.adapt(
+            product, weights, [], SGD(0.5), 1, adaptable=[True, False], first_order=first_order
+        )
+
+    weights = [tf.constant(3.0), tf.constant(4.0)]
+    gradients, adapted = gradient_of_query(adapt, weights)
+    assert [w.numpy() for w in adapted.weights] == [1.0, 4.0]
+    # loss = (w0 - w1 / 2)**3 + w1**3
+    assert [g.numpy() for g in gradients] == [3.0, -1.5 + 48.0]
+    gradients, _ = gradient_of_query(lambda w: adapt(w, first_order=True), weights)
+    assert [g.numpy() for g in gradients] == [3.0, 48.0]
+
+
+@pytest.mark.parametrize("rematerialize", [False, True])
+def test_state_and_step_numbers_go_from_step_to_step(rematerialize):
+    adapted = inner_loop.adapt(
+        count_and_remember, [W, W], COUNTERS, SGD(0.1), 4, rematerialize=rematerialize
+    )
+    assert [s.numpy() for s in adapted.state] == [4, 3.0]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("first_order", [False, True])
+def test_rematerializing_changes_no_number(optimizer, first_order):
+    def run(rematerialize):
+        def adapt(weights):
+            return inner_loop.adapt(
+                count_and_remember,
+                weights,
+                COUNTERS,
+                optimizer,
+                3,
+                first_order=first_order,
+                rematerialize=rematerialize,
+            )
+
+        return gradient_of_query(adapt, [W, W[::-1]])
+
+    (expected, kept), (received, again) = run(False), run(True)
+    for a, b in zip(tf.nest.flatten(again), tf.nest.flatten(kept), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(received, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_rematerializing_runs_each_step_again_on_the_way_back_and_only_there():
+    calls = []
+
+    def objective(weights, state, step):
+        calls.append(step)
+        return half_square(weights, state, step)
+
+    with tf.GradientTape() as tape:
+        tape.watch(W)
+        adapted = inner_loop.adapt(objective, [W], [], SGD(0.5), 3, rematerialize=True)
+        loss = tf.reduce_sum(adapted.weights[0])
+    assert calls == [0, 1, 2]
+    tape.gradient(loss, W)
+    assert calls == [0, 1, 2, 2, 1, 0]
+
+
+def test_state_carries_gradients_from_step_to_step_when_rematerialized():
+    def objective(weights, state, step):
+        return tf.reduce_sum(weights[0] * (weights[0] + state[0])), [state[0] + weights[0]]
+
+    def gradient(rematerialize):
+        def adapt(weights):
+            return inner_loop.adapt(
+                objective, weights, [0.1 * W], SGD(0.1), 3, rematerialize=rematerialize
+            )
+
+        return gradient_of_query(adapt, [W])[0][0]
+
+    np.testing.assert_allclose(gradient(True), gradient(False), rtol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("adaptable", [None, [True, False]])
+def test_the_loop_for_prediction_takes_the_same_steps(optimizer, adaptable):
+    def unrolled(steps):
+        return inner_loop.adapt(
+            count_and_remember, [W, W], COUNTERS, optimizer, steps, adaptable=adaptable
+        )
+
+    @tf.function(autograph=False)
+    def in_loop(steps):
+        return inner_loop.adapt_in_loop(
+            count_and_remember,
+            [W, W],
+            COUNTERS,
+            optimizer,
+            steps,
+            adaptable=adaptable,
+            observe=lambda weights, state: {"sum": weights[0] + weights[1], "count": state[0]},
+        )
+
+    weights, state, path = in_loop(tf.constant(4))
+    expected = unrolled(4)
+    for a, b in zip(weights, expected.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    assert [s.numpy() for s in state] == [s.numpy() for s in expected.state]
+    np.testing.assert_array_equal(path["count"], range(5))
+    sums = [sum(unrolled(steps).weights) for steps in range(5)]
+    np.testing.assert_allclose(path["sum"], sums, rtol=1e-12)
+    weights, state, path = in_loop(tf.constant(0))
+    np.testing.assert_array_equal(weights[0], W)
+    assert path["sum"].shape == [1, 3]
+    assert in_loop.experimental_get_tracing_count() == 1
+
+
+def test_the_graph_of_the_loop_for_prediction_does_not_grow_with_steps():
+    def operations(steps):
+        graph = tf.Graph()
+        with graph.as_default():
+            inner_loop.adapt_in_loop(half_square, [tf.ones(3)], [], Adam(0.1), steps)
+        return len(graph.as_graph_def().node)
+
+    assert operations(1) == operations(100)
+
+
+def test_a_weight_that_the_loss_does_not_use_stays():
+    adapted = inner_loop.adapt(half_square, [W, W], [], Adam(0.1), 2)
+    np.testing.assert_array_equal(adapted.weights[1], W)
+
+
+@pytest.mark.parametrize("rematerialize", [False, True])
+def test_a_loss_without_a_gradient_is_refused(rematerialize):
+    def rounded(weights, state, step):
+        return tf.cast(tf.argmax(weights[0]), tf.float64), state
+
+    with pytest.raises(ValueError, match="inner loss that is differentiable"):
+        inner_loop.adapt(rounded, [W], [], SGD(0.1), 1, rematerialize=rematerialize)
+    with pytest.raises(ValueError, match="inner loss that is differentiable"):
+        inner_loop.adapt_in_loop(rounded, [W], [], SGD(0.1), 1)

@@ -1,0 +1,210 @@
+"""What figures show: labels, lines equal to the results, legends beside the data."""
+
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.ticker import PercentFormatter
+
+from maml_tf import evaluation, plots
+
+
+def result(mean, metric="mean_squared_error", tasks=50, seed=0):
+    noise = np.random.default_rng(seed).uniform(0.8, 1.2, [tasks, 1])
+    return evaluation.Result(metric, noise * np.asarray(mean, np.float64))
+
+
+def texts(legend):
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def band(collection):
+    """`(x, lower, upper)` of a band that `fill_between` drew."""
+    (path,) = collection.get_paths()
+    x = np.unique(path.vertices[:, 0])
+    at = [path.vertices[path.vertices[:, 0] == value, 1] for value in x]
+    return x, np.array([v.min() for v in at]), np.array([v.max() for v in at])
+
+
+def assert_legend_beside_axes(figure):
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= box.y0
+    assert box.y1 <= figure.bbox.y1
+
+
+def test_error_against_steps_draws_means_and_intervals():
+    results = {"MAML": result([3.0, 1.0, 0.9]), "pretrained": result([3.0, 2.5, 2.2])}
+    figure = plots.error_against_steps(results)
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "inner gradient steps"
+    assert axes.get_ylabel() == "mean squared error"
+    assert axes.get_title() == "mean and 95 % interval over 50 tasks"
+    assert axes.get_yscale() == "linear"
+    assert axes.get_ylim()[0] == 0
+    assert texts(figure.legends[0]) == ["MAML", "pretrained"]
+    for line, collection, expected in zip(
+        axes.lines, axes.collections, results.values(), strict=True
+    ):
+        np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
+        np.testing.assert_array_equal(line.get_ydata(), expected.mean)
+        x, lower, upper = band(collection)
+        np.testing.assert_array_equal(x, [0, 1, 2])
+        np.testing.assert_allclose(lower, expected.mean - expected.interval)
+        np.testing.assert_allclose(upper, expected.mean + expected.interval)
+    assert_legend_beside_axes(figure)
+
+
+def test_axis_is_logarithmic_where_the_range_asks_for_it():
+    wide = {"MAML": result([3.0, 0.5]), "oracle": result([0.01, 0.01])}
+    (axes,) = plots.error_against_steps(wide).axes
+    assert axes.get_yscale() == "log"
+    low, high = axes.get_ylim()
+    assert low < 0.01 * 0.98
+    assert high > 3.0 * 1.02
+
+
+def test_accuracy_is_in_per_cent_and_never_logarithmic():
+    figure = plots.error_against_steps(
+        {"MAML": result([0.02, 0.9], "accuracy")}, references={"MAML": {1: 0.987}}, title="5-way"
+    )
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "linear"
+    assert isinstance(axes.yaxis.get_major_formatter(), PercentFormatter)
+    assert axes.get_title() == "5-way"
+    mean, reference = axes.lines
+    np.testing.assert_array_equal(reference.get_xydata(), [[1, 0.987]])
+    assert reference.get_color() == mean.get_color()
+    assert texts(figure.legends[0]) == ["MAML", "MAML, paper"]
+
+
+def test_a_mean_that_is_not_finite_ends_the_line_and_is_named():
+    running_away = result([3.0, 1.0, 0.9])
+    running_away.values[4, 2] = np.inf
+    figure = plots.error_against_steps({"large steps": running_away})
+    (line,) = figure.axes[0].lines
+    np.testing.assert_array_equal(np.isnan(line.get_ydata()), [False, False, True])
+    assert texts(figure.legends[0]) == ["large steps (then not finite)"]
+
+
+def sine_panel(title, steps=10, points=5):
+    x = np.linspace(-5, 5, 50)
+    truth = 2 * np.sin(x)
+    path = np.stack([truth * step / steps for step in range(steps + 1)])
+    support_x = np.linspace(-4, 4, points)
+    return plots.SinePanel(title, x, truth, path, support_x, 2 * np.sin(support_x))
+
+
+def test_sine_adaptation_draws_truth_points_and_predictions():
+    panels = [sine_panel(f"panel {i}", points=5 + i) for i in range(4)]
+    figure = plots.sine_adaptation(panels)
+    assert [axes.get_title() for axes in figure.axes] == [f"panel {i}" for i in range(4)]
+    for axes, panel in zip(figure.axes, panels, strict=True):
+        truth, before, one, ten, points = axes.lines
+        np.testing.assert_array_equal(truth.get_ydata(), panel.truth)
+        for line, step in ((before, 0), (one, 1), (ten, 10)):
+            np.testing.assert_array_equal(line.get_xdata(), panel.x)
+            np.testing.assert_array_equal(line.get_ydata(), panel.path[step])
+        np.testing.assert_array_equal(points.get_xdata(), panel.support_x)
+        np.testing.assert_array_equal(points.get_ydata(), panel.support_y)
+    assert texts(figure.legends[0]) == [
+        "true sine",
+        "before adaptation",
+        "after 1 step",
+        "after 10 steps",
+        "points adapted to",
+    ]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "x", "x"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["y", "", "y", ""]
+    assert_legend_beside_axes(figure)
+
+
+def test_sine_adaptation_needs_the_steps_it_draws():
+    with pytest.raises(ValueError, match="after 10 steps.*path of 3 steps.*'short'"):
+        plots.sine_adaptation([sine_panel("short", steps=3)])
+    with pytest.raises(ValueError, match="at least one panel"):
+        plots.sine_adaptation([])
+
+
+def test_learning_curve_draws_what_the_rows_have():
+    rows = [
+        {"epoch": float(e), "accuracy": 0.2 + 0.1 * e, "val_accuracy": 0.2 + 0.08 * e}
+        for e in range(5)
+    ]
+    figure = plots.learning_curve(rows, "accuracy", epoch_iterations=500, title="5-way")
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "meta-iterations"
+    assert axes.get_ylabel() == "accuracy"
+    assert axes.get_title() == "5-way"
+    assert texts(figure.legends[0]) == [
+        "training, after adaptation",
+        "validation, after adaptation",
+    ]
+    for line, name in zip(axes.lines, ("accuracy", "val_accuracy"), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), [500, 1000, 1500, 2000, 2500])
+        np.testing.assert_array_equal(line.get_ydata(), [row[name] for row in rows])
+    assert_legend_beside_axes(figure)
+
+
+def test_learning_curve_tells_before_from_after_by_line_style():
+    rows = [
+        {"epoch": 0, "loss": 0.5, "loss_before": 4.0},
+        {"epoch": 1, "loss": 0.1, "loss_before": 4.1},
+    ]
+    (axes,) = plots.learning_curve(rows).axes
+    after, before = axes.lines
+    assert after.get_linestyle() != before.get_linestyle()
+    assert axes.get_yscale() == "log"
+
+
+def test_learning_curve_without_the_metric():
+    with pytest.raises(ValueError, match="no rows"):
+        plots.learning_curve([])
+    with pytest.raises(ValueError, match="epoch"):
+        plots.learning_curve([{"epoch": 0}], "accuracy")
+
+
+def test_classification_task_orders_by_label_and_colours_by_success():
+    random = np.random.default_rng(0)
+    support = random.random((3, 8, 8, 1)), np.array([2, 0, 1])
+    query = random.random((3, 8, 8, 1)), np.array([1, 2, 0])
+    figure = plots.classification_task(support, query, [0, 0, 0], [1, 0, 0])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["0", "1", "2", "0,  0 → 0", "1,  0 → 1", "2,  0 → 0"]
+    for axes, i in zip(figure.axes, [1, 2, 0], strict=False):
+        np.testing.assert_array_equal(axes.images[0].get_array(), support[0][i, :, :, 0])
+    colours = [to_rgba(axes.title.get_color()) for axes in figure.axes[3:]]
+    assert colours[0] == colours[1] != colours[2]
+
+
+def test_nothing_to_draw():
+    with pytest.raises(ValueError, match="at least one result"):
+        plots.error_against_steps({})
+
+
+def test_global_settings_stay_as_they_are(tmp_path):
+    before = mpl.rcParams.copy()
+    plots.error_against_steps({"MAML": result([3.0, 0.1])}).savefig(tmp_path / "figure.png")
+    assert mpl.rcParams == before
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "maml_tf\[train\]"'):
+        plots.error_against_steps({"MAML": result([3.0, 0.1])})
+
+
+def test_matplotlib_is_not_imported_with_the_package():
+    code = (
+        "import sys, maml_tf, maml_tf.plots; "
+        "sys.exit(any(m.startswith('matplotlib') for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,122 @@
+"""The sine script: stopped and resumed, repeated, refused, and what it writes."""
+
+import csv
+import json
+import math
+import signal
+
+import numpy as np
+import pytest
+
+LEARNERS = ("maml", "maml_at_0.01", "first-order_maml", "pretrained", "oracle")
+# Two calls of the compiled training function an epoch, two epochs.
+SMALL = ("--quick", "--iterations", 80, "--epoch-iterations", 40, "--test-points", 5)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(run_script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sinusoid") / "run"
+    done = run_script("sinusoid", *SMALL, "--output", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def results(folder):
+    content = json.loads((folder / "results.json").read_text())
+    content["settings"].pop("output")
+    seconds = content.pop("training_seconds")
+    return content, seconds
+
+
+def rows(folder):
+    with (folder / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_results_figures_and_export(never_stopped):
+    folder, done = never_stopped
+    content, seconds = results(folder)
+    assert content["iterations"] == 80
+    assert list(content["test"]) == ["5"]
+    assert all(seconds[name] > 0 for name in ("MAML", "first-order MAML", "pretrained", "oracle"))
+    for name in ("MAML", "MAML at 0.01", "first-order MAML", "pretrained", "random", "oracle"):
+        summary = content["test"]["5"][name]
+        assert summary["num_tasks"] == 50
+        for numbers in ("mean", "interval", "median", "non_finite"):
+            assert len(summary[numbers]) == 11
+        # The table holds the very numbers of the JSON.
+        assert f"| {name} | {summary['step_size']} | {summary['mean'][0]:.4f} ± " in done.stdout
+    assert "0.67 / 0.38 / 0.35" in done.stdout
+    # The variance of the tasks: 4.2 on average, before much is learned.
+    assert 2 < content["test"]["5"]["random"]["mean"][0] < 6
+    for name in ("figure2.png", "figure3_5_points.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert (folder / "saved_model" / "1" / "saved_model.pb").exists()
+
+
+def test_stopped_thrice_it_ends_with_the_same_bits(
+    run_script, never_stopped, saved_arrays, tmp_path
+):
+    options = (*SMALL, "--output", tmp_path / "run")
+    # In the middle of the second epoch of the first learner; before the second learner's first
+    # checkpoint is in its place; by Ctrl-C in the middle of the third learner's first epoch.
+    killed = run_script("sinusoid", *options, stop=("batch", 3, "SIGKILL"))
+    assert killed.returncode == -signal.SIGKILL
+    killed = run_script("sinusoid", *options, stop=("checkpoint", 2, "SIGKILL"))
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "maml_at_0.01" / "checkpoint.keras").exists()
+    interrupted = run_script("sinusoid", *options, stop=("batch", 5, "SIGINT"))
+    assert interrupted.returncode == 130
+    assert "The same command goes on" in interrupted.stderr
+    assert "Traceback" not in interrupted.stderr
+    done = run_script("sinusoid", *options)
+    assert done.returncode == 0, done.stderr
+
+    folder, _ = never_stopped
+    for name in LEARNERS:
+        expected = saved_arrays(folder / name / "checkpoint.keras")
+        received = saved_arrays(tmp_path / "run" / name / "checkpoint.keras")
+        assert len(expected) > 12  # weights and two moments of each
+        assert expected.keys() == received.keys()
+        for key, array in expected.items():
+            np.testing.assert_array_equal(received[key], array, err_msg=f"{name} {key}")
+        assert [row["epoch"] for row in rows(tmp_path / "run" / name)] == ["0", "1"]
+        assert [row["loss"] for row in rows(tmp_path / "run" / name)] == [
+            row["loss"] for row in rows(folder / name)
+        ]
+    assert results(tmp_path / "run")[0] == results(folder)[0]
+
+
+def test_finished_run_is_evaluated_again_and_only_that(run_script, never_stopped):
+    folder, done = never_stopped
+    before, seconds = results(folder)
+    again = run_script("sinusoid", *SMALL, "--output", folder)
+    assert again.returncode == 0, again.stderr
+    assert "Epoch" in done.stdout
+    assert "Epoch" not in again.stdout
+    assert results(folder) == (before, seconds)
+    assert [p.name for p in (folder / "saved_model").iterdir()] == ["1"]
+
+
+def test_other_settings_are_refused(run_script, never_stopped):
+    folder, _ = never_stopped
+    options = (*SMALL, "--output", folder, "--inner-step-size", 0.02)
+    refused = run_script("sinusoid", *options)
+    assert refused.returncode == 1
+    assert "inner_step_size: 0.001 there, 0.02 here" in refused.stderr
+    assert "--output" in refused.stderr
+    assert "--fresh" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_help_names_the_papers_numbers(run_script):
+    text = run_script("sinusoid", "--help").stdout
+    for word in ("--inner-step-size", "paper: 70,000", "0.01 in the paper's text", "--fresh"):
+        assert word in " ".join(text.split())
+
+
+def test_paper_numbers_of_the_table():
+    from train import sinusoid
+
+    assert sinusoid.PAPER["MAML"] == {1: 0.67, 5: 0.38, 10: 0.35}
+    assert math.isclose(sinusoid.Settings().meta_learning_rate, 1e-3)
