@@ -10,11 +10,13 @@ layers = keras.layers
 
 
 def task_batch(x=(3,), y=(2,), tasks=2, support=4, query=3, seed=0):
-    """A random task batch of regression tasks, tensors of Keras' floatx."""
+    """A random task batch of regression tasks; `x` and `y` are shapes, or dicts of them."""
     normal = np.random.default_rng(seed).normal
     dtype = keras.config.floatx()
 
     def examples(number, shape):
+        if isinstance(shape, dict):
+            return {name: examples(number, one) for name, one in shape.items()}
         return tf.constant(normal(size=(tasks, number, *shape)), dtype)
 
     inputs = {

@@ -13,6 +13,7 @@ OPTIMIZERS = [
     pytest.param(Adam(0.1), id="adam"),
 ]
 W = tf.constant([2.0, 3.0, 5.0], tf.float64)
+V = tf.constant([0.5, -1.0, 1.5], tf.float64)
 
 
 def half_square(weights, state, step):
@@ -48,8 +49,8 @@ def test_each_step_multiplies_the_weights_and_reports_the_loss_before_it():
 
 
 def test_no_steps_give_the_weights_and_state_back():
-    adapted = inner_loop.adapt(count_and_remember, [W, W], COUNTERS, Adam(0.1), 0)
-    assert [a is b for a, b in zip(adapted.weights, [W, W], strict=True)] == [True, True]
+    adapted = inner_loop.adapt(count_and_remember, [W, V], COUNTERS, Adam(0.1), 0)
+    assert [a is b for a, b in zip(adapted.weights, [W, V], strict=True)] == [True, True]
     assert adapted.state == COUNTERS
     assert adapted.losses.shape == [0]
 
@@ -58,7 +59,7 @@ def test_no_steps_give_the_weights_and_state_back():
 @given(
     seed=st.integers(0, 99),
     steps=st.integers(0, 5),
-    rate=st.floats(1e-3, 0.5),
+    rate=st.integers(1, 32).map(lambda i: i / 64),  # float32 holds it exactly
     first_order=st.booleans(),
     rematerialize=st.booleans(),
 )
@@ -87,9 +88,9 @@ def test_on_quadratic_losses_the_meta_gradient_is_a_matrix_power(
     gradient = tape.gradient(loss, w)
 
     power = np.linalg.matrix_power(np.eye(4) - rate * a, steps)
-    np.testing.assert_allclose(adapted, power @ w, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(adapted, power @ w, rtol=1e-9, atol=1e-9)
     expected = b @ power @ w if first_order else power.T @ b @ power @ w
-    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_weights_that_do_not_adapt_stay_and_still_get_their_second_order_gradient():
@@ -113,7 +114,7 @@ def test_weights_that_do_not_adapt_stay_and_still_get_their_second_order_gradien
 @pytest.mark.parametrize("rematerialize", [False, True])
 def test_state_and_step_numbers_go_from_step_to_step(rematerialize):
     adapted = inner_loop.adapt(
-        count_and_remember, [W, W], COUNTERS, SGD(0.1), 4, rematerialize=rematerialize
+        count_and_remember, [W, V], COUNTERS, SGD(0.1), 4, rematerialize=rematerialize
     )
     assert [s.numpy() for s in adapted.state] == [4, 3.0]
 
@@ -133,7 +134,7 @@ def test_rematerializing_changes_no_number(optimizer, first_order):
                 rematerialize=rematerialize,
             )
 
-        return gradient_of_query(adapt, [W, W[::-1]])
+        return gradient_of_query(adapt, [W, V])
 
     (expected, kept), (received, again) = run(False), run(True)
     for a, b in zip(tf.nest.flatten(again), tf.nest.flatten(kept), strict=True):
@@ -178,14 +179,14 @@ def test_state_carries_gradients_from_step_to_step_when_rematerialized():
 def test_the_loop_for_prediction_takes_the_same_steps(optimizer, adaptable):
     def unrolled(steps):
         return inner_loop.adapt(
-            count_and_remember, [W, W], COUNTERS, optimizer, steps, adaptable=adaptable
+            count_and_remember, [W, V], COUNTERS, optimizer, steps, adaptable=adaptable
         )
 
     @tf.function(autograph=False)
     def in_loop(steps):
         return inner_loop.adapt_in_loop(
             count_and_remember,
-            [W, W],
+            [W, V],
             COUNTERS,
             optimizer,
             steps,
@@ -218,8 +219,8 @@ def test_the_graph_of_the_loop_for_prediction_does_not_grow_with_steps():
 
 
 def test_a_weight_that_the_loss_does_not_use_stays():
-    adapted = inner_loop.adapt(half_square, [W, W], [], Adam(0.1), 2)
-    np.testing.assert_array_equal(adapted.weights[1], W)
+    adapted = inner_loop.adapt(half_square, [W, V], [], Adam(0.1), 2)
+    np.testing.assert_array_equal(adapted.weights[1], V)
 
 
 @pytest.mark.parametrize("rematerialize", [False, True])

@@ -190,9 +190,9 @@ def test_nothing_to_draw():
 
 
 def test_global_settings_stay_as_they_are(tmp_path):
-    before = mpl.rcParams.copy()
+    before = dict(mpl.rcParams)
     plots.error_against_steps({"MAML": result([3.0, 0.1])}).savefig(tmp_path / "figure.png")
-    assert mpl.rcParams == before
+    assert dict(mpl.rcParams) == before
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,0 +1,208 @@
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maml_tf import models, task_map
+from tests.problems import (
+    compiled,
+    conv_by_hand,
+    conv_model,
+    dense_by_hand,
+    dense_model,
+    layers,
+    maml_by_hand,
+    relative_error,
+    task_batch,
+    traced_meta_gradient,
+)
+
+WAYS = [
+    pytest.param("loop", 1, id="loop-1"),
+    pytest.param("loop", 4, id="loop-4"),
+    pytest.param("loop", None, id="loop-cores"),
+    pytest.param("vectorized", None, id="vectorized"),
+]
+
+
+def describe(task, index):
+    """What is summed: a structure, an integer, nothing; what is stacked: numbers and names."""
+    scaled = task["x"] * tf.cast(index + 1, task["x"].dtype)
+    summed = {"scaled": scaled, "count": tf.ones([], tf.int32), "nothing": []}
+    return summed, (scaled[0], {"index": index, "label": task["y"]})
+
+
+@pytest.mark.parametrize(("strategy", "parallel"), WAYS)
+@pytest.mark.parametrize("how", ["eager", "graph", "unknown-size", "xla"])
+def test_every_way_sums_and_stacks_in_the_order_of_tasks(strategy, parallel, how):
+    x = np.arange(14.0, dtype="float32").reshape(7, 2)
+    tasks = {"x": tf.constant(x), "y": tf.range(7) * 10}
+
+    def mapped(tasks):
+        return task_map.map_tasks(describe, tasks, strategy, parallel)
+
+    if how != "eager":
+        spec = {"x": tf.TensorSpec([None, 2]), "y": tf.TensorSpec([None], tf.int32)}
+        mapped = tf.function(
+            mapped,
+            input_signature=[spec] if how == "unknown-size" else None,
+            autograph=False,
+            jit_compile=how == "xla",
+        )
+    summed, (first, named) = mapped(tasks)
+    numbers = np.arange(1, 8)[:, None]
+    np.testing.assert_array_equal(summed["scaled"], (x * numbers).sum(0))
+    assert summed["count"].numpy() == 7
+    assert summed["nothing"] == []
+    np.testing.assert_array_equal(first, (x * numbers)[:, 0])
+    np.testing.assert_array_equal(named["index"], range(7))
+    np.testing.assert_array_equal(named["label"], tasks["y"])
+
+
+def test_auto_vectorises_dense_networks_and_loops_over_others():
+    recurrent = keras.Sequential([keras.Input((3, 2)), layers.GRU(2)])
+    nested = keras.Sequential([keras.Input((6, 6, 1)), conv_model()])
+    assert task_map.choose("auto", dense_model()) == "vectorized"
+    assert task_map.choose("auto", models.sinusoid_mlp()) == "vectorized"
+    for model in (conv_model(), nested, recurrent):
+        assert task_map.choose("auto", model) == "loop"
+        assert task_map.choose("vectorized", model) == "vectorized"
+    with pytest.raises(ValueError, match=r"`task_map` must be one of .* Received: 'map_fn'"):
+        task_map.choose("map_fn", dense_model())
+
+
+DENSE_WAYS = {
+    "loop-1": {"task_map": "loop", "parallel_tasks": 1},
+    "loop-4": {"task_map": "loop", "parallel_tasks": 4, "rematerialize": True},
+    "vectorized": {"task_map": "vectorized"},
+    "vectorized-rematerialized": {"task_map": "vectorized", "rematerialize": True},
+    "loop-xla": {"task_map": "loop", "jit_compile": True},
+    "loop-xla-rematerialized": {"task_map": "loop", "jit_compile": True, "rematerialize": True},
+    "vectorized-xla": {"task_map": "vectorized", "jit_compile": True},
+    "vectorized-xla-rematerialized": {
+        "task_map": "vectorized",
+        "jit_compile": True,
+        "rematerialize": True,
+    },
+}
+CONV_WAYS = {
+    "loop-1": {"task_map": "loop", "parallel_tasks": 1, "rematerialize": True},
+    "loop-4": {"task_map": "loop", "parallel_tasks": 4},
+    "vectorized": {"task_map": "vectorized"},
+    "loop-xla": {"task_map": "loop", "jit_compile": True},
+    "loop-xla-rematerialized": {"task_map": "loop", "jit_compile": True, "rematerialize": True},
+}
+CASES = [
+    pytest.param(dense_model, dense_by_hand, (3,), settings, id=f"dense-{name}")
+    for name, settings in DENSE_WAYS.items()
+] + [
+    pytest.param(conv_model, conv_by_hand, (6, 6, 1), settings, id=f"conv-{name}")
+    for name, settings in CONV_WAYS.items()
+]
+
+
+@pytest.mark.parametrize(("build", "by_hand", "x", "settings"), CASES)
+def test_every_way_agrees_with_a_python_loop_over_tasks(build, by_hand, x, settings):
+    model, steps = build(), 2
+    inputs, query_y = task_batch(x, tasks=3)
+    learner = compiled(model, 0.1, inner_steps=steps, **settings)
+    received = traced_meta_gradient(learner, inputs, query_y)()
+    loss, gradients, predictions = maml_by_hand(by_hand, model, inputs, query_y, 0.1, steps)
+    assert relative_error(received[0], loss) < 1e-5
+    assert relative_error(received[1], gradients) < 1e-5
+    assert relative_error(received[3], predictions) < 1e-5
+    before = np.stack([by_hand([v.value for v in model.trainable_variables], q)
+                       for q in inputs["query_x"]])
+    assert relative_error(received[4], before) < 1e-5
+
+
+@pytest.mark.parametrize("settings", [DENSE_WAYS["loop-1"], DENSE_WAYS["vectorized"]], ids=str)
+def test_every_way_runs_eagerly_too(settings):
+    inputs, query_y = task_batch(tasks=3)
+    learner = compiled(dense_model(), 0.1, inner_steps=2, **settings)
+    eager = learner.meta_gradient(inputs, query_y)
+    graph = traced_meta_gradient(learner, inputs, query_y)()
+    for one, other in zip(tf.nest.flatten(eager), tf.nest.flatten(graph), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+MEMORY = """
+    import os, resource
+    import keras, tensorflow as tf
+    import maml_tf
+
+    model = keras.Sequential([
+        keras.Input((2,)),
+        keras.layers.Dense(500, "softplus"),
+        keras.layers.Dense(1),
+    ])
+
+    def run(tasks, inner_steps, examples, jit_compile=False, **settings):
+        learner = maml_tf.MAML(model, 0.01, inner_steps, parallel_tasks=1, **settings)
+        learner.compile(optimizer="sgd", loss="mse", jit_compile=jit_compile)
+        x, y = tf.ones([tasks, examples, 2]), tf.ones([tasks, examples, 1])
+        inputs = {"support_x": x, "support_y": y, "query_x": x}
+
+        @tf.function(autograph=False, jit_compile=jit_compile)
+        def compute():
+            return learner.meta_gradient(inputs, y)[1]
+
+        compute()
+
+    def peak(**run_settings):
+        # First with few examples: what graphs and their compilation take is no matter here.
+        run(examples=2, **run_settings)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        run(examples={examples}, **run_settings)
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, flush=True)
+"""
+
+
+def growth(*runs, examples):
+    """MB by which each of `runs` raises the peak memory of one process over those before it.
+
+    One hidden layer takes `examples` x 500 x 4 bytes.
+    """
+    code = textwrap.dedent(MEMORY).replace("{examples}", str(examples))
+    result = subprocess.run(
+        [sys.executable, "-c", code + "".join(f"peak({run})\n" for run in runs)],
+        check=True,
+        capture_output=True,
+        text=True,
+        # Freed memory goes back to the system at once.
+        env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"},
+    )
+    return [float(line) for line in result.stdout.split()]
+
+
+def test_memory_grows_neither_with_tasks_nor_with_steps_when_rematerialized():
+    one, tasks, steps, all_steps, all_tasks = growth(
+        "tasks=4, inner_steps=1, task_map='loop'",
+        "tasks=32, inner_steps=1, task_map='loop'",
+        "tasks=1, inner_steps=12, task_map='loop', rematerialize=True",
+        "tasks=1, inner_steps=12, task_map='loop'",
+        "tasks=32, inner_steps=1, task_map='vectorized'",
+        examples=4000,
+    )
+    hidden = 4000 * 500 * 4 / 2**20
+    assert tasks < 4 * hidden
+    assert steps < 4 * hidden
+    assert all_steps > 12 * hidden
+    assert all_tasks > 32 * hidden
+
+
+def test_memory_does_not_grow_with_steps_when_rematerialized_under_xla():
+    few, many, all_steps = growth(
+        "tasks=1, inner_steps=2, jit_compile=True, task_map='loop', rematerialize=True",
+        "tasks=1, inner_steps=12, jit_compile=True, task_map='loop', rematerialize=True",
+        "tasks=1, inner_steps=12, jit_compile=True, task_map='loop'",
+        examples=4000,
+    )
+    hidden = 4000 * 500 * 4 / 2**20
+    assert many < 4 * hidden
+    assert all_steps > 12 * hidden
