@@ -10,7 +10,7 @@ import pytest
 
 LEARNERS = ("maml", "maml_at_0.01", "first-order_maml", "pretrained", "oracle")
 # Two calls of the compiled training function an epoch, two epochs.
-SMALL = ("--quick", "--iterations", 80, "--epoch-iterations", 40, "--test-points", 5)
+SMALL = ("--quick", "--iterations", 80, "--epoch-iterations", 40)
 
 
 @pytest.fixture(scope="module")
