@@ -86,7 +86,7 @@ def moments(x, axes, shift=None, keepdims=False, name=None):
     """`tf.nn.moments` whose derivatives of every order are exact; the same values.
 
     Args:
-        x: a tensor. float16 and bfloat16 are computed in float32.
+        x: a tensor. float16 is computed in float32, as in TensorFlow.
         axes: the axes that are averaged over, a list of `int`.
         shift: not used, as in `tf.nn.moments`.
         keepdims: whether the result keeps the averaged axes with size 1.
@@ -97,7 +97,7 @@ def moments(x, axes, shift=None, keepdims=False, name=None):
     """
     del shift
     with tf.name_scope(name or "moments"):
-        wide = tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
+        wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
         mean = tf.reduce_mean(wide, axes, keepdims=True)
         variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes, keepdims=keepdims)
         if not keepdims:

@@ -174,7 +174,8 @@ def _rematerialized(step_function):
                 full[i] = t
             outputs = step_function(step, *tf.nest.pack_sequence_as(inputs, full))
             structure[:] = [outputs]
-            return tf.nest.flatten(outputs)
+            # State may come back as it was given, a tensor of another graph.
+            return [tf.identity(output) for output in tf.nest.flatten(outputs)]
 
         @tf.custom_gradient
         def checkpointed(*tensors):

@@ -39,7 +39,8 @@ class InnerOptimizer:
     def rate(self, step, dtype):
         """The step size of inner step `step` as a number or a scalar of `dtype`."""
         if not isinstance(self.learning_rate, (list, tuple)):
-            return tf.cast(self.learning_rate, dtype)
+            # Not tf.cast, which would make a float32 of the number first.
+            return tf.constant(self.learning_rate, dtype)
         rates = tf.constant([float(rate) for rate in self.learning_rate], dtype)
         return rates[tf.minimum(step, len(self.learning_rate) - 1)]
 
@@ -138,8 +139,8 @@ class Adam(InnerOptimizer):
         moved = []
         for w, m, v in zip(weights, first, second, strict=True):
             t = tf.cast(step, w.dtype) + 1
-            m_hat = m / (1 - tf.cast(self.beta_1, w.dtype) ** t)
-            v_hat = v / (1 - tf.cast(self.beta_2, w.dtype) ** t)
+            m_hat = m / (1 - tf.constant(self.beta_1, w.dtype) ** t)
+            v_hat = v / (1 - tf.constant(self.beta_2, w.dtype) ** t)
             # epsilon squared under the root: the derivative of sqrt at 0 is infinite.
             moved.append(w - self.rate(step, w.dtype) * m_hat / tf.sqrt(v_hat + self.epsilon**2))
         return moved, first + second

@@ -94,7 +94,7 @@ def test_adam_agrees_with_algorithm_1_of_its_paper(seed, rate, betas):
             first[i] = betas[0] * first[i] + (1 - betas[0]) * g
             second[i] = betas[1] * second[i] + (1 - betas[1]) * g**2
             m_hat, v_hat = first[i] / (1 - betas[0] ** t), second[i] / (1 - betas[1] ** t)
-            w[i] = w[i] - rate * m_hat / (np.sqrt(v_hat) + 1e-12)
+            w[i] = w[i] - rate * m_hat / np.sqrt(v_hat + 1e-24)  # epsilon under the root
         path.append(list(w))
     ours = descend(Adam(rate, *betas, epsilon=1e-12), weights, gradients)
     assert_paths_equal(ours, path, rtol=1e-9)
@@ -116,7 +116,8 @@ def test_adam_is_differentiable_where_a_gradient_is_zero():
     optimizer, zero = Adam(0.1, epsilon=0.5), tf.zeros([1], tf.float64)
     with tf.GradientTape() as tape:
         tape.watch(zero)
-        (moved,), _ = optimizer.update(0, [zero], [zero], optimizer.init([zero]))
+        weight = tf.stop_gradient(zero)
+        (moved,), _ = optimizer.update(0, [zero], [weight], optimizer.init([weight]))
     # moved = -rate * g / sqrt(g**2 + epsilon**2) in the first step
     np.testing.assert_allclose(tape.gradient(moved, zero), [-0.1 / 0.5], rtol=1e-6)
 

@@ -51,6 +51,9 @@ class Learner(keras.Model):
         # model float32.
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
         self.model = model
+        if getattr(model, "output_names", None):
+            # By these Keras finds the loss and the metrics of each output.
+            self.output_names = model.output_names
         self.batch_norm = batch_norm
         self.task_map = task_map
         self.parallel_tasks = parallel_tasks
@@ -259,16 +262,20 @@ class Learner(keras.Model):
         """One meta-training step on one task batch `(inputs, query_y[, sample_weight])`."""
         inputs, query_y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         checks.check_task_batch(inputs, query_y)
-        loss, gradients, state, y_pred, y_before = self.meta_gradient(
-            inputs, query_y, sample_weight
-        )
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        for variable, value in zip(self.model.non_trainable_variables, state, strict=True):
-            variable.assign(value)
-        step = tf.cast(self.optimizer.iterations, tf.int64)
-        bad = self._bad_step
-        bad.assign(tf.where((bad < 0) & ~tf.math.is_finite(loss), step, bad))
-        return self._report(loss, query_y, y_pred, y_before, sample_weight)
+        # Where data end, the step must not happen in part: counters do not depend on data.
+        with tf.control_dependencies(tf.nest.flatten(inputs)):
+            loss, gradients, state, y_pred, y_before = self.meta_gradient(
+                inputs, query_y, sample_weight
+            )
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            for variable, value in zip(self.model.non_trainable_variables, state, strict=True):
+                variable.assign(value)
+            step = tf.cast(self.optimizer.iterations, tf.int64)
+            bad = self._bad_step
+            bad.assign(tf.where((bad < 0) & ~tf.math.is_finite(loss), step, bad))
+            if len(tf.nest.flatten(y_pred)) > 1:
+                self._merged_loss(query_y, y_pred, sample_weight)
+            return self._report(loss, query_y, y_pred, y_before, sample_weight)
 
     def test_step(self, data):
         """Evaluates one task batch: adapts, predicts and reports before and after."""
@@ -283,15 +290,19 @@ class Learner(keras.Model):
             return [], self.predict_task(weights, state, support_x, query_x, training=False)[0]
 
         y_before = self._map(before, inputs)[1]
-        y, flat = _merge_tasks(query_y), _merge_tasks(y_pred)
-        loss = self.compute_loss(y=y, y_pred=flat, sample_weight=_merge_tasks(sample_weight))
+        loss = self._merged_loss(query_y, y_pred, sample_weight)
         return self._report(loss, query_y, y_pred, y_before, sample_weight)
+
+    def _merged_loss(self, query_y, y_pred, sample_weight):
+        """The query loss of all tasks at once; it keeps count of each output's loss, too."""
+        y, y_pred = _merge_tasks(query_y), _merge_tasks(y_pred)
+        return self.compute_loss(y=y, y_pred=y_pred, sample_weight=_merge_tasks(sample_weight))
 
     def _report(self, loss, query_y, y_pred, y_before, sample_weight):
         y, weight = _merge_tasks(query_y), _merge_tasks(sample_weight)
         tasks = tf.shape(tf.nest.flatten(query_y)[0])[0]
         self._loss_tracker.update_state(loss, sample_weight=tasks)
-        self._before.update(y, _merge_tasks(y_before), weight)
+        self._before.update(y, _merge_tasks(y_before), weight, tasks)
         return self.compute_metrics(None, y, _merge_tasks(y_pred), sample_weight=weight)
 
     def get_metrics_result(self):
@@ -438,7 +449,7 @@ def _merge_tasks(structure):
 
 def _copy(model, example):
     """A model of the same architecture with variables of its own."""
-    if isinstance(model, keras.Sequential) or model.inputs:
+    if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
         return keras.models.clone_model(model)
     copy = type(model).from_config(model.get_config())
     if not copy.built:

@@ -23,11 +23,11 @@ class Before:
             jit_compile=False,
         )
 
-    def update(self, y, y_pred, sample_weight):
-        """Counts a batch of examples, `[T * Q, ...]`."""
+    def update(self, y, y_pred, sample_weight, tasks):
+        """Counts a batch of examples, `[T * Q, ...]`, of so many tasks."""
         counter = self._counter
         loss = counter.compute_loss(y=y, y_pred=y_pred, sample_weight=sample_weight)
-        self._mean.update_state(loss)
+        self._mean.update_state(loss, sample_weight=tasks)
         counter.compute_metrics(None, y, y_pred, sample_weight)
 
     def results(self):

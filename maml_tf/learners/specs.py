@@ -12,7 +12,7 @@ def x_spec(model):
     Raises:
         ValueError: a model that does not know the shapes of its inputs.
     """
-    if not model.inputs:
+    if not getattr(model, "inputs", None):
         raise ValueError(
             f"Expected a model that knows the shapes of its inputs. Received: {model.name!r}, a "
             "subclassed one. Give its `tf.TensorSpec([None, ...], dtype)` to the export."

@@ -8,7 +8,8 @@ JSON line for each variant:
 * ``vmap``: ``torch.func.vmap`` and ``grad`` over all tasks at once (convolutions become grouped
   ones); ``vmapN``: N tasks at once, group after group.
 * ``compile``: ``torch.compile`` of the function of ``vmap``. It needs a C++ compiler at run time
-  and is left out, with a line that says so, where there is none.
+  and is left out, with a line that says so, where there is none; compiling takes minutes for
+  convolutions, and has not been tried with the five steps of omniglot20.
 * ``bmm`` (sine): autograd through batched matrix products written by hand.
 * ``threads``: ``loop`` in as many Python threads as ``--threads``, each with its share of the
   tasks and one thread inside an operation; ``threads_vmap``: ``vmap`` of each share.

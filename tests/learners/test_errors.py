@@ -109,7 +109,9 @@ X, Y, Q = (task_batch()[0][k] for k in ("support_x", "support_y", "query_x"))
 WRONG = [
     pytest.param(batch(support_x=X[:1]), r"each task along axis 0 .*'support_x': 1", id="tasks"),
     pytest.param(batch(query_x=Q[:1]), r"each task along axis 0 .*'query_x': 1", id="query-tasks"),
-    pytest.param(batch(support_y=Y[:, :2]), r"each support example .*'support_y': 2", id="supports"),
+    pytest.param(
+        batch(support_y=Y[:, :2]), r"each support example .*'support_y': 2", id="supports"
+    ),
     pytest.param(batch(query_x=Q[:, :2]), r"each query along axis 1 .*'query_x': 2", id="queries"),
     pytest.param(batch(support_y=Y[0, 0, 0]), r"axes \[tasks, examples, ...\]", id="axes"),
 ]

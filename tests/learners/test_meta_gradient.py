@@ -128,7 +128,7 @@ def finite_differences(loss, variables, step=2e-5):
     """The gradient of `loss()`, element by element, by fourth-order central differences."""
     gradients = []
     for variable in variables:
-        value = variable.numpy()
+        value = np.array(variable)
         gradient = np.zeros_like(value)
         for index in np.ndindex(value.shape):
 
@@ -190,8 +190,9 @@ def subclassed():
 
 def words():
     inputs, query_y = task_batch((3,))
-    tokens = {k: v if k == "support_y" else tf.cast(abs(v) * 3, "int32") % 4
-              for k, v in inputs.items()}
+    tokens = {
+        k: v if k == "support_y" else tf.cast(abs(v) * 3, "int32") % 4 for k, v in inputs.items()
+    }
     return tokens, query_y
 
 

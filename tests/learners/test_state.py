@@ -170,7 +170,13 @@ def test_dropout_is_off_in_prediction_evaluation_and_adapt():
 @pytest.mark.parametrize("steps", [0, 1])
 def test_each_task_and_each_training_step_draws_its_own_masks(task_map, steps):
     inputs, query_y = twins()
-    learner = compiled(dropout_model(), 0.1, optimizer=keras.optimizers.SGD(0.0), inner_steps=steps, task_map=task_map)
+    learner = compiled(
+        dropout_model(),
+        0.1,
+        optimizer=keras.optimizers.SGD(0.0),
+        inner_steps=steps,
+        task_map=task_map,
+    )
     compute = traced_meta_gradient(learner, inputs, query_y)
     first = compute()[3]
     np.testing.assert_array_equal(first, compute()[3])  # nothing was assigned
@@ -264,9 +270,7 @@ def test_without_inner_steps_and_with_one_task_it_is_ordinary_keras_training():
     ordinary = build()
     learner = maml_tf.MAML(build(), 0.1, inner_steps=0, batch_norm="moving")
     for model in (ordinary, learner):
-        model.compile(
-            optimizer=keras.optimizers.Adam(0.05), loss="mse", weighted_metrics=["mae"]
-        )
+        model.compile(optimizer=keras.optimizers.Adam(0.05), loss="mse", weighted_metrics=["mae"])
     for step in range(4):
         inputs, query_y = task_batch(tasks=1, query=6, seed=step)
         weight = np.linspace(0.5, 2.0, 6, dtype="float32")
