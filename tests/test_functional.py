@@ -119,12 +119,12 @@ def test_losses_are_those_of_the_given_weights():
     assert loss.numpy() == 0.5 * 6
 
 
-class Boom(Exception):
+class BoomError(Exception):
     pass
 
 
 def boom(y):
-    raise Boom
+    raise BoomError
 
 
 @pytest.mark.parametrize("mode", ["batch", "store", "moving", None])
@@ -134,7 +134,7 @@ def test_everything_is_put_back_after_a_call_even_after_an_error(mode, then):
     weights, state = values(model)
     try:
         functional.call(model, weights, state, X, training=True, batch_norm=mode, then=then)
-    except Boom:
+    except BoomError:
         assert then is boom
     else:
         assert then is not boom

@@ -260,7 +260,9 @@ def test_without_inner_steps_and_with_one_task_it_is_ordinary_keras_training():
         return keras.Sequential(
             [
                 keras.Input((3,)),
-                layers.Dense(8, kernel_initializer=glorot[0], kernel_regularizer=l2),
+                layers.Dense(
+                    8, use_bias=False, kernel_initializer=glorot[0], kernel_regularizer=l2
+                ),
                 layers.BatchNormalization(momentum=0.5),
                 layers.Dropout(0.25, seed=1),
                 layers.Dense(2, kernel_initializer=glorot[1], activity_regularizer=l2),
