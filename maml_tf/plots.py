@@ -20,8 +20,8 @@ def error_against_steps(results, *, ylabel=None, title=None, references=None):
     """Mean and 95 % interval of a metric after each inner step, one line a learner (figure 3).
 
     Works for errors and accuracies alike. The axis is logarithmic where positive means span more
-    than a factor of 20; an accuracy is shown in per cent. Where a mean is not finite the line
-    ends, and the legend says so.
+    than a factor of 20; an accuracy is shown in per cent. A result without inner steps is a dashed
+    line across. Where a mean is not finite the line ends, and the legend says so.
 
     Args:
         results: dict of `maml_tf.evaluation.Result` by name.
@@ -41,13 +41,16 @@ def error_against_steps(results, *, ylabel=None, title=None, references=None):
         raise ValueError(f"Expected at least one result to draw. Received: results={results!r}")
     figure = _figure(7.2, 4.0)
     axes = figure.add_subplot()
+    last = max(result.inner_steps for result in results.values())
     for i, (name, result) in enumerate(results.items()):
-        colour, steps = _COLOURS[i % len(_COLOURS)], np.arange(result.inner_steps + 1)
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        steps, style = np.arange(result.inner_steps + 1), "-"
         mean, interval = _finite(result.mean), _finite(result.interval)
+        if last and not result.inner_steps:
+            steps, mean, interval = np.array([0, last]), mean.repeat(2), interval.repeat(2)
+            marker, style = None, "--"
         label = name if np.isfinite(mean).all() else f"{name} (then not finite)"
-        axes.plot(
-            steps, mean, color=colour, marker=_MARKERS[i % len(_MARKERS)], markersize=4, label=label
-        )
+        axes.plot(steps, mean, style, color=colour, marker=marker, markersize=4, label=label)
         axes.fill_between(
             steps, mean - interval, mean + interval, color=colour, alpha=0.2, linewidth=0
         )

@@ -94,6 +94,16 @@ def test_a_mean_that_is_not_finite_ends_the_line_and_is_named():
     assert texts(figure.legends[0]) == ["large steps (then not finite)"]
 
 
+def test_a_result_without_steps_is_a_dashed_line_across():
+    (axes,) = plots.error_against_steps(
+        {"MAML": result([3.0, 1.0, 0.9]), "oracle": result([0.5])}
+    ).axes
+    np.testing.assert_array_equal(axes.lines[1].get_xdata(), [0, 2])
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), result([0.5]).mean.repeat(2))
+    assert axes.lines[1].get_linestyle() == "--"
+    assert axes.lines[0].get_linestyle() == "-"
+
+
 def sine_panel(title, steps=10, points=5):
     x = np.linspace(-5, 5, 50)
     truth = 2 * np.sin(x)

@@ -157,12 +157,12 @@ def evaluate(settings, learners, points):
     for name, learner in learners.items():
         _, validation, test = make_tasks(settings, 0, points, oracle=name == "oracle")
 
-        def measure(step_size, tasks, learner=learner):
+        # What is told the task has nothing to adapt to.
+        steps = 0 if name == "oracle" else settings.test_inner_steps
+
+        def measure(step_size, tasks, learner=learner, steps=steps):
             return evaluation.evaluate(
-                with_step_size(learner, step_size),
-                tasks,
-                settings.test_tasks,
-                settings.test_inner_steps,
+                with_step_size(learner, step_size), tasks, settings.test_tasks, steps
             )
 
         step_size = learner.inner_optimizer.learning_rate
@@ -170,7 +170,8 @@ def evaluate(settings, learners, points):
             sizes = settings.fine_tuning
             errors = [measure(size, validation).mean[-1] for size in sizes] if sizes[1:] else [0]
             step_size = sizes[np.nanargmin(errors)]
-        results[name], step_sizes[name] = measure(step_size, test), step_size
+        results[name] = measure(step_size, test)
+        step_sizes[name] = step_size if steps else None
     return results, step_sizes
 
 
@@ -191,11 +192,13 @@ def table(results, step_sizes, points):
         cells = [
             f"{evaluation.number(mean[step])} ± {evaluation.number(interval[step])} "
             f"({evaluation.number(median[step])})"
+            if step <= result.inner_steps
+            else "–"
             for step in steps
         ]
         paper = PAPER.get(name, {}) if points == 5 else {}
         cells += [str(result.non_finite[-1]), " / ".join(str(value) for value in paper.values())]
-        lines.append(f"| {name} | {step_sizes[name]} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {step_sizes[name] or '–'} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

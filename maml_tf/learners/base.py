@@ -262,8 +262,11 @@ class Learner(keras.Model):
         """One meta-training step on one task batch `(inputs, query_y[, sample_weight])`."""
         inputs, query_y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         checks.check_task_batch(inputs, query_y)
-        # Where data end, the step must not happen in part: counters do not depend on data.
-        with tf.control_dependencies(tf.nest.flatten(inputs)):
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        # Where data end, the step must not happen in part, and counters do not depend on data.
+        # A program that XLA compiled waits for all of its inputs anyway.
+        with tf.control_dependencies([] if self.jit_compile else tf.nest.flatten(inputs)):
             loss, gradients, state, y_pred, y_before = self.meta_gradient(
                 inputs, query_y, sample_weight
             )

@@ -22,18 +22,18 @@ HERE = pathlib.Path(__file__).parent
 VARIANTS = {
     "sine": {
         "ours": ["fit", "pipeline"],
-        "torch": ["loop", "vmap", "bmm"],
+        "torch": ["vmap", "bmm"],
         "jax": ["vmap", "map"],
     },
     "omniglot5": {
         "ours": ["fit", "fit_first_order"],
-        "torch": ["loop", "threads", "processes", "vmap"],
-        "jax": ["vmap", "map"],
+        "torch": ["loop", "vmap", "threads", "processes"],
+        "jax": ["vmap", "map", "parts"],
     },
     "omniglot20": {
         "ours": ["fit", "fit_rematerialized"],
         "torch": ["loop", "threads", "processes"],
-        "jax": ["vmap", "map"],
+        "jax": ["map", "parts"],
     },
 }
 # These see other tasks or another gradient on purpose: no agreement is asked of them.
@@ -48,7 +48,7 @@ def run(python, framework, workload, variant, inputs, seconds):
         command = [python, str(HERE / f"peers_{framework}.py")]
     command += ["--workload", workload, "--variant", variant, "--inputs", str(inputs)]
     command += ["--seconds", str(seconds)]
-    if variant in ("threads", "processes"):
+    if variant in ("threads", "processes", "parts"):
         command += ["--threads", "2"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
