@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from maml_tf import functional
 from maml_tf.learners import checks, specs
+from maml_tf.learners.adapted import adapted_model
+from maml_tf.learners.batches import merge_tasks, parts
 from maml_tf.learners.reports import Before, non_finite_error
 from maml_tf.learners.train_function import make_compiled_loop
 from maml_tf.task_map import choose, map_tasks
@@ -140,7 +142,7 @@ class Learner(keras.Model):
 
         def one_task(task, index):
             del index
-            support_x, support_y, query_x = _parts(task)
+            support_x, support_y, query_x = parts(task)
             fast, after = self.adapt_task_in_loop(
                 weights, state, support_x, support_y, self.inner_steps
             )
@@ -179,7 +181,7 @@ class Learner(keras.Model):
 
         def one_task(task, index):
             del index
-            support_x, support_y, query_x = _parts(task)
+            support_x, support_y, query_x = parts(task)
 
             def predict(fast, after):
                 return self.predict_task(fast, after, support_x, query_x, training=False)[0]
@@ -289,7 +291,7 @@ class Learner(keras.Model):
 
         def before(task, index):
             del index
-            support_x, _, query_x = _parts(task)
+            support_x, _, query_x = parts(task)
             return [], self.predict_task(weights, state, support_x, query_x, training=False)[0]
 
         y_before = self._map(before, inputs)[1]
@@ -298,15 +300,15 @@ class Learner(keras.Model):
 
     def _merged_loss(self, query_y, y_pred, sample_weight):
         """The query loss of all tasks at once; it keeps count of each output's loss, too."""
-        y, y_pred = _merge_tasks(query_y), _merge_tasks(y_pred)
-        return self.compute_loss(y=y, y_pred=y_pred, sample_weight=_merge_tasks(sample_weight))
+        y, y_pred = merge_tasks(query_y), merge_tasks(y_pred)
+        return self.compute_loss(y=y, y_pred=y_pred, sample_weight=merge_tasks(sample_weight))
 
     def _report(self, loss, query_y, y_pred, y_before, sample_weight):
-        y, weight = _merge_tasks(query_y), _merge_tasks(sample_weight)
+        y, weight = merge_tasks(query_y), merge_tasks(sample_weight)
         tasks = tf.shape(tf.nest.flatten(query_y)[0])[0]
         self._loss_tracker.update_state(loss, sample_weight=tasks)
-        self._before.update(y, _merge_tasks(y_before), weight, tasks)
-        return self.compute_metrics(None, y, _merge_tasks(y_pred), sample_weight=weight)
+        self._before.update(y, merge_tasks(y_before), weight, tasks)
+        return self.compute_metrics(None, y, merge_tasks(y_pred), sample_weight=weight)
 
     def get_metrics_result(self):
         """Metrics after adaptation, and the same before it, `_before` behind their names."""
@@ -380,23 +382,7 @@ class Learner(keras.Model):
         support_y = keras.tree.map_structure(tf.convert_to_tensor, support_y)
         checks.check_support(self, support_x, support_y)
 
-        @tf.function(autograph=False)
-        def adapted(support_x, support_y):
-            weights, state = self.initial_values()
-            weights, state = self.adapt_task_in_loop(weights, state, support_x, support_y, steps)
-            _, state = functional.call(
-                self.model, weights, state, support_x, training=False, batch_norm="store"
-            )
-            return weights, state
-
-        weights, state = adapted(support_x, support_y)
-        copy = _copy(self.model, support_x)
-        for variable, value in zip(copy.trainable_variables, weights, strict=True):
-            variable.assign(value)
-        for variable, value in zip(copy.non_trainable_variables, state, strict=True):
-            variable.assign(value)
-        copy.compile(**Before.compile_arguments(self._compile_config.config))
-        return copy
+        return adapted_model(self, support_x, support_y, steps)
 
     def require_compiled(self, method):
         """Raises a ValueError where `method` needs a loss and `compile` gave none."""
@@ -430,31 +416,3 @@ class Learner(keras.Model):
         """A learner from what `get_config` returned."""
         config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
         return cls(**config)
-
-
-def _parts(task):
-    return task["support_x"], task["support_y"], task["query_x"]
-
-
-def _merge_tasks(structure):
-    """`[T, Q, ...]` to `[T * Q, ...]`: losses and metrics see examples, as in ordinary Keras."""
-    if structure is None:
-        return None
-    return tf.nest.map_structure(
-        lambda t: (
-            tf.reshape(t, [-1, *t.shape[2:]])
-            if None not in t.shape[2:]
-            else tf.reshape(t, tf.concat([[-1], tf.shape(t)[2:]], 0))
-        ),
-        structure,
-    )
-
-
-def _copy(model, example):
-    """A model of the same architecture with variables of its own."""
-    if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
-        return keras.models.clone_model(model)
-    copy = type(model).from_config(model.get_config())
-    if not copy.built:
-        copy(example)
-    return copy

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from maml_tf import functional, inner_loop, inner_optimizers
 from maml_tf.learners import checks
-from maml_tf.learners.base import Learner, _parts
+from maml_tf.learners.base import Learner
+from maml_tf.learners.batches import parts
 
 
 @keras.saving.register_keras_serializable("maml_tf")
@@ -127,7 +128,7 @@ class MAML(Learner):
         floating = [s.dtype.is_floating for s in state]
 
         def one_task(task, index):
-            support_x, support_y, query_x = _parts(task["inputs"])
+            support_x, support_y, query_x = parts(task["inputs"])
             begin = functional.distinct_seeds(self.model, state, index)
 
             def loss_of(y_pred):
