@@ -170,7 +170,7 @@ def train(
             if tensorboard
             else []
         ),
-        _Checkpoint(folder, best, max([row[best] for row in history], default=None)),
+        _Checkpoint(folder, best, max((row[best] for row in history if best), default=None)),
     ]
     if done:
         print(f"{folder}: resumed after {done:,} of {iterations:,} iterations.")
