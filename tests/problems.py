@@ -44,10 +44,11 @@ def relative_error(received, expected):
     return np.linalg.norm(received - expected) / np.linalg.norm(expected)
 
 
-def compiled(model, rate=0.1, *, loss="mse", optimizer="sgd", jit_compile=False, **settings):
-    """A compiled MAML learner; other settings are MAML's."""
+def compiled(model, rate=0.1, *, loss="mse", optimizer="sgd", **settings):
+    """A compiled MAML learner; settings other than those of `compile` are MAML's."""
+    of_compile = {k: settings.pop(k) for k in ("jit_compile", "run_eagerly") if k in settings}
     learner = maml_tf.MAML(model, rate, **settings)
-    learner.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile)
+    learner.compile(optimizer=optimizer, loss=loss, **of_compile)
     return learner
 
 

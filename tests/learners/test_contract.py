@@ -37,8 +37,8 @@ def is_last(variable):
     return variable.shape[-1] == 2
 
 
-def maml(build, rate=0.1, **settings):
-    return lambda: maml_tf.MAML(build(), rate, **settings)
+def maml(build, rate=0.1, task_map="loop", **settings):
+    return lambda: maml_tf.MAML(build(), rate, task_map=task_map, **settings)
 
 
 LEARNERS = {

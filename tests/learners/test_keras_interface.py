@@ -1,6 +1,7 @@
 """A learner is a `keras.Model`: what Keras promises holds."""
 
 import csv
+import functools
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ def labelled(tasks=3, seed=0, **sizes):
 
 
 def classifier(metrics=("accuracy",), **settings):
-    learner = maml_tf.MAML(dense_model(), 0.5)
+    learner = maml_tf.MAML(dense_model(), 0.5, task_map="loop")
     settings = {"optimizer": keras.optimizers.Adam(0.02), "loss": SPARSE, **settings}
     learner.compile(metrics=list(metrics), **settings)
     return learner
@@ -324,20 +325,16 @@ def test_callbacks_see_learning_rates_logs_and_checkpoints(tmp_path):
 
 
 def test_early_stopping_brings_the_best_weights_back():
-    learner = classifier(optimizer=keras.optimizers.SGD(0.5))
-    best = learner.get_weights()
-    stop = keras.callbacks.EarlyStopping(
-        "val_loss_before", mode="max", patience=1, restore_best_weights=True, baseline=None
-    )
-    seen = []
-    watch = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: seen.append(
-            (logs["val_loss_before"], learner.get_weights())
-        )
-    )
-    learner.fit(
-        batches(1), validation_data=batches(1), epochs=20, verbose=0, callbacks=[watch, stop]
-    )
+    learner, seen = classifier(), []
+    callbacks = [
+        keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append((logs["val_loss"], learner.get_weights()))
+        ),
+        keras.callbacks.EarlyStopping(
+            "val_loss", mode="max", patience=1, restore_best_weights=True
+        ),
+    ]
+    learner.fit(batches(1), validation_data=batches(1), epochs=20, verbose=0, callbacks=callbacks)
     assert len(seen) < 20
     best = max(seen, key=lambda pair: pair[0])[1]
     for one, other in zip(learner.get_weights(), best, strict=True):
@@ -375,41 +372,68 @@ class Counted(maml_tf.MAML):
         return super().train_step(data)
 
 
+XLA = {"jit_compile": True}
+SEVERAL = {"steps_per_execution": 10}
 EXECUTIONS = [
-    pytest.param({}, id="one-step"),
-    pytest.param({"steps_per_execution": 10}, id="ten-steps"),
-    pytest.param({"jit_compile": True}, id="one-step-xla"),
-    pytest.param({"steps_per_execution": 10, "jit_compile": True}, id="ten-steps-xla"),
+    pytest.param({}, "known", id="one-step"),
+    pytest.param(XLA, "known", id="one-step-xla"),
+    *(
+        pytest.param(settings, size, id=f"ten-steps-{size}{name}")
+        for settings, name in ((SEVERAL, ""), ({**SEVERAL, **XLA}, "-xla"))
+        for size in ("known", "unknown", "endless")
+    ),
 ]
 
 
-@pytest.fixture(scope="module")
+def regression_batches():
+    """25 task batches."""
+    return tf.data.Dataset.from_tensor_slices(task_batch(tasks=50)).batch(2, drop_remainder=True)
+
+
+def counted(**settings):
+    learner = Counted(dense_model(), 0.1)
+    learner.compile(optimizer=keras.optimizers.Adam(0.02), loss="mse", metrics=["mae"], **settings)
+    return learner
+
+
+@functools.cache
 def step_by_step():
-    """Logs and weights after two epochs of 25 batches, one step a call."""
-    learner = classifier()
-    return learner.fit(batches(25), epochs=2, verbose=0).history, learner.get_weights()
+    """Logs of two epochs, one step a call."""
+    learner = counted()
+    return learner.fit(regression_batches(), epochs=2, verbose=0).history
 
 
-@pytest.mark.parametrize("settings", EXECUTIONS)
-@pytest.mark.parametrize("size", ["known-size", "unknown-size", "endless"])
-def test_a_tail_of_fewer_steps_and_no_second_trace(step_by_step, settings, size):
-    learner = Counted(dense_model(), 0.5)
-    learner.compile(
-        optimizer=keras.optimizers.Adam(0.02), loss=SPARSE, metrics=["accuracy"], **settings
-    )
-    dataset, steps = batches(25), None
-    if size == "unknown-size":
-        dataset = dataset.filter(lambda *batch: True)
-    if size == "endless":
-        dataset, steps = dataset.repeat(), 25
-    history = learner.fit(dataset, epochs=2, steps_per_epoch=steps, verbose=0).history
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("settings", "size"), EXECUTIONS)
+def test_a_tail_of_fewer_steps_and_no_second_trace(settings, size):
+    learner, steps = counted(**settings), settings.get("steps_per_execution", 1)
+    dataset = {
+        "known": lambda: regression_batches(),
+        "unknown": lambda: regression_batches().filter(lambda *batch: True),
+        "endless": lambda: regression_batches().repeat(),
+    }[size]()
+    steps_per_epoch = 25 if size == "endless" else None
+    history = learner.fit(dataset, epochs=2, steps_per_epoch=steps_per_epoch, verbose=0).history
     traces = learner.traces
     learner.fit(dataset.take(10), verbose=0)
     assert learner.traces == traces <= 2
-    if size != "endless":
-        assert learner.optimizer.iterations.numpy() == 60
-        for name, values in step_by_step[0].items():
-            np.testing.assert_allclose(history[name], values, rtol=1e-5)
+    if size == "endless":  # as in Keras: whole executions while there are data
+        assert learner.optimizer.iterations.numpy() == 2 * 30 + 10
+        return
+    assert learner.optimizer.iterations.numpy() == 2 * 25 + 10
+    for name, values in step_by_step().items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("settings", [SEVERAL, {**SEVERAL, **XLA}], ids=str)
+def test_evaluation_of_several_steps_a_call_has_a_tail_too(settings):
+    one, several = counted(), counted(**settings)
+    expected = one.evaluate(regression_batches(), verbose=0, return_dict=True)
+    received = several.evaluate(regression_batches(), verbose=0, return_dict=True)
+    assert set(received) == {"loss", "mae", "loss_before", "mae_before"}
+    for name, value in expected.items():
+        np.testing.assert_allclose(received[name], value, rtol=1e-9)
 
 
 def test_clearing_the_session_leaves_a_learner_working():

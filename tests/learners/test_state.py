@@ -16,6 +16,11 @@ from tests.problems import (
 )
 
 
+def eager(model, **settings):
+    """A learner that traces nothing, which is quick for a few calls."""
+    return compiled(model, **{"run_eagerly": True, "task_map": "loop", **settings})
+
+
 def norm_model(momentum=0.75):
     glorot = [keras.initializers.GlorotNormal(seed=i) for i in range(2)]
     return keras.Sequential(
@@ -58,7 +63,7 @@ def with_moving_averages(model):
 def test_what_queries_are_normalised_with_in_prediction(mode):
     model = with_moving_averages(norm_model())
     inputs, _ = task_batch(tasks=3)
-    received = compiled(model, batch_norm=mode, inner_steps=2).predict(inputs, verbose=0)
+    received = eager(model, batch_norm=mode, inner_steps=2).predict(inputs, verbose=0)
     for task in range(3):
         weights = adapted_by_hand(model, inputs, task, 2)
         statistics = {
@@ -74,7 +79,7 @@ def test_what_queries_are_normalised_with_in_prediction(mode):
     ("mode", "depends"), [("transductive", True), ("support", False), ("moving", False)]
 )
 def test_whether_a_prediction_depends_on_other_queries(mode, depends):
-    learner = compiled(with_moving_averages(norm_model()), batch_norm=mode)
+    learner = eager(with_moving_averages(norm_model()), batch_norm=mode)
     inputs, _ = task_batch()
     query_x = np.array(inputs["query_x"])
     query_x[:, 1:] = 3 - query_x[:, 1:]
@@ -89,7 +94,7 @@ def test_supports_are_normalised_by_themselves_whatever_the_moving_averages(mode
     inputs, _ = task_batch()
     support = inputs["support_x"][0], inputs["support_y"][0]
     plain, moved = (
-        compiled(model, batch_norm=mode, inner_steps=2).adapt(*support).get_weights()
+        eager(model, batch_norm=mode, inner_steps=2).adapt(*support).get_weights()
         for model in (norm_model(), with_moving_averages(norm_model()))
     )
     for one, other in zip(plain, moved, strict=True):
@@ -122,7 +127,7 @@ def test_moving_averages_after_training_are_the_mean_over_tasks(mode, settings):
 def test_transductive_training_leaves_moving_averages_alone():
     model = with_moving_averages(norm_model())
     old = [v.numpy() for v in model.non_trainable_variables]
-    compiled(model, inner_steps=2).train_on_batch(*task_batch())
+    eager(model, inner_steps=2).train_on_batch(*task_batch())
     for variable, value in zip(model.non_trainable_variables, old, strict=True):
         np.testing.assert_array_equal(variable, value)
 
@@ -153,7 +158,7 @@ def test_dropout_is_off_in_prediction_evaluation_and_adapt():
     support = inputs["support_x"][0], inputs["support_y"][0]
     results = []
     for rate in (0.5, 0.0):
-        learner = compiled(dropout_model(rate), inner_steps=2)
+        learner = eager(dropout_model(rate), inner_steps=2)
         results.append(
             [
                 learner.predict(inputs, verbose=0),
@@ -191,7 +196,7 @@ def test_inner_steps_draw_different_masks():
     """At the same weights and examples the losses differ by their masks alone."""
     model = dropout_model()
     state = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
-    learner = compiled(model, 0.1)
+    learner = eager(model)
     x, y = (task_batch()[0][key][0] for key in ("support_x", "support_y"))
     objective = learner.inner_objective(x, y, training=True)
     weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
@@ -207,14 +212,14 @@ def test_a_training_step_keeps_the_seeds_of_its_first_task():
     model = dropout_model()
     (seed,) = model.non_trainable_variables
     before = seed.numpy()
-    compiled(model, inner_steps=3).train_on_batch(*task_batch(tasks=2))
+    eager(model, inner_steps=3).train_on_batch(*task_batch(tasks=2))
     np.testing.assert_array_equal(seed, before + [0, 4])
 
 
 def test_the_first_task_draws_the_masks_of_keras():
     inputs, query_y = task_batch()
     model = dropout_model()
-    received = compiled(model, inner_steps=0).meta_gradient(inputs, query_y)[3][0]
+    received = eager(model, inner_steps=0).meta_gradient(inputs, query_y)[3][0]
     np.testing.assert_allclose(received, model(inputs["query_x"][0], training=True), rtol=1e-5)
 
 
@@ -238,7 +243,7 @@ def test_two_runs_from_the_same_seeds_are_equal_bit_by_bit():
         model = keras.Sequential(
             [keras.Input((3,)), layers.Dense(8, "tanh"), layers.Dropout(0.5), layers.Dense(2)]
         )
-        learner = compiled(model, optimizer="adam", inner_steps=2)
+        learner = compiled(model, optimizer="adam", inner_steps=2, task_map="loop")
         history = learner.fit(*task_batch(tasks=6), batch_size=2, epochs=2, verbose=0).history
         return history["loss"], model.get_weights()
 
@@ -270,7 +275,7 @@ def test_without_inner_steps_and_with_one_task_it_is_ordinary_keras_training():
         )
 
     ordinary = build()
-    learner = maml_tf.MAML(build(), 0.1, inner_steps=0, batch_norm="moving")
+    learner = maml_tf.MAML(build(), 0.1, inner_steps=0, batch_norm="moving", task_map="loop")
     for model in (ordinary, learner):
         model.compile(optimizer=keras.optimizers.Adam(0.05), loss="mse", weighted_metrics=["mae"])
     for step in range(4):
