@@ -105,7 +105,9 @@ def test_one_batch_at_a_time():
     history = fitted.fit(inputs, query_y, verbose=0).history
     assert logs == pytest.approx({name: values[0] for name, values in history.items()}, rel=1e-6)
     results = learner.test_on_batch(inputs, query_y, return_dict=True)
-    assert results == fitted.evaluate(inputs, query_y, verbose=0, return_dict=True)
+    # Two traces, of known and of unknown batch sizes, add up in another order: float32 rounding.
+    evaluated = fitted.evaluate(inputs, query_y, verbose=0, return_dict=True)
+    assert results == pytest.approx(evaluated, rel=1e-5)
     y_pred = learner.predict_on_batch(inputs)
     np.testing.assert_allclose(results["loss"], cross_entropy(query_y, y_pred), rtol=1e-5)
 
@@ -211,7 +213,7 @@ def test_training_goes_on_bit_by_bit_after_loading(settings, tmp_path):
 
 
 def test_an_uncompiled_learner_can_be_saved_and_compiled_later(tmp_path):
-    maml_tf.MAML(dense_model(), 0.5).save(tmp_path / "learner.keras")
+    maml_tf.MAML(dense_model(), 0.5, task_map="loop").save(tmp_path / "learner.keras")
     again = keras.saving.load_model(tmp_path / "learner.keras")
     assert not again.compiled
     again.compile(loss=SPARSE)
@@ -406,7 +408,7 @@ def step_by_step():
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("settings", "size"), EXECUTIONS)
 def test_a_tail_of_fewer_steps_and_no_second_trace(settings, size):
-    learner, steps = counted(**settings), settings.get("steps_per_execution", 1)
+    learner = counted(**settings)
     dataset = {
         "known": lambda: regression_batches(),
         "unknown": lambda: regression_batches().filter(lambda *batch: True),
