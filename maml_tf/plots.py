@@ -248,12 +248,70 @@ def classification_task(support, query, before, after, *, columns=10, title=None
             axes.set_axis_off()
         # By label, so that a query stands under the drawings of its class.
         for axes, i in zip(grid.flat, np.argsort(labels, kind="stable"), strict=False):
-            image = np.asarray(images[i])
-            axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0)
+            axes.imshow(_displayed(np.asarray(images[i])), cmap="gray_r", vmin=0)
             axes.set_title(text[i][0], color=text[i][1], fontsize=9, pad=2)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def confusion(support, labels, predicted, *, title=None):
+    """How often queries of each class of one task were taken for each: a matrix of numbers.
+
+    Args:
+        support: `(images [S, height, width, channels], labels [S])`; the first image of a class
+            stands for it at both axes.
+        labels: int `[Q]`, true labels of the queries.
+        predicted: int `[Q]`, predicted ones.
+        title: `str`, none by default.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    images, support_labels = support
+    ways = int(max(np.max(support_labels), np.max(labels), np.max(predicted))) + 1
+    counts = np.zeros([ways, ways], int)
+    np.add.at(counts, (np.asarray(labels), np.asarray(predicted)), 1)
+    side = 0.45 * ways + 2.2
+    figure = _figure(side, side)
+    grid = figure.subplots(
+        2,
+        2,
+        width_ratios=[1, ways],
+        height_ratios=[ways, 1],
+        gridspec_kw={"wspace": 0, "hspace": 0},
+    )
+    matrix = grid[0, 1]
+    matrix.imshow(counts, cmap="Blues", vmin=0, aspect="auto")
+    for i, j in np.argwhere(counts):
+        shade = "white" if counts[i, j] > counts.max() / 2 else "black"
+        matrix.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=9)
+    matrix.set_xticks([])
+    matrix.set_yticks([])
+    grid[1, 0].set_axis_off()
+    examples = [
+        images[np.flatnonzero(np.asarray(support_labels) == n)[0]]
+        if np.any(np.asarray(support_labels) == n)
+        else np.zeros_like(images[0])
+        for n in range(ways)
+    ]
+    for axes, axis, name in ((grid[0, 0], 0, "true class"), (grid[1, 1], 1, "predicted class")):
+        strip = np.concatenate([np.asarray(e) for e in examples], axis=axis)
+        axes.imshow(_displayed(strip), cmap="gray_r", vmin=0, aspect="auto")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        (axes.set_ylabel if axis == 0 else axes.set_xlabel)(name)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _displayed(image):
+    """An image as `imshow` takes it: grey ones without their channel axis."""
+    return image[..., 0] if image.shape[-1] == 1 else image
 
 
 def _figure(width, height):

@@ -34,20 +34,23 @@ def switch(description):
     return simple_parsing.field(default=False, action="store_true", help=description)
 
 
-def parse(settings_class, program, quick):
+def parse(settings_class, program, quick, recipes=None):
     """Reads the command line into a dataclass.
 
     Args:
         settings_class: dataclass whose fields have defaults, among them a `quick` switch.
         program: str, how the script is called.
         quick: dict, the defaults that `--quick` changes; options given beside it hold.
+        recipes: dict of such dicts, those that `--recipe NAME` changes.
 
     Returns:
         A `settings_class`.
     """
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--quick", action="store_true")
-    is_quick = first.parse_known_args()[0].quick
+    first.add_argument("--recipe")
+    chosen = first.parse_known_args()[0]
+    defaults = {**(recipes or {}).get(chosen.recipe, {}), **(quick if chosen.quick else {})}
     parser = simple_parsing.ArgumentParser(
         prog=program,
         description=sys.modules[settings_class.__module__].__doc__,
@@ -55,7 +58,7 @@ def parse(settings_class, program, quick):
         add_option_string_dash_variants=simple_parsing.DashVariant.DASH,
     )
     parser.add_arguments(
-        settings_class, dest="settings", default=settings_class(**quick) if is_quick else None
+        settings_class, dest="settings", default=settings_class(**defaults) if defaults else None
     )
     return parser.parse_args().settings
 
@@ -128,6 +131,7 @@ def train(
     epoch_iterations,
     validation=None,
     best=None,
+    patience=None,
     tensorboard=False,
 ):
     """Trains a learner, or goes on with the training that `folder` holds, or finds it finished.
@@ -144,6 +148,7 @@ def train(
         epoch_iterations: int, training steps an epoch, a multiple of `steps_per_execution`.
         validation: data set of task batches that every epoch ends with.
         best: str or None, metric of the validation; `best.keras` is the epoch where it is largest.
+        patience: int or None; training ends after so many epochs without a new best.
         tensorboard: bool, whether to write logs for TensorBoard.
 
     Returns:
@@ -162,6 +167,9 @@ def train(
         return learner
     epoch = done // epoch_iterations
     history = _keep_rows(folder / "history.csv", epoch)
+    scores = [row[best] for row in history if best]
+    if patience and scores and _epochs_since_best(scores) >= patience:
+        return learner
     callbacks = [
         _Seconds(),
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
@@ -170,7 +178,8 @@ def train(
             if tensorboard
             else []
         ),
-        _Checkpoint(folder, best, max((row[best] for row in history if best), default=None)),
+        _Checkpoint(folder, best, max(scores, default=None)),
+        *([_EarlyStopping(best, patience, scores)] if best and patience else []),
     ]
     if done:
         print(f"{folder}: resumed after {done:,} of {iterations:,} iterations.")
@@ -217,6 +226,11 @@ def _keep_rows(path, epochs):
     return read_history(path.parent)
 
 
+def _epochs_since_best(scores):
+    """How many epochs ago the largest score came for the first time."""
+    return len(scores) - 1 - scores.index(max(scores))
+
+
 def _check_steps(folder, done, iterations, epoch_iterations, steps_per_execution):
     if iterations % epoch_iterations or epoch_iterations % steps_per_execution:
         sys.exit(
@@ -239,6 +253,19 @@ class _Seconds(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs["seconds"] = time.perf_counter() - self._start
+
+
+class _EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras' own, with what it knew before the run was interrupted."""
+
+    def __init__(self, monitor, patience, scores):
+        super().__init__(monitor, patience=patience, mode="max", verbose=1)
+        self._scores = scores
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self._scores:
+            self.best, self.wait = max(self._scores), _epochs_since_best(self._scores)
 
 
 class _Checkpoint(keras.callbacks.Callback):

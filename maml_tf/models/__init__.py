@@ -1,6 +1,7 @@
-"""The paper's networks, plain builders of `keras.Model`."""
+"""The paper's networks, and a residual one of today: plain builders of `keras.Model`."""
 
+from maml_tf.models.mini_imagenet import conv4_max_pool, resnet12
 from maml_tf.models.omniglot import conv4, dense5
 from maml_tf.models.sinusoid import sinusoid_mlp
 
-__all__ = ["conv4", "dense5", "sinusoid_mlp"]
+__all__ = ["conv4", "conv4_max_pool", "dense5", "resnet12", "sinusoid_mlp"]

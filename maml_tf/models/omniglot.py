@@ -2,6 +2,8 @@
 
 import keras
 
+from maml_tf.models import blocks
+
 
 def conv4(ways, filters=64, input_shape=(28, 28, 1), seed=0):
     """Four strided convolutions: 112,005 trainable parameters at 5 ways.
@@ -20,13 +22,13 @@ def conv4(ways, filters=64, input_shape=(28, 28, 1), seed=0):
     """
     layers = [keras.Input(input_shape)]
     for block in range(4):
-        xavier = keras.initializers.GlorotUniform(seed=seed * 5 + block)
+        xavier = blocks.xavier(seed * 5 + block)
         layers += [
             keras.layers.Conv2D(filters, 3, 2, "same", kernel_initializer=xavier),
-            _batch_norm(),
+            blocks.batch_norm(),
             keras.layers.ReLU(),
         ]
-    layers += [keras.layers.GlobalAveragePooling2D(), _logits(ways, seed * 5 + 4)]
+    layers += [keras.layers.GlobalAveragePooling2D(), blocks.logits(ways, seed * 5 + 4)]
     return keras.Sequential(layers, name="conv4")
 
 
@@ -45,19 +47,10 @@ def dense5(ways, input_shape=(28, 28, 1), seed=0):
     """
     layers = [keras.Input(input_shape), keras.layers.Flatten()]
     for i, units in enumerate((256, 128, 64, 64)):
-        xavier = keras.initializers.GlorotUniform(seed=seed * 5 + i)
+        xavier = blocks.xavier(seed * 5 + i)
         layers += [
             keras.layers.Dense(units, kernel_initializer=xavier),
-            _batch_norm(),
+            blocks.batch_norm(),
             keras.layers.ReLU(),
         ]
-    return keras.Sequential([*layers, _logits(ways, seed * 5 + 4)], name="dense5")
-
-
-def _batch_norm():
-    return keras.layers.BatchNormalization(scale=False, epsilon=1e-3)
-
-
-def _logits(ways, seed):
-    normal = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
-    return keras.layers.Dense(ways, kernel_initializer=normal)
+    return keras.Sequential([*layers, blocks.logits(ways, seed * 5 + 4)], name="dense5")

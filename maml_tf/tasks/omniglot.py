@@ -6,7 +6,7 @@ Each task tells N characters apart from K drawings of each; each character of a 
 
 import numpy as np
 
-from maml_tf.tasks import sampling, streams
+from maml_tf.tasks import sampling, splits
 from maml_tf.tasks.omniglot_data import BACKGROUND, CHARACTERS, load_omniglot
 
 _VALIDATION = 100
@@ -72,39 +72,21 @@ def omniglot(
         >>> inputs["support_x"].shape, query_y.shape
         (TensorShape([16, 20, 28, 28, 1]), TensorShape([16, 20]))
     """
-    queries = shots if queries is None else queries
-    test_queries = queries if test_queries is None else test_queries
-    streams.check_counts(
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        test_queries=test_queries,
-        meta_batch=meta_batch,
-        validation_tasks=validation_tasks,
-        test_tasks=test_tasks,
-    )
-    streams.check_counts(minimum=0, start=start)
-    streams.check_seed(seed)
-    train, validation, test = split_characters(split)
-    images = load_omniglot(data_dir, download).images
     settings = {
         "ways": ways,
         "shots": shots,
+        "queries": queries,
+        "test_queries": test_queries,
         "meta_batch": meta_batch,
         "seed": seed,
-        "rotate": rotate,
+        "start": start,
+        "validation_tasks": validation_tasks,
+        "test_tasks": test_tasks,
     }
-
-    def held_out(characters, stream, tasks):
-        return sampling.episodes(
-            images[characters], queries=test_queries, tasks=tasks, stream=stream, **settings
-        )
-
-    return (
-        sampling.episodes(images[train], queries=queries, start=start, **settings),
-        held_out(validation, streams.VALIDATION, validation_tasks),
-        held_out(test, streams.TEST, test_tasks),
-    )
+    splits.check(**settings)
+    parts = split_characters(split)
+    classes = sampling.index_by_class(load_omniglot(data_dir, download).images, rotate=rotate)
+    return splits.three_way(classes, parts, **settings)
 
 
 def split_characters(split):

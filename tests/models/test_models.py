@@ -9,13 +9,17 @@ from maml_tf import models
 NETWORKS = [
     pytest.param(lambda **s: models.conv4(5, **s), (28, 28, 1), (5,), 112_005, id="conv4"),
     pytest.param(lambda **s: models.dense5(5, **s), (28, 28, 1), (5,), 247_109, id="dense5"),
+    pytest.param(
+        lambda **s: models.conv4_max_pool(5, **s), (84, 84, 3), (5,), 32_773, id="conv4_max_pool"
+    ),
+    pytest.param(lambda **s: models.resnet12(5, **s), (84, 84, 3), (5,), 7_999_365, id="resnet12"),
     pytest.param(models.sinusoid_mlp, (1,), (1,), 1_761, id="sinusoid"),
 ]
 networks = pytest.mark.parametrize(("build", "x", "y", "parameters"), NETWORKS)
 
 
 @networks
-def test_size_and_shapes_are_those_of_the_paper(build, x, y, parameters):
+def test_size_and_shapes_are_those_of_the_papers(build, x, y, parameters):
     model = build()
     assert sum(v.numpy().size for v in model.trainable_variables) == parameters
     assert model.built
@@ -50,6 +54,35 @@ def test_conv4_normalises_before_relu_with_beta_and_without_gamma():
     assert types == [*block * 4, keras.layers.GlobalAveragePooling2D, keras.layers.Dense]
     norms = [v.path.split("/")[-1] for v in models.conv4(5).trainable_variables]
     assert norms == ["kernel", "bias", "beta"] * 4 + ["kernel", "bias"]
+
+
+def test_conv4_max_pool_ends_in_800_features():
+    types = [type(layer) for layer in models.conv4_max_pool(5).layers]
+    block = [keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.ReLU]
+    block = [*block, keras.layers.MaxPooling2D]
+    assert types == [*block * 4, keras.layers.Flatten, keras.layers.Dense]
+    model = models.conv4_max_pool(5)
+    assert model.layers[-1].input.shape == (None, 800)
+    assert all(layer.gamma is None for layer in model.layers[1::4] if hasattr(layer, "gamma"))
+
+
+def test_resnet12_is_as_published():
+    """Lee et al. (2019) count 12 convolutions around which four shortcuts go."""
+    convolutions = [
+        layer for layer in models.resnet12(5).layers if isinstance(layer, keras.layers.Conv2D)
+    ]
+    assert sum(layer.kernel_size == (3, 3) for layer in convolutions) == 12
+    assert [layer.filters for layer in convolutions if layer.kernel_size == (1, 1)] == [
+        64,
+        128,
+        256,
+        512,
+    ]
+    wide = models.resnet12(5, filters=(64, 160, 320, 640))
+    assert sum(v.numpy().size for v in wide.trainable_variables) == 12_427_525
+    model = models.resnet12(3, input_shape=(32, 32, 1))
+    assert model.layers[-2].output.shape == (None, 512)
+    assert model.output_shape == (None, 3)
 
 
 def test_initial_weights_have_the_scales_of_the_papers_code():

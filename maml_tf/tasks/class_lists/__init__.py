@@ -1,0 +1,32 @@
+"""The published class splits of few-shot image sets: facts, one JSON file a set.
+
+`mini_imagenet`: Ravi & Larochelle 2017, WordNet ids. `cifar_fs`: Bertinetto et al. 2019, and
+`fc100`: Oreshkin et al. 2018, fine labels of CIFAR-100.
+"""
+
+import importlib.resources
+import json
+
+
+def load(name):
+    """Loads a published split.
+
+    Args:
+        name: "mini_imagenet", "cifar_fs" or "fc100".
+
+    Returns:
+        A dict of lists of class names for "train", "validation" and "test", in the published
+        order, as `splits.by_name` takes it.
+
+    Raises:
+        ValueError: there is no list of that name.
+
+    Example:
+        >>> {part: len(names) for part, names in class_lists.load("mini_imagenet").items()}
+        {'train': 64, 'validation': 16, 'test': 20}
+    """
+    files = importlib.resources.files(__name__)
+    known = sorted(f.name.removesuffix(".json") for f in files.iterdir() if f.name.endswith("json"))
+    if name not in known:
+        raise ValueError(f"Expected `name` to be one of {known}. Received: name={name!r}.")
+    return json.loads((files / f"{name}.json").read_text(encoding="utf-8"))

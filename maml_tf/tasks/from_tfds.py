@@ -1,0 +1,213 @@
+"""Any labelled image set of TensorFlow Datasets as few-shot tasks."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from maml_tf.tasks import packed, sampling, splits
+
+_SPLIT = (0.64, 0.16, 0.2)
+
+
+def from_tfds(
+    name,
+    ways=5,
+    shots=1,
+    queries=15,
+    test_queries=None,
+    meta_batch=4,
+    seed=0,
+    start=0,
+    image_size=None,
+    classes=_SPLIT,
+    split_seed=0,
+    data_dir=None,
+    download=False,
+    validation_tasks=600,
+    test_tasks=600,
+):
+    """Builds the training, validation and test tasks of a data set with images and labels.
+
+    All splits of the data set are put together and shared out anew, by class: a test task has
+    classes that no training task has. The images are read once and packed into one file, from
+    which training reads its batches, whatever the size of the data set.
+
+    Args:
+        name: str, as `tfds.builder` takes it: `"oxford_flowers102"`, `"caltech_birds2011"`, or
+            with a config, `"emnist/balanced"`.
+        ways: int, N, classes a task.
+        shots: int, K, support images a class.
+        queries: int or None, query images a class in training; None stands for `shots`.
+        test_queries: int or None, the same in validation and test; None stands for `queries`.
+        meta_batch: int, T, tasks a batch.
+        seed: int; the same seed gives the same tasks.
+        start: int, index of the first training batch; a resumed training goes on there.
+        image_size: int, a pair `(height, width)`, or None: to what images are resized, the middle
+            being cut out where the shape is another. None where all have one size already.
+        classes: which classes are for training, validation and test: three fractions of them, or
+            a dict with lists of class names for "train", "validation" and "test".
+        split_seed: int, of the shares where `classes` are fractions.
+        data_dir: path or None, directory of TensorFlow Datasets; None is its own default.
+        download: bool, whether to download and prepare the data where they are not there.
+        validation_tasks: int, tasks in `validation`, rounded up to whole batches.
+        test_tasks: int, tasks in `test`, rounded up to whole batches.
+
+    Returns:
+        `(train, validation, test)`, each a `tf.data.Dataset` of `(inputs, query_y)`:
+        `inputs["support_x"]` float32 `[meta_batch, ways * shots, height, width, channels]` in
+        [0, 1], `inputs["support_y"]` int32 `[meta_batch, ways * shots]`, `inputs["query_x"]`
+        `[meta_batch, ways * queries, height, width, channels]`, `query_y` int32
+        `[meta_batch, ways * queries]`.
+
+    Raises:
+        ImportError: TensorFlow Datasets is not installed.
+        FileNotFoundError: the data are not there and `download` is False.
+        TypeError: a number or `seed` is not an integer.
+        ValueError: the data set has no images or no labels, its images have several sizes and
+            `image_size` is None, or there are too few classes or images for such tasks.
+
+    Example:
+        >>> sets = maml_tf.tasks.from_tfds("oxford_flowers102", image_size=84, download=True)
+    """
+    settings = {
+        "ways": ways,
+        "shots": shots,
+        "queries": queries,
+        "test_queries": test_queries,
+        "meta_batch": meta_batch,
+        "seed": seed,
+        "start": start,
+        "validation_tasks": validation_tasks,
+        "test_tasks": test_tasks,
+    }
+    splits.check(**settings)
+    if not isinstance(classes, dict):
+        splits.shuffled(0, classes)  # says what is wrong with them before data are read
+    data = load_tfds_images(name, image_size, data_dir, download)
+    indexed = sampling.index_by_class(data.images, data.labels)
+    names = data.names[indexed.labels]  # a class without images is not there
+    if isinstance(classes, dict):
+        parts = splits.by_name(names, classes)
+    else:
+        parts = splits.shuffled(len(names), classes, split_seed)
+    return splits.three_way(indexed, parts, **settings)
+
+
+def load_tfds_images(name, image_size=None, data_dir=None, download=False):
+    """Loads all images of a data set of TensorFlow Datasets with their labels.
+
+    Args:
+        name: as in `from_tfds`.
+        image_size: as in `from_tfds`.
+        data_dir: as in `from_tfds`.
+        download: as in `from_tfds`.
+
+    Returns:
+        A `maml_tf.tasks.packed.Images`, memory-mapped; a class belongs to the group "".
+
+    Raises:
+        ImportError, FileNotFoundError, ValueError: as `from_tfds`.
+    """
+    builder = _builder(name, data_dir)
+    if not builder.is_prepared():
+        if not download:
+            raise FileNotFoundError(_not_there(builder, name, data_dir))
+        builder.download_and_prepare()
+    image, label = _features(builder)
+    size = None if image_size is None else _pair(image_size)
+    if size is None and None in builder.info.features[image].shape:
+        raise ValueError(
+            f"Expected `image_size` for {name!r}, whose images have several sizes "
+            f"({builder.info.features[image].shape}). Received: image_size=None."
+        )
+    shown = "x".join(map(str, size or builder.info.features[image].shape[:2]))
+    stored = f"{builder.info.full_name.replace('/', '-')}-{shown}-centre-antialias"
+    return packed.open_or_make(
+        stored,
+        pathlib.Path(builder.data_path),
+        lambda packer: _pack(packer, builder, image, label, size),
+    )
+
+
+def _builder(name, data_dir):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            f"{name!r} is read through TensorFlow Datasets, which could not be imported "
+            f'({error}). Install it with: pip install "maml_tf[datasets]"'
+        ) from error
+    return tfds.builder(name, data_dir=data_dir)
+
+
+def _not_there(builder, name, data_dir):
+    where = "" if data_dir is None else f"data_dir={str(data_dir)!r}, "
+    return (
+        f"Expected the data set {name!r} in {builder.data_path}. Found none there. Give the "
+        "`data_dir` that holds it, or `download=True`, or get it with: python -c "
+        f'"import tensorflow_datasets as tfds; tfds.load({name!r}, {where}download=True)"'
+    )
+
+
+def _features(builder):
+    """Names of the image and of the label among a data set's features."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    images = [k for k in features if type(features[k]) is tfds.features.Image]
+    labels = [k for k in features if isinstance(features[k], tfds.features.ClassLabel)]
+    supervised = builder.info.supervised_keys or ()
+    if len(supervised) == 2 and supervised[0] in images and supervised[1] in labels:
+        return supervised
+    if "label" in labels:
+        labels = ["label"]
+    if len(images) != 1 or len(labels) != 1:
+        raise ValueError(
+            "Expected a data set with one image and one class label an example. Received: "
+            f"{builder.info.full_name} with images {images} and labels {labels} among the "
+            f"features {sorted(features)}."
+        )
+    return images[0], labels[0]
+
+
+def _pack(packer, builder, image, label, size):
+    """Reads every split, in the order of their names, and packs it as it comes."""
+    for split in sorted(builder.info.splits):
+        examples = builder.as_dataset(split=split, shuffle_files=False)
+        if size is not None:
+            examples = examples.map(
+                lambda e: {image: centre(e[image], *size), label: e[label]},
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+        for batch in examples.batch(256).prefetch(2).as_numpy_iterator():
+            known = batch[label] >= 0  # where labels are held back they are -1
+            packer.add(batch[image][known], batch[label][known])
+    packer.finish(builder.info.features[label].names)
+
+
+def centre(image, height, width):
+    """Cuts the largest middle part of the wanted shape out of an image and resizes it.
+
+    Args:
+        image: uint8 `[any, any, channels]`.
+        height: int, pixels.
+        width: int, pixels.
+
+    Returns:
+        uint8 `[height, width, channels]`, bilinear with antialiasing.
+    """
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = tf.reduce_min(size / [height, width])
+    part = tf.minimum(tf.cast(tf.round(scale * [height, width]), tf.int32), tf.shape(image)[:2])
+    part = tf.maximum(part, 1)
+    corner = (tf.shape(image)[:2] - part) // 2
+    image = tf.image.crop_to_bounding_box(image, corner[0], corner[1], part[0], part[1])
+    image = tf.image.resize(image, [height, width], antialias=True)
+    return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
+
+
+def _pair(size):
+    height, width = (size, size) if np.ndim(size) == 0 else size
+    return int(height), int(width)

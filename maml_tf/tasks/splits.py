@@ -1,0 +1,139 @@
+"""Classes shared out to training, validation and test, and the three task data sets of them."""
+
+import numpy as np
+
+from maml_tf.tasks import sampling, streams
+
+NAMES = ("train", "validation", "test")
+
+
+def three_way(
+    classes,
+    parts,
+    *,
+    ways=5,
+    shots=1,
+    queries=15,
+    test_queries=None,
+    meta_batch=4,
+    seed=0,
+    start=0,
+    validation_tasks=600,
+    test_tasks=600,
+):
+    """Builds the training, validation and test tasks of one set of examples.
+
+    Args:
+        classes: a `sampling.Classes`.
+        parts: three int arrays, positions in `classes` of the training, validation and test
+            classes. Where there are no validation classes, `validation` is None.
+        ways: int, N, classes a task.
+        shots: int, K, support examples a class.
+        queries: int or None, query examples a class in training; None stands for `shots`.
+        test_queries: int or None, the same in validation and test; None stands for `queries`.
+        meta_batch: int, T, tasks a batch, in all three data sets.
+        seed: int; the same seed gives the same tasks.
+        start: int, index of the first training batch: a training resumed after `n` steps takes
+            `start=n` and sees what it would have seen. Validation and test do not depend on it.
+        validation_tasks: int, tasks in `validation`, rounded up to whole batches.
+        test_tasks: int, tasks in `test`, rounded up to whole batches.
+
+    Returns:
+        `(train, validation, test)`, each a `tf.data.Dataset` of task batches (see
+        `sampling.episodes`). `train` never ends; the others are finite and the same at every pass.
+
+    Raises:
+        TypeError: a number or `seed` is not an integer.
+        ValueError: a number is too small, or a part has too few classes or examples.
+    """
+    queries = shots if queries is None else queries
+    test_queries = queries if test_queries is None else test_queries
+    check(ways, shots, queries, test_queries, meta_batch, seed, start, validation_tasks, test_tasks)
+    per_task = {"ways": ways, "shots": shots, "meta_batch": meta_batch, "seed": seed}
+    settings = [
+        {"queries": queries, "start": start},
+        {"queries": test_queries, "tasks": validation_tasks, "stream": streams.VALIDATION},
+        {"queries": test_queries, "tasks": test_tasks, "stream": streams.TEST},
+    ]
+    sets = []
+    for name, part, own in zip(NAMES, parts, settings, strict=True):
+        if name == "validation" and len(part) == 0:
+            sets.append(None)
+            continue
+        try:
+            sets.append(
+                sampling.episodes(sampling.select(classes, np.asarray(part)), **per_task, **own)
+            )
+        except ValueError as error:
+            raise ValueError(f"In the {name} split: {error}") from None
+    return tuple(sets)
+
+
+def check(
+    ways, shots, queries, test_queries, meta_batch, seed, start, validation_tasks, test_tasks
+):
+    """Checks the arguments of `three_way`, where that is wanted before data are looked for."""
+    streams.check_counts(
+        ways=ways,
+        shots=shots,
+        queries=shots if queries is None else queries,
+        test_queries=shots if test_queries is None else test_queries,
+        meta_batch=meta_batch,
+        validation_tasks=validation_tasks,
+        test_tasks=test_tasks,
+    )
+    streams.check_counts(minimum=0, start=start)
+    streams.check_seed(seed)
+
+
+def shuffled(count, fractions=(0.64, 0.16, 0.2), seed=0):
+    """Shares `count` classes out at random.
+
+    Args:
+        count: int, classes that there are.
+        fractions: three numbers that add up to 1: of the classes, for training, validation, test.
+        seed: int; the same seed gives the same split, with every version of NumPy.
+
+    Returns:
+        Three int arrays of positions.
+
+    Raises:
+        ValueError: the fractions are not three shares of one.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(
+            "Expected three fractions of the classes, for training, validation and test, that "
+            f"add up to 1. Received: {fractions!r}."
+        )
+    # NumPy keeps the stream of RandomState the same in all its versions, not that of Generator.
+    order = np.random.RandomState(seed).permutation(count)
+    first = round(fractions[0] * count)
+    return np.split(order, [first, first + round(fractions[1] * count)])
+
+
+def by_name(names, parts):
+    """Positions of classes named in a published split.
+
+    Args:
+        names: the names of all classes, in the order of their labels.
+        parts: dict with lists of names for "train", "validation" and "test".
+
+    Returns:
+        Three int arrays of positions.
+
+    Raises:
+        ValueError: a part is missing, a name is not one of `names`, or is there twice.
+    """
+    if set(parts) != set(NAMES):
+        raise ValueError(f"Expected classes for {list(NAMES)}. Received: {sorted(parts)}.")
+    position = {str(name): i for i, name in enumerate(names)}
+    given = [str(name) for part in NAMES for name in parts[part]]
+    unknown = [name for name in given if name not in position]
+    twice = sorted({name for name in given if given.count(name) > 1})
+    if unknown or twice:
+        raise ValueError(
+            f"Expected each class of a split to be one of the data set's {len(position)} classes, "
+            f"and in one part only. Received: unknown {unknown[:5]}, repeated {twice[:5]}; the "
+            f"data set has {sorted(position)[:5]} and so on."
+        )
+    return [np.array([position[str(n)] for n in parts[part]], int) for part in NAMES]

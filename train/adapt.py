@@ -1,0 +1,262 @@
+"""Adapts a trained model to labelled pictures of your own, and has it name others.
+
+python -m train.adapt --model MODEL --support FOLDER --query FOLDER
+
+SUPPORT holds one folder per class with a few pictures each. QUERY holds pictures, or the same
+class folders where the answers are known. Writes predictions.csv and answers.png into --output.
+"""
+
+import csv
+import dataclasses
+import pathlib
+import sys
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from maml_tf import image_plots
+from maml_tf.tasks import image_files
+from train import common, picture_models
+
+_PRINTED, _WIDTH = 20, 32  # rows of the printed table, characters of a cell
+
+
+@dataclasses.dataclass
+class Settings:
+    """What to adapt, to which pictures."""
+
+    model: str
+    """A .keras file of a learner, or an exported model: its folder of versions or one version."""
+    support: str
+    """Folder with one folder of labelled pictures per class."""
+    query: str
+    """Folder with pictures to name, or with the class folders of SUPPORT: then right and wrong
+    answers are counted. An exported model with transductive batch normalisation (the default)
+    normalises the queries by themselves: give it pictures of several classes at once."""
+    inner_steps: int | None = None
+    """Steps of adaptation; the learner's own number where not given. An exported model takes the
+    number it was exported with, and no other."""
+    invert: bool = common.switch(
+        "Make dark light: for dark ink on paper, where the model was trained on ink = 1 on a "
+        "ground of 0, as Omniglot's models are."
+    )
+    on_error: Literal["raise", "skip"] = "raise"
+    """Whether to stop at a file that cannot be decoded, or to go on without it."""
+    sheet_queries: int = 60
+    """Most queries on the contact sheet: of more, wrong answers and uncertain ones come first."""
+    output: str = "runs/adapt"
+    """Folder for predictions.csv and answers.png, which are overwritten."""
+
+
+class Pictures(NamedTuple):
+    """Decoded pictures: uint8 images, labels (None where not known) and the files they are from."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    paths: list
+
+
+class Answers(NamedTuple):
+    """The two likeliest classes of each query, int `[Q, 2]`, and their probabilities `[Q, 2]`."""
+
+    classes: np.ndarray
+    probabilities: np.ndarray
+
+
+def main():
+    """Adapts, answers, writes the table and the contact sheet."""
+    # All settings that must be given are left to the parser, which names those that are not.
+    required = {"model": "", "support": "", "query": ""}
+    settings = common.parse(Settings, "python -m train.adapt", required)
+    if settings.sheet_queries < 1:
+        sys.exit(f"--sheet-queries must be at least 1. Received: {settings.sheet_queries}.")
+    try:
+        model = picture_models.open_model(settings.model, settings.inner_steps)
+        names, support = read_support(settings, model)
+        queries = read_queries(settings, model, names)
+        answers = answer(settings, model, names, support, queries)
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(str(error))
+    folder = pathlib.Path(settings.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = table(settings, names, queries, answers)
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    title = report(rows, support, names, queries.labels is not None)
+    draw(settings, names, support, queries, answers, title).savefig(folder / "answers.png")
+    print(f"The table and the contact sheet are in {folder}.")
+
+
+def read_support(settings, model):
+    """The names of the classes and the labelled pictures.
+
+    Raises:
+        ValueError: more classes than the model has outputs, fewer than 2, or files not laid out
+            as they should be.
+    """
+    listing = image_files.list_folder(settings.support)
+    if any(listing.groups):
+        raise ValueError(
+            f"Expected one folder per class in --support {settings.support}. Received: splits, "
+            f"{sorted(set(listing.groups))}. Give the classes of one of them."
+        )
+    count = len(listing.names)
+    if not 2 <= count <= model.outputs:
+        raise ValueError(
+            f"Expected 2 to {model.outputs} class folders in --support {settings.support}, because "
+            f"the model tells {model.outputs} classes apart. Received: {count}, "
+            f"{listing.names[:8]}. "
+            + ("Add another." if count < 2 else "Leave some out, or train a model of more ways.")
+        )
+    if count < model.outputs:
+        print(
+            f"The model tells {model.outputs} classes apart and there are {count}: its other "
+            f"{model.outputs - count} outputs are left out."
+        )
+    support = _read(settings, model, listing.paths, listing.labels)
+    empty = sorted(set(range(count)) - set(support.labels))
+    if empty:
+        raise ValueError(
+            f"Expected a picture of every class in --support {settings.support}. Received: none "
+            f"that can be decoded of {listing.names[empty[0]]!r}."
+        )
+    return listing.names, support
+
+
+def read_queries(settings, model, names):
+    """The pictures to name, with labels where they lie in class folders.
+
+    Raises:
+        ValueError: a folder that is not one of `names`, or no pictures.
+    """
+    folder = pathlib.Path(settings.query)
+    loose = image_files.list_images(folder)
+    if loose and not any(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()):
+        return _read(settings, model, loose, None)
+    listing = image_files.list_folder(folder)
+    unknown = [name for name in listing.names if name not in names]
+    if unknown:
+        raise ValueError(
+            f"Expected class folders of the same names in --query {folder} as in --support "
+            f"{settings.support}, {names}. Received also: {unknown[:8]}. Rename or remove them, "
+            "or put the pictures directly into the query folder."
+        )
+    position = np.array([names.index(name) for name in listing.names])
+    return _read(settings, model, listing.paths, position[listing.labels])
+
+
+def _read(settings, model, paths, labels):
+    height, width, channels = model.shape
+    parts = list(image_files.read(paths, (height, width), channels, settings.on_error))
+    kept = np.concatenate([positions for positions, _ in parts])
+    if not len(kept):
+        raise ValueError(f"Expected a picture that can be decoded. Received: none of {len(paths)}.")
+    images = np.concatenate([images for _, images in parts])
+    return Pictures(images, None if labels is None else labels[kept], [paths[i] for i in kept])
+
+
+def answer(settings, model, names, support, queries):
+    """Adapts to the support pictures and names the queries.
+
+    Where there are fewer classes than outputs, the first ones are used: labels are 0 to n - 1 and
+    the other outputs are left out of the probabilities.
+
+    Raises:
+        ValueError: the model's answers are not finite.
+    """
+    if model.shape[-1] == 1 and not settings.invert and support.images.mean() > 127:
+        print(
+            "The pictures are bright. If the model was trained on light ink on a dark ground, as "
+            "Omniglot's, give --invert."
+        )
+    labels = support.labels
+    if len(model.y_spec.shape) == 2:
+        labels = np.eye(model.outputs)[labels]
+    scores = model.answer(
+        _scaled(support.images, settings.invert),
+        np.asarray(labels, model.y_spec.dtype.as_numpy_dtype),
+        _scaled(queries.images, settings.invert),
+    )
+    scores = np.asarray(scores, np.float64)
+    if not np.isfinite(scores).all():
+        raise ValueError("The answers are not finite: adapting ran away. Try fewer --inner-steps.")
+    chances = _probabilities(scores, len(names))
+    order = np.argsort(-chances, axis=-1, kind="stable")[:, :2]
+    return Answers(order, np.take_along_axis(chances, order, axis=-1))
+
+
+def _scaled(images, invert):
+    images = images.astype(np.float32) / 255
+    return 1 - images if invert else images
+
+
+def _probabilities(scores, classes):
+    """Rows that are positive and add up to 1 are probabilities already, others are logits."""
+    if scores.min() >= 0 and np.allclose(scores.sum(axis=-1), 1, atol=1e-3):
+        scores = np.log(np.maximum(scores, 1e-30))
+    scores = scores[:, :classes]
+    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def table(settings, names, queries, answers):
+    """One dict a query, the columns of predictions.csv."""
+    rows = []
+    for i, path in enumerate(queries.paths):
+        (first, second), (likely, less) = answers.classes[i], answers.probabilities[i]
+        rows.append(
+            {
+                "file": path.relative_to(settings.query).as_posix(),
+                "predicted": names[first],
+                "probability": f"{likely:.4f}",
+                "true": "" if queries.labels is None else names[queries.labels[i]],
+                "runner_up": names[second],
+                "runner_up_probability": f"{less:.4f}",
+            }
+        )
+    return rows
+
+
+def report(rows, support, names, known):
+    """Prints the first rows and what came of them; that line is also the sheet's title."""
+    shown = [list(rows[0])] + [list(row.values()) for row in rows[:_PRINTED]]
+    shown = [[image_plots.shorten(cell, _WIDTH) for cell in row] for row in shown]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
+    for row in shown:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    if len(rows) > _PRINTED:
+        print(f"and {len(rows) - _PRINTED} more in predictions.csv")
+    title = f"{len(names)} classes, {len(support.paths)} support pictures, {len(rows)} queries"
+    if known:
+        right = sum(row["predicted"] == row["true"] for row in rows)
+        title += f": {right} right, {100 * right / len(rows):.1f} %"
+    print(f"\n{title}.")
+    return title
+
+
+def draw(settings, names, support, queries, answers, title):
+    """The contact sheet, as the pictures were given to the model but not inverted."""
+    count = len(queries.paths)
+    predicted, probability = answers.classes[:, 0], answers.probabilities[:, 0]
+    shown = np.arange(count)
+    if count > settings.sheet_queries:
+        right = np.ones(count) if queries.labels is None else predicted == queries.labels
+        shown = np.lexsort([probability, right])[: settings.sheet_queries]
+        title += f"; of these the {len(shown)} wrong or least certain"
+    return image_plots.contact_sheet(
+        (support.images, support.labels),
+        queries.images[shown],
+        names,
+        predicted[shown],
+        probability[shown],
+        None if queries.labels is None else queries.labels[shown],
+        captions=[queries.paths[i].name for i in shown],
+        title=title,
+    )
+
+
+if __name__ == "__main__":
+    main()

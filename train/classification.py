@@ -1,0 +1,264 @@
+"""What the image scripts share: settings, recipes, the learner, training, results and figures."""
+
+import dataclasses
+import shutil
+import sys
+from typing import Literal
+
+import keras
+import numpy as np
+import simple_parsing
+
+import maml_tf
+from maml_tf import evaluation, plots, serving
+from train import common
+
+# What may change between a run and its continuation: nothing that training depends on.
+FREE = ("data_dir", "download", "iterations", "steps_to_evaluate", "test_tasks", "tensorboard")
+NETWORKS = Literal["conv4", "dense5", "conv4_max_pool", "resnet12"]
+RECIPES = {
+    "paper": {},
+    # More query examples cost little beside the inner loop and make the meta-gradient less noisy;
+    # small meta-batches make more steps of the same time.
+    "modern": {
+        "queries": 5,
+        "meta_batch": 8,
+        "clip_norm": 10.0,
+        "schedule": "cosine",
+        "iterations": 20_000,
+    },
+}
+QUICK = {"iterations": 20, "epoch_iterations": 10, "validation_tasks": 8, "test_tasks": 8}
+
+
+@dataclasses.dataclass
+class Settings:
+    """Everything but the data; where a default is None, the script fills in the paper's."""
+
+    ways: int = 5
+    """N, classes a task tells apart (paper: 5 and 20)."""
+    shots: int = 1
+    """K, labelled images of each class (paper: 1 and 5)."""
+    queries: int | None = None
+    """Query images of each class in training (paper: as many as shots for Omniglot, 15 for
+    mini-ImageNet)."""
+    test_queries: int | None = None
+    """Query images of each class in validation and test (paper: as many as shots)."""
+    network: NETWORKS | None = None
+    """One of `maml_tf.models` (paper: conv4 and dense5 for Omniglot, conv4_max_pool for
+    mini-ImageNet)."""
+    first_order: bool = common.switch("Leave the second derivatives out (section 5.2).")
+    transductive: bool = simple_parsing.flag(
+        default=True,
+        negative_option="inductive",
+        help="Normalise the queries of a task with their own mean and variance (paper), or, with "
+        "--inductive, with those of the support set: each is answered by itself.",
+    )
+    recipe: Literal["paper", "modern"] = "paper"
+    """The paper's training, or more query images, smaller meta-batches, clipped gradients and a
+    cosine schedule; options given beside it hold."""
+    iterations: int = 60_000
+    """Meta-iterations in all (paper: 60,000); a finished run goes on when this is raised."""
+    meta_batch: int | None = None
+    """Tasks in a meta-iteration."""
+    inner_steps: int | None = None
+    """Inner steps in training."""
+    steps_to_evaluate: int | None = None
+    """Inner steps in the final evaluation."""
+    step_size: float | None = None
+    """Inner step size on the mean loss."""
+    meta_learning_rate: float = 1e-3
+    """Step size of Adam in the outer loop (paper: 0.001)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Whether the outer step size stays (paper) or falls to 0 over all iterations."""
+    clip_value: float | None = None
+    """Clip each element of the meta-gradient (paper: 10 for mini-ImageNet)."""
+    clip_norm: float | None = None
+    """Scale the meta-gradient down to this norm where it is larger."""
+    epoch_iterations: int = 500
+    """Meta-iterations from one checkpoint and validation to the next."""
+    patience: int | None = None
+    """Stop early after so many epochs without a better validation accuracy."""
+    validation_tasks: int = 600
+    """Validation tasks after each epoch, always the same ones."""
+    test_tasks: int = 600
+    """Test tasks of the final evaluation (paper: 600)."""
+    start_from: str | None = None
+    """A learner (.keras) whose weights to begin with; a last layer of another size begins anew."""
+    data_dir: str | None = None
+    """Directory of TensorFlow Datasets; its own default where not given."""
+    download: bool = common.switch("Download the data set where it is not there.")
+    seed: int = 0
+    """Seed of the initial weights and of all tasks."""
+    output: str = "runs/images"
+    """Run directory: checkpoints, history, results, figures, exported model."""
+    fresh: bool = common.switch("Delete what the run directory holds and start anew.")
+    tensorboard: bool = common.switch("Write logs for TensorBoard into the run directory.")
+    quick: bool = common.switch("A tiny run of some seconds, to see that everything works.")
+
+
+def task_options(settings):
+    """The settings that every task family takes."""
+    names = ("ways", "shots", "queries", "test_queries", "meta_batch", "seed")
+    names += ("validation_tasks", "test_tasks")
+    return {name: getattr(settings, name) for name in names}
+
+
+def fill_in(settings, **choices):
+    """The settings with `choices` in the place of None."""
+    unset = {name: c for name, c in choices.items() if getattr(settings, name) is None}
+    return dataclasses.replace(settings, **unset)
+
+
+def image_shape(tasks):
+    """Height, width and channels of a data set's images."""
+    return tuple(tasks.element_spec[0]["query_x"].shape[2:])
+
+
+def make_learner(settings, shape):
+    """The learner for images of a shape, compiled."""
+    build = getattr(maml_tf.models, settings.network)
+    network = build(ways=settings.ways, input_shape=shape, seed=settings.seed)
+    if settings.start_from:
+        start_from(network, settings.start_from)
+    learner = maml_tf.MAML(
+        network,
+        maml_tf.inner_optimizers.SGD(settings.step_size),
+        settings.inner_steps,
+        settings.first_order,
+        batch_norm="transductive" if settings.transductive else "support",
+    )
+    rate = settings.meta_learning_rate
+    if settings.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, settings.iterations)
+    learner.compile(
+        keras.optimizers.Adam(
+            rate, clipvalue=settings.clip_value, global_clipnorm=settings.clip_norm
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,  # XLA makes small convolutions slower on a CPU
+    )
+    return learner
+
+
+def start_from(network, path):
+    """Gives a network the weights of a saved learner, as far as their shapes agree."""
+    saved = keras.saving.load_model(path, compile=False)
+    saved = getattr(saved, "model", saved)
+    if len(saved.variables) != len(network.variables):
+        sys.exit(
+            f"--start-from {path} holds a network of {len(saved.variables)} weights, this one has "
+            f"{len(network.variables)}. Give the --network that it was trained with."
+        )
+    pairs = list(zip(network.variables, saved.variables, strict=True))
+    same = [(mine, theirs) for mine, theirs in pairs if mine.shape == theirs.shape]
+    for mine, theirs in same:
+        mine.assign(theirs.value)
+    print(f"{len(same)} of {len(pairs)} weights are those of {path}.")
+
+
+def train(settings, make_tasks, free=FREE):
+    """Trains, or goes on, or finds a finished run.
+
+    Args:
+        settings: a `Settings` without None where there must be a number.
+        make_tasks: function of the settings and the index of the first training batch, to
+            `(train, validation, test)`.
+        free: names of settings that a continuation may change.
+
+    Returns:
+        The run directory, the learner that was best in validation, and meta-iterations done.
+    """
+    training, validation, _ = make_tasks(settings, 0)
+    shape = image_shape(training)
+    if settings.schedule == "cosine":
+        free = [name for name in free if name != "iterations"]
+    folder = common.open_run(settings, free)
+    best = None if validation is None else "val_accuracy"
+    trained = common.train(
+        lambda: make_learner(settings, shape),
+        lambda start: make_tasks(settings, start)[0],
+        folder,
+        iterations=settings.iterations,
+        epoch_iterations=settings.epoch_iterations,
+        validation=validation,
+        best=best,
+        patience=settings.patience,
+        tensorboard=settings.tensorboard,
+    )
+    learner = keras.saving.load_model(folder / "best.keras") if best else trained
+    return folder, learner, int(trained.optimizer.iterations)
+
+
+def report(settings, folder, learner, iterations, test, figure_task, *, title, paper=None):
+    """Evaluates on the test tasks, prints and writes results, draws figures, exports the learner.
+
+    Args:
+        settings: a `Settings`.
+        folder: the run directory.
+        learner: the learner to evaluate and export.
+        iterations: int, meta-iterations that training did.
+        test: the test tasks.
+        figure_task: data set of which the first task is drawn.
+        title: str, what was learned.
+        paper: accuracy and interval in per cent that the paper reports, or None.
+    """
+    result = evaluation.evaluate(learner, test, settings.test_tasks, settings.steps_to_evaluate)
+    seconds = common.training_seconds(folder)
+    print("\n" + result.table() + "\n")
+    print(
+        f"{title}: test accuracy after {result.inner_steps} steps "
+        f"{100 * result.mean[-1]:.1f} ± {100 * result.interval[-1]:.1f} %"
+        + (f" (paper: {paper[0]} ± {paper[1]} %)" if paper else "")
+        + f"; {iterations:,} meta-iterations in {seconds / 60:.1f} minutes."
+    )
+    content = {
+        "settings": dataclasses.asdict(settings),
+        "iterations": iterations,
+        "best_iterations": int(learner.optimizer.iterations),
+        "training_seconds": seconds,
+        "paper_accuracy_percent": paper,
+        "test": result.to_dict(),
+    }
+    common.write_json(folder / "results.json", content)
+    draw(settings, folder, learner, result, figure_task, title, paper)
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)
+    serving.export(learner, folder / "saved_model", inner_steps=result.inner_steps)
+    print(f"Results, figures and the exported model are in {folder}.")
+
+
+def draw(settings, folder, learner, result, figure_task, title, paper):
+    """Writes the figures into the run directory."""
+    plots.learning_curve(
+        common.read_history(folder),
+        "accuracy",
+        epoch_iterations=settings.epoch_iterations,
+        title=title,
+    ).savefig(folder / "learning_curve.png")
+    plots.error_against_steps(
+        {"MAML": result},
+        title=f"{title}: mean and 95 % interval over {result.num_tasks} tasks",
+        references={"MAML": {result.inner_steps: paper[0] / 100}} if paper else None,
+    ).savefig(folder / "accuracy_against_steps.png")
+    inputs, query_y = next(iter(figure_task))
+    one = {name: part[:1] for name, part in inputs.items()}
+    labels = learner.predict_path(one, result.inner_steps).numpy().argmax(axis=-1)[0]
+    support = one["support_x"][0].numpy(), one["support_y"][0].numpy()
+    query = one["query_x"][0].numpy(), query_y[0].numpy()
+    few = _few(query[1], 30 // settings.ways or 1)
+    plots.classification_task(
+        support,
+        (query[0][few], query[1][few]),
+        labels[0][few],
+        labels[-1][few],
+        title=f"{title}, one test task",
+    ).savefig(folder / "task.png")
+    plots.confusion(
+        support, query[1], labels[-1], title=f"{title}, one test task after adaptation"
+    ).savefig(folder / "confusion.png")
+
+
+def _few(labels, count):
+    """Positions of the first `count` of every label."""
+    return np.sort(np.concatenate([np.flatnonzero(labels == n)[:count] for n in set(labels)]))

@@ -1,0 +1,101 @@
+"""Few-shot classification of any images with MAML: your own, CIFAR-FS, glyphs drawn from fonts.
+
+python -m train.images                              characters drawn from fonts, no data needed
+python -m train.images --data FOLDER                one folder a class, or train/ and test/ of such
+python -m train.images --data cifar_fs --download   CIFAR-FS, or fc100
+python -m train.images --data oxford_flowers102 --download   any image set of TensorFlow Datasets
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+from typing import Literal
+
+import maml_tf
+from train import classification, common
+
+FREE = (*classification.FREE, "on_error")
+
+
+@dataclasses.dataclass
+class Settings(classification.Settings):
+    """The defaults are the paper's for mini-ImageNet, and for Omniglot where images are 28x28."""
+
+    data: str = "glyphs"
+    """A folder, "glyphs", "cifar_fs", "fc100", or a name of TensorFlow Datasets."""
+    image_size: int | None = None
+    """Height and width in pixels; 84 by default for a folder and TensorFlow Datasets."""
+    channels: Literal[1, 3] = 3
+    """Grey or colour, for a folder."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What to do about files of a folder that are no images."""
+    cache: str | None = None
+    """Where to keep the decoded images of a folder, so that the next start is faster."""
+    output: str = "runs/images"
+    """Run directory: checkpoints, history, results, figures, exported model."""
+
+
+def resolve(settings):
+    """The settings with what is not given filled in, by the data."""
+    drawn = settings.data == "glyphs"
+    return classification.fill_in(
+        settings,
+        queries=settings.shots if drawn else 15,
+        network="conv4" if drawn else "conv4_max_pool",
+        meta_batch=(16 if settings.ways > 5 else 32) if drawn else 4,
+        inner_steps=(5 if settings.ways > 5 else 1) if drawn else 5,
+        steps_to_evaluate=(5 if settings.ways > 5 else 3) if drawn else 10,
+        step_size=2.0 if drawn else 0.01 * settings.ways,
+        image_size=None if settings.data in ("glyphs", "cifar_fs", "fc100") else 84,
+    )
+
+
+def make_tasks(settings, start=0):
+    """Training tasks from batch `start` on, validation and test tasks."""
+    options = {**classification.task_options(settings), "start": start}
+    if settings.data == "glyphs":
+        return maml_tf.tasks.glyphs(**options)
+    stored = {"data_dir": settings.data_dir, "download": settings.download}
+    if settings.data in ("cifar_fs", "fc100"):
+        return getattr(maml_tf.tasks, settings.data)(**options, **stored)
+    if os.sep in settings.data or pathlib.Path(settings.data).is_dir():
+        return maml_tf.tasks.image_folder(
+            settings.data,
+            **options,
+            image_size=settings.image_size,
+            channels=settings.channels,
+            on_error=settings.on_error,
+            cache=settings.cache,
+        )
+    return maml_tf.tasks.from_tfds(
+        settings.data, **options, **stored, image_size=settings.image_size
+    )
+
+
+def main():
+    """Trains, evaluates the weights that were best on the validation tasks, and exports them."""
+    quick = {**classification.QUICK, "meta_batch": 2, "output": "runs/images-quick"}
+    settings = resolve(
+        common.parse(Settings, "python -m train.images", quick, classification.RECIPES)
+    )
+    common.use_threads_for_tasks()
+    try:
+        test = make_tasks(settings)[2]
+    except (FileNotFoundError, ValueError) as error:
+        hint = "" if settings.data == "glyphs" else " With no data at hand: --data glyphs"
+        sys.exit(f"{error}{hint}")
+    folder, learner, iterations = classification.train(settings, make_tasks, FREE)
+    classification.report(
+        settings,
+        folder,
+        learner,
+        iterations,
+        test,
+        test,
+        title=f"{pathlib.Path(settings.data).name}, {settings.ways}-way {settings.shots}-shot",
+    )
+
+
+if __name__ == "__main__":
+    common.run(main)

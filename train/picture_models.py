@@ -1,0 +1,133 @@
+"""Models that adapt to pictures, trained or exported, behind one function: for `train.adapt`."""
+
+import math
+import os
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import maml_tf
+from maml_tf.learners import specs
+
+# Queries that an exported model is given at a time: so many 84x84 pictures take about half a
+# gigabyte in a network of 32 filters.
+_TOGETHER = 500
+
+
+class Model(NamedTuple):
+    """A model that adapts.
+
+    Attributes:
+        shape: `(height, width, channels)` of a picture.
+        outputs: int, classes that the model tells apart.
+        y_spec: `tf.TensorSpec`, labels `[None]`, or one-hot `[None, outputs]`.
+        answer: function of support images `[S, height, width, channels]`, labels and query images:
+            scores `[Q, outputs]`, logits or probabilities.
+    """
+
+    shape: tuple
+    outputs: int
+    y_spec: tf.TensorSpec
+    answer: Callable
+
+
+def open_model(path, inner_steps=None):
+    """Opens a `.keras` file of a learner, or the highest version of an exported model.
+
+    Args:
+        path: path of the file, of the folder of versions, or of one version.
+        inner_steps: int, steps of adaptation; the model's own number by default.
+
+    Returns:
+        A `Model`.
+
+    Raises:
+        ValueError: there is no such model, not one of pictures and classes, or an exported one
+            and a number of steps.
+    """
+    path = pathlib.Path(path)
+    if path.is_file():
+        x, y, outputs, answer = _open_learner(path, inner_steps)
+    elif path.is_dir():
+        x, y, outputs, answer = _open_export(_version(path), inner_steps)
+    else:
+        raise ValueError(
+            f"Expected a .keras file or the folder of an exported model. Received: --model {path}, "
+            "which does not exist."
+        )
+    shape = tuple(x.shape[1:]) if isinstance(x, tf.TensorSpec) else ()
+    classes = outputs[-1] if len(outputs) == 2 else None
+    if len(shape) != 3 or None in shape or shape[-1] not in (1, 3) or (classes or 0) < 2:
+        raise ValueError(
+            "Expected a model that takes pictures [height, width, 1 or 3] of a fixed size and "
+            f"gives a number for each class. Received: --model {path} with inputs {x} and outputs "
+            f"of shape {outputs}."
+        )
+    return Model(shape, classes, y, answer)
+
+
+def _open_learner(path, inner_steps):
+    learner = keras.saving.load_model(path)
+    if not isinstance(learner, maml_tf.Learner):
+        raise ValueError(
+            f"Expected a saved learner, such as maml_tf.MAML. Received: --model {path}, a "
+            f"{type(learner).__name__}, which does not adapt."
+        )
+
+    def answer(support_x, support_y, query_x):
+        return learner.adapt(support_x, support_y, inner_steps).predict(query_x, verbose=0)
+
+    x = specs.x_spec(learner.model)
+    return x, specs.y_spec(learner, x), tuple(learner.model.output_shape), answer
+
+
+def _version(path):
+    if (path / "saved_model.pb").exists():
+        return path
+    versions = [p for p in path.iterdir() if p.name.isdigit() and (p / "saved_model.pb").exists()]
+    if not versions:
+        raise ValueError(
+            "Expected a folder with saved_model.pb, or with versions 1/, 2/, … of an exported "
+            f"model. Received: --model {path}, which holds {sorted(os.listdir(path))[:8]}."
+        )
+    return max(versions, key=lambda p: int(p.name))
+
+
+def _open_export(path, inner_steps):
+    if inner_steps is not None:
+        raise ValueError(
+            "Expected no --inner-steps with an exported model, which takes the number of steps "
+            f"it was exported with. Received: --inner-steps {inner_steps}. Leave it out, or "
+            "give the .keras file of the learner."
+        )
+    loaded = tf.saved_model.load(str(path))
+    signature = loaded.signatures.get("serving_default")
+    inputs = signature.structured_input_signature[1] if signature else {}
+    if set(inputs) != {"support_x", "support_y", "query_x"}:
+        raise ValueError(
+            "Expected an export of maml_tf.serving.export with one input and one output, whose "
+            "default signature takes support_x, support_y and query_x. Received: --model "
+            f"{path}, which takes {sorted(inputs) or 'nothing'}."
+        )
+
+    def answer(support_x, support_y, query_x):
+        scores = np.zeros([len(query_x), outputs[-1]], np.float32)
+        parts = math.ceil(len(query_x) / _TOGETHER)
+        for part in range(parts):
+            # Where the queries' own mean and variance normalise them, what stands together
+            # matters: every part gets some of each folder.
+            scores[part::parts] = signature(
+                support_x=tf.constant(support_x),
+                support_y=tf.constant(support_y),
+                query_x=tf.constant(query_x[part::parts]),
+            )["predictions"]
+        return scores
+
+    outputs = tuple(signature.structured_outputs["predictions"].shape)
+    # The signature lives as long as what it was loaded from.
+    answer.loaded = loaded
+    return inputs["support_x"], inputs["support_y"], outputs, answer
