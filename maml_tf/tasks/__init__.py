@@ -7,6 +7,11 @@
 from maml_tf.tasks import sampling
 from maml_tf.tasks.cifar import cifar_fs, fc100
 from maml_tf.tasks.from_tfds import from_tfds, load_tfds_images
+from maml_tf.tasks.glyphs import glyphs
+from maml_tf.tasks.glyphs_data import load_glyphs
+from maml_tf.tasks.image_folder import image_folder, load_image_folder
+from maml_tf.tasks.mini_imagenet import mini_imagenet
+from maml_tf.tasks.mini_imagenet_data import load_mini_imagenet
 from maml_tf.tasks.omniglot import omniglot
 from maml_tf.tasks.omniglot_data import load_omniglot
 from maml_tf.tasks.sinusoid import sinusoid
@@ -15,8 +20,14 @@ __all__ = [
     "cifar_fs",
     "fc100",
     "from_tfds",
+    "glyphs",
+    "image_folder",
+    "load_glyphs",
+    "load_image_folder",
+    "load_mini_imagenet",
     "load_omniglot",
     "load_tfds_images",
+    "mini_imagenet",
     "omniglot",
     "sampling",
     "sinusoid",

@@ -3,6 +3,7 @@
 import ast
 import functools
 import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import tasks
+from tests.tasks import small_imagenet
 
 T = 4
 
@@ -41,6 +43,41 @@ def omniglot(data_dir, **settings):
     )
 
 
+def glyphs(keras_home, **settings):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(keras_home))
+        return tasks.glyphs(shots=2, meta_batch=T, validation_tasks=10, test_tasks=10, **settings)
+
+
+def mini_imagenet(data_dir, **settings):
+    settings |= {"queries": 3, "meta_batch": T, "validation_tasks": 10, "test_tasks": 10}
+    with small_imagenet.small():
+        return tasks.mini_imagenet(data_dir=data_dir, **settings)
+
+
+def pictures(data_dir, **settings):
+    del data_dir
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(12 * 4):
+            path = pathlib.Path(folder, f"class {i % 12}", f"{i}.png")
+            path.parent.mkdir(exist_ok=True)
+            pixels = tf.constant(random.integers(0, 256, [5, 6, 3], np.uint8))
+            tf.io.write_file(str(path), tf.io.encode_png(pixels))
+        return tasks.image_folder(
+            folder,
+            ways=3,
+            shots=2,
+            queries=1,
+            meta_batch=T,
+            image_size=(5, 6),
+            split=(1 / 3, 1 / 3, 1 / 3),
+            validation_tasks=10,
+            test_tasks=10,
+            **settings,
+        )
+
+
 class Family(NamedTuple):
     build: Callable
     support: int
@@ -56,11 +93,14 @@ FAMILIES = [
     pytest.param(Family(sinusoid, 10, 10, 100), id="sinusoid"),
     pytest.param(Family(oracle, 10, 10, 100, x=[3]), id="oracle"),
     pytest.param(Family(own_arrays, 6, 3, 3, x=[5, 5, 1], **IMAGES), id="episodes"),
+    pytest.param(Family(pictures, 6, 3, 3, x=[5, 6, 3], **IMAGES), id="pictures"),
     pytest.param(
         Family(omniglot, 10, 10, 10, x=[28, 28, 1], **IMAGES),
         id="omniglot",
         marks=pytest.mark.omniglot,
     ),
+    pytest.param(Family(glyphs, 10, 10, 10, x=[28, 28, 1], **IMAGES), id="glyphs"),
+    pytest.param(Family(mini_imagenet, 5, 15, 5, x=[84, 84, 3], **IMAGES), id="mini_imagenet"),
 ]
 
 
@@ -69,6 +109,10 @@ def family(request):
     """Gives `build(seed=..., start=...)`, which builds each set of tasks once, and the row."""
     row = request.param
     data_dir = request.getfixturevalue("omniglot_dir") if row.build is omniglot else None
+    if row.build is mini_imagenet:
+        data_dir = request.getfixturevalue("mini_imagenet_dir")
+    if row.build is glyphs:  # test_glyphs.py draws them in the same place
+        data_dir = request.getfixturevalue("tmp_path_factory").getbasetemp() / "keras"
 
     @functools.cache
     def build(seed=0, start=0):

@@ -1,0 +1,1 @@
+"""Builders for TensorFlow Datasets, which importing a module of this package needs."""
