@@ -2,6 +2,7 @@
 
 from maml_tf import (
     evaluation,
+    image_plots,
     inner_loop,
     inner_optimizers,
     learners,
@@ -17,6 +18,7 @@ __all__ = [
     "MAML",
     "Learner",
     "evaluation",
+    "image_plots",
     "inner_loop",
     "inner_optimizers",
     "learners",

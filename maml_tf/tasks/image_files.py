@@ -1,9 +1,9 @@
 """Pictures in folders: which there are, and decoded ones, many at a time.
 
 Pillow decodes, not TensorFlow: it turns photographs upright as their EXIF orientation says, which
-TensorFlow ignores; and TensorFlow 2.21 takes 1-bit PNG for almost black, the palette indices of a
-BMP for shades of grey, and an animated WebP ends the whole process. Pillow lets other threads run
-while it decodes and resizes, so that tf.data keeps all cores busy.
+TensorFlow ignores; and TensorFlow 2.21 takes the palette indices of a BMP for shades of grey, and
+some animated WebP files end the whole process. Pillow lets other threads run while it decodes and
+resizes, so that tf.data keeps all cores busy.
 """
 
 import logging

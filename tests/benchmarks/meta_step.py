@@ -35,6 +35,11 @@ VARIANTS = {
         "torch": ["loop", "threads", "processes"],
         "jax": ["map", "parts"],
     },
+    "mini_imagenet": {
+        "ours": ["fit", "fit_rematerialized"],
+        "torch": ["loop", "threads", "processes"],
+        "jax": ["map_conv", "parts_conv"],
+    },
 }
 # These see other tasks or another gradient on purpose: no agreement is asked of them.
 DIFFERENT = {"pipeline", "fit_first_order"}
@@ -48,7 +53,7 @@ def run(python, framework, workload, variant, inputs, seconds):
         command = [python, str(HERE / f"peers_{framework}.py")]
     command += ["--workload", workload, "--variant", variant, "--inputs", str(inputs)]
     command += ["--seconds", str(seconds)]
-    if variant in ("threads", "processes", "parts"):
+    if variant in ("threads", "processes", "parts", "parts_conv"):
         command += ["--threads", "2"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -86,7 +91,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peers", help="Python with the peers; without it only ours is timed")
-    parser.add_argument("--workloads", default="sine,omniglot5,omniglot20")
+    parser.add_argument("--workloads", default=",".join(VARIANTS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="timed in each process")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file for all lines")

@@ -43,7 +43,12 @@ class _EpochTimes(keras.callbacks.Callback):
 def make_learner(name, variant, weights):
     workload = WORKLOADS[name]
     sine = workload.ways == 0
-    model = maml_tf.models.sinusoid_mlp() if sine else maml_tf.models.conv4(workload.ways)
+    if sine:
+        model = maml_tf.models.sinusoid_mlp()
+    elif workload.max_pool:
+        model = maml_tf.models.conv4_max_pool(workload.ways)
+    else:
+        model = maml_tf.models.conv4(workload.ways)
     for variable, value in zip(model.trainable_variables, weights, strict=True):
         variable.assign(value)
     learner = maml_tf.MAML(
@@ -86,7 +91,7 @@ def main():
         inputs, query_y = next(iter(data))
         gradient = tf.function(learner.meta_gradient, autograph=False)
         loss, gradients, *_ = gradient(inputs, query_y)
-        steps = {"sine": 2000, "omniglot5": 20, "omniglot20": 4}[name]
+        steps = {"sine": 2000, "omniglot5": 20, "omniglot20": 4, "mini_imagenet": 1}[name]
         clock = _EpochTimes(arguments.seconds)
         learner.fit(data, steps_per_epoch=steps, epochs=1000, verbose=0, callbacks=[clock])
         times = np.array(clock.times) * 1e3 / steps

@@ -4,15 +4,15 @@
 JSON line for each variant. Variants of every workload:
 
 * ``vmap``: all tasks at once. Sine: 100 meta-steps in one jitted ``lax.scan`` over data made
-  beforehand. Omniglot: convolutions written as patches times matrix.
+  beforehand. Images: convolutions written as patches times matrix.
 * ``map``: task after task in a ``lax.scan`` which adds up losses and gradients; the derivative
   is taken inside. (``lax.map`` takes as long, and more memory, since it stacks the gradients.)
   Convolutions as patches times matrix.
 * ``mapN``, N a divisor of the number of tasks: N tasks at once by ``vmap``, group after group.
 
-Of the Omniglot workloads:
+Of the workloads with images:
 
-* ``vmap_conv``, ``map_conv``: the same with ``lax.conv_general_dilated``.
+* ``vmap_conv``, ``map_conv``, ``parts_conv``: the same with ``lax.conv_general_dilated``.
 * ``devices``: XLA is told that the CPU is ``--threads`` devices; ``shard_map`` gives each its
   share of the tasks, which it goes through as ``map`` does, and the gradients are summed.
 * ``parts``: as many calls as ``--threads``, each with its share of the tasks as in ``map``, which
@@ -43,7 +43,7 @@ from inputs import (
 
 VARIANTS = {
     "sine": r"vmap|map\d*",
-    "omniglot": r"vmap|vmap_conv|map\d*|map_conv|devices|parts",
+    "images": r"vmap|vmap_conv|map\d*|map_conv|devices|parts|parts_conv",
 }
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
 
@@ -81,42 +81,60 @@ def dense_network(weights, x):
     return x @ weights[4] + weights[5]
 
 
-def convolve(x, kernel, padding):
-    """3x3 convolution with stride 2."""
+def convolve(x, kernel, padding, stride):
+    """3x3 convolution."""
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
-        x, kernel, (2, 2), (padding, padding), dimension_numbers=numbers
+        x, kernel, (stride, stride), (padding, padding), dimension_numbers=numbers
     )
 
 
-def convolve_patches(x, kernel, padding):
+def convolve_patches(x, kernel, padding, stride):
     """The same as patches times matrix."""
     x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
-    size = (x.shape[1] - 3) // 2 + 1
-    span = 2 * size - 1
-    patches = [x[:, i : i + span : 2, j : j + span : 2] for i in range(3) for j in range(3)]
+    span = (x.shape[1] - 3) // stride * stride + 1
+    patches = [
+        x[:, i : i + span : stride, j : j + span : stride] for i in range(3) for j in range(3)
+    ]
     patches = jnp.concatenate(patches, axis=-1)
     rows = patches.reshape(-1, patches.shape[-1])
     return (rows @ kernel.reshape(rows.shape[1], -1)).reshape(*patches.shape[:3], -1)
 
 
+def normalize(x):
+    """Batch normalisation."""
+    x = x - x.mean((0, 1, 2))
+    return x * lax.rsqrt(jnp.square(x).mean((0, 1, 2)) + NORM_EPSILON)
+
+
 def convolutional_network(weights, x, convolution):
     for block, padding in enumerate(SAME_PADDING):
         kernel, bias, beta = weights[3 * block : 3 * block + 3]
-        x = convolution(x, kernel, padding) + bias
-        x = x - x.mean((0, 1, 2))
-        variance = jnp.square(x).mean((0, 1, 2))
-        x = jax.nn.relu(x * lax.rsqrt(variance + NORM_EPSILON) + beta)
+        x = jax.nn.relu(normalize(convolution(x, kernel, padding, 2) + bias) + beta)
     return x.mean((1, 2)) @ weights[12] + weights[13]
+
+
+def max_pool(x):
+    """2x2 max-pooling: ``lax.reduce_window`` makes a step a third slower."""
+    images, height, width, channels = x.shape
+    height, width = height // 2, width // 2
+    x = x[:, : 2 * height, : 2 * width]
+    return x.reshape(images, height, 2, width, 2, channels).max((2, 4))
+
+
+def max_pool_network(weights, x, convolution):
+    for block in range(4):
+        kernel, bias, beta = weights[3 * block : 3 * block + 3]
+        x = normalize(convolution(x, kernel, (1, 1), 1) + bias)
+        x = max_pool(jax.nn.relu(x + beta))
+    return x.reshape(len(x), -1) @ weights[12] + weights[13]
 
 
 def make_task_loss(workload, convolution):
     """Returns the function of weights and one task: the query loss after the inner steps."""
     if workload.ways:
-        loss, network = (
-            cross_entropy,
-            functools.partial(convolutional_network, convolution=convolution),
-        )
+        network = max_pool_network if workload.max_pool else convolutional_network
+        loss, network = cross_entropy, functools.partial(network, convolution=convolution)
     else:
         loss, network = mean_squared_error, dense_network
 
@@ -150,10 +168,13 @@ def sum_over_tasks(task_loss, group=1):
     return total
 
 
+def choose_convolution(variant):
+    return convolve if variant.endswith("_conv") else convolve_patches
+
+
 def make_gradient(workload, variant, threads):
     """Returns the function of weights and a meta-batch: mean loss and its gradients."""
-    convolution = convolve if variant.endswith("_conv") else convolve_patches
-    task_loss = make_task_loss(workload, convolution)
+    task_loss = make_task_loss(workload, choose_convolution(variant))
     if variant.startswith("vmap"):
 
         def mean_loss(weights, tasks):
@@ -201,8 +222,9 @@ def adam(state, gradients):
 
 def make_step(workload, variant, threads):
     """Returns the function of state and a meta-batch: new state and loss."""
-    if variant == "parts":
-        part = jax.jit(sum_over_tasks(make_task_loss(workload, convolve_patches)))
+    if variant.startswith("parts"):
+        task_loss = make_task_loss(workload, choose_convolution(variant))
+        part = jax.jit(sum_over_tasks(task_loss))
 
         @functools.partial(jax.jit, donate_argnums=0)
         def update(state, results):
@@ -234,7 +256,7 @@ def make_call(workload, variant, threads, weights, data):
         one, data, steps = jax.jit(step), [jnp.asarray(x) for x in data], workload.batches
         first_data = [x[0] for x in data]
         step = jax.jit(lambda state, data: lax.scan(one, state, data), donate_argnums=0)
-    elif variant == "parts":
+    elif variant.startswith("parts"):
         shares = [np.array_split(x, threads) for x in data]
         data = [[jnp.asarray(x) for x in share] for share in zip(*shares, strict=True)]
         one, first_data, steps = step, data, 1
@@ -266,7 +288,7 @@ def main():
     threads = configure(arguments.threads)
     workload = WORKLOADS[arguments.workload]
     weights, data = load_inputs(arguments.workload, arguments.inputs)
-    allowed = VARIANTS["omniglot" if workload.ways else "sine"]
+    allowed = VARIANTS["images" if workload.ways else "sine"]
     for variant in arguments.variant.split(","):
         if not re.fullmatch(allowed, variant):
             raise SystemExit(f"Variants of {arguments.workload}: {allowed}; got {variant}.")

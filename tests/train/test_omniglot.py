@@ -43,11 +43,12 @@ def rows(folder):
 
 def test_settings_follow_the_ways():
     five = omniglot.resolve(omniglot.Settings())
-    assert (five.meta_batch, five.inner_steps, five.test_inner_steps) == (32, 1, 3)
+    assert (five.meta_batch, five.inner_steps, five.steps_to_evaluate) == (32, 1, 3)
     assert five.queries == 1
     twenty = omniglot.resolve(omniglot.Settings(ways=20, shots=5, meta_batch=4))
-    assert (twenty.meta_batch, twenty.inner_steps, twenty.test_inner_steps) == (4, 5, 5)
-    assert twenty.queries == 5
+    assert (twenty.meta_batch, twenty.inner_steps, twenty.steps_to_evaluate) == (4, 5, 5)
+    assert twenty.queries == twenty.test_queries == 5
+    assert five.step_size == twenty.step_size == 2.0
 
 
 def test_help_names_the_papers_numbers(monkeypatch, capsys):
@@ -55,7 +56,7 @@ def test_help_names_the_papers_numbers(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         omniglot.main()
     text = capsys.readouterr().out
-    for word in ("--data-dir", "paper: 60,000", "2.0 on the mean", "--batch-norm"):
+    for word in ("--data-dir", "paper: 60,000", "paper: 10 for mini", "--inductive"):
         assert word in " ".join(text.split())
 
 
@@ -64,6 +65,7 @@ def test_where_there_are_no_data(run_script, tmp_path):
     assert failed.returncode == 1
     assert "Expected the Omniglot data set" in failed.stderr
     assert "--download" in failed.stderr
+    assert "--data glyphs" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "run").exists()
 
@@ -81,7 +83,7 @@ def test_results_figures_and_export(never_stopped):
     assert np.shape(test["values"]) == (8, 4)
     np.testing.assert_allclose(test["mean"], np.mean(test["values"], axis=0))
     assert f"{100 * test['mean'][-1]:.1f} ± " in done.stdout
-    for name in ("learning_curve", "accuracy_against_steps", "task"):
+    for name in ("learning_curve", "accuracy_against_steps", "task", "confusion"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "saved_model" / "1" / "saved_model.pb").exists()
 

@@ -1,0 +1,197 @@
+"""The scripts for images: glyphs with no data, folders of one's own, mini-ImageNet's settings."""
+
+import csv
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import maml_tf
+from train import classification, common, images, mini_imagenet
+
+SMALL = ("--quick", "--iterations", 12, "--epoch-iterations", 6)
+
+
+def parse(monkeypatch, module, *options):
+    monkeypatch.setattr("sys.argv", ["script", *map(str, options)])
+    return module.resolve(common.parse(module.Settings, "script", {}, classification.RECIPES))
+
+
+def test_glyphs_need_no_data(run_script, tmp_path):
+    """And inductive, one may ask for; TensorBoard is written; the learner is exported."""
+    options = (*SMALL, "--inductive", "--tensorboard", "--output", tmp_path / "run")
+    done = run_script("images", *options)
+    assert done.returncode == 0, done.stderr
+    assert "glyphs, 5-way 1-shot: test accuracy after 3 steps" in done.stdout
+    content = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert content["settings"]["transductive"] is False
+    for name in ("learning_curve", "accuracy_against_steps", "task", "confusion"):
+        assert (tmp_path / "run" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
+    assert (tmp_path / "run" / "saved_model" / "1" / "saved_model.pb").exists()
+    learner = keras.saving.load_model(tmp_path / "run" / "best.keras")
+    assert learner.batch_norm == "support"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve classes of one colour each, six pictures of each."""
+    random = np.random.default_rng(0)
+    for name in range(12):
+        (tmp_path / "pictures" / f"c{name}").mkdir(parents=True)
+        colour = random.integers(0, 256, 3)
+        for i in range(6):
+            pixels = np.clip(colour + random.integers(-20, 21, [40, 50, 3]), 0, 255)
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(tmp_path / "pictures" / f"c{name}" / f"{i}.jpg")
+    return tmp_path / "pictures"
+
+
+def test_a_folder_of_ones_own(run_script, folder, tmp_path):
+    options = (*SMALL, "--data", folder, "--ways", 2, "--queries", 3, "--image-size", 32)
+    done = run_script("images", *options, "--network", "conv4", "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "pictures, 2-way 1-shot: test accuracy" in done.stdout
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["step_size"], config["meta_batch"], config["inner_steps"]) == (0.02, 2, 5)
+    learner = keras.saving.load_model(tmp_path / "run" / "checkpoint.keras")
+    assert learner.model.input_shape == (None, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data", "/no/such/folder"), "/no/such/folder"),
+        (("--data", "cifar_fs", "--data-dir", "EMPTY"), "download=True"),
+        (("--data", "mini_imagenet_of_mine"), "mini_imagenet_of_mine"),
+    ],
+)
+def test_data_that_are_not_there_are_told_in_a_line(run_script, tmp_path, options, message):
+    options = [str(tmp_path) if option == "EMPTY" else option for option in options]
+    failed = run_script("images", "--quick", *options, "--output", tmp_path / "run")
+    assert failed.returncode == 1
+    assert message in failed.stderr
+    assert "--data glyphs" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_follow_the_data(monkeypatch):
+    drawn = parse(monkeypatch, images)
+    assert (drawn.network, drawn.meta_batch, drawn.queries, drawn.image_size) == (
+        "conv4",
+        32,
+        1,
+        None,
+    )
+    own = parse(monkeypatch, images, "--data", "pictures", "--ways", 3)
+    assert (own.network, own.meta_batch, own.queries, own.image_size) == (
+        "conv4_max_pool",
+        4,
+        15,
+        84,
+    )
+    assert own.step_size == pytest.approx(0.03)
+
+
+def test_mini_imagenet_is_the_papers(monkeypatch):
+    one = parse(monkeypatch, mini_imagenet)
+    assert (one.inner_steps, one.steps_to_evaluate, one.step_size) == (5, 10, 0.05)
+    assert (one.meta_batch, one.queries, one.test_queries, one.clip_value) == (4, 15, 1, 10.0)
+    five = parse(monkeypatch, mini_imagenet, "--shots", 5)
+    assert (five.meta_batch, five.queries, five.test_queries) == (2, 15, 5)
+    learner = classification.make_learner(one, (84, 84, 3))
+    assert sum(v.numpy().size for v in learner.trainable_variables) == 32_773
+    assert learner.optimizer.clipvalue == 10.0
+
+
+def test_mini_imagenet_says_how_to_get_it(run_script, tmp_path):
+    failed = run_script("mini_imagenet", "--data-dir", tmp_path, "--output", tmp_path / "run")
+    assert failed.returncode == 1
+    assert "--source FOLDER_OR_TAR" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_recipe_changes_defaults_and_options_beside_it_hold(monkeypatch):
+    modern = parse(monkeypatch, images, "--recipe", "modern", "--meta-batch", 3)
+    changes = classification.RECIPES["modern"]
+    assert modern.meta_batch == 3
+    assert (modern.queries, modern.schedule) == (changes["queries"], "cosine")
+    optimizer = classification.make_learner(modern, (28, 28, 1)).optimizer
+    assert optimizer.global_clipnorm == changes["clip_norm"]
+    rate = optimizer._learning_rate
+    assert float(rate(modern.iterations)) == pytest.approx(0.0, abs=1e-9)
+    assert float(rate(0)) == pytest.approx(modern.meta_learning_rate)
+
+
+def test_a_cosine_schedule_cannot_be_made_longer(run_script, tmp_path):
+    options = ("--quick", "--schedule", "cosine", "--output", tmp_path / "run")
+    first = run_script("images", *options, "--iterations", 2, "--epoch-iterations", 1)
+    assert first.returncode == 0, first.stderr
+    longer = run_script("images", *options, "--iterations", 3, "--epoch-iterations", 1)
+    assert longer.returncode == 1
+    assert "iterations: 2 there, 3 here" in longer.stderr
+
+
+def test_starting_from_a_learner_of_other_ways(tmp_path, capsys):
+    settings = images.resolve(images.Settings())
+    five = classification.make_learner(settings, (28, 28, 1))
+    five.model.trainable_variables[0].assign_add(np.ones([3, 3, 1, 64]))
+    five.save(tmp_path / "five.keras")
+    settings = dataclasses.replace(settings, ways=7, start_from=str(tmp_path / "five.keras"))
+    seven = classification.make_learner(settings, (28, 28, 1)).model
+    assert "20 of 22 weights" in capsys.readouterr().out
+    for mine, theirs in zip(seven.variables[:-2], five.model.variables[:-2], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    fresh = maml_tf.models.conv4(7)
+    for mine, new in zip(seven.variables[-2:], fresh.variables[-2:], strict=True):
+        np.testing.assert_array_equal(mine, new)
+    with pytest.raises(SystemExit, match=r"network of 22 weights.*--network"):
+        classification.start_from(maml_tf.models.resnet12(5), tmp_path / "five.keras")
+
+
+class _MadeUp(common._Seconds):
+    """Puts validation accuracies of our own in the place of the real ones."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self._scores = scores
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        logs["val_accuracy"] = self._scores[epoch]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_early_stopping_counts_over_an_interruption(tmp_path, monkeypatch, interrupted):
+    """The best epoch is the second; with a patience of 2 the fourth is the last one."""
+    scores = [0.1, 0.9, 0.5, 0.8, 0.7, 0.95]
+    monkeypatch.setattr(common, "_Seconds", lambda: _MadeUp(scores))
+    settings = dataclasses.replace(
+        images.resolve(images.Settings(meta_batch=1, seed=1)), network="dense5"
+    )
+    train, validation, _ = maml_tf.tasks.glyphs(meta_batch=1, validation_tasks=1)
+
+    def run(iterations):
+        return common.train(
+            lambda: classification.make_learner(settings, (28, 28, 1)),
+            lambda start: train.skip(start),
+            tmp_path,
+            iterations=iterations,
+            epoch_iterations=1,
+            validation=validation,
+            best="val_accuracy",
+            patience=2,
+        )
+
+    if interrupted:
+        run(3)
+    run(6)
+    assert int(run(6).optimizer.iterations) == 4
+    with (tmp_path / "history.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
+    best = keras.saving.load_model(tmp_path / "best.keras")
+    assert int(best.optimizer.iterations) == 2
