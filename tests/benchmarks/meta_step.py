@@ -37,23 +37,23 @@ VARIANTS = {
     },
     "mini_imagenet": {
         "ours": ["fit", "fit_rematerialized"],
-        "torch": ["loop", "threads", "processes"],
-        "jax": ["map_conv", "parts_conv"],
+        "torch": ["loop", "vmap", "threads", "processes"],
+        "jax": ["vmap", "map", "parts"],
     },
 }
 # These see other tasks or another gradient on purpose: no agreement is asked of them.
 DIFFERENT = {"pipeline", "fit_first_order"}
 
 
-def run(python, framework, workload, variant, inputs, seconds):
+def run(python, framework, workload, variant, inputs, seconds, min_steps):
     """One line of the benchmark, a dict, or None with the reason printed."""
     if framework == "ours":
         command = [sys.executable, "-m", "tests.benchmarks.ours"]
     else:
         command = [python, str(HERE / f"peers_{framework}.py")]
     command += ["--workload", workload, "--variant", variant, "--inputs", str(inputs)]
-    command += ["--seconds", str(seconds)]
-    if variant in ("threads", "processes", "parts", "parts_conv"):
+    command += ["--seconds", str(seconds), "--min-steps", str(min_steps)]
+    if variant in ("threads", "processes", "parts"):
         command += ["--threads", "2"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -94,6 +94,7 @@ def main():
     parser.add_argument("--workloads", default=",".join(VARIANTS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="timed in each process")
+    parser.add_argument("--min-steps", type=int, default=10, help="timed in each peer's process")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file for all lines")
     arguments = parser.parse_args()
     lines = []
@@ -108,9 +109,8 @@ def main():
                     if framework != "ours" and not arguments.peers:
                         continue
                     for variant in variants:
-                        line = run(
-                            arguments.peers, framework, workload, variant, inputs, arguments.seconds
-                        )
+                        limits = (arguments.seconds, arguments.min_steps)
+                        line = run(arguments.peers, framework, workload, variant, inputs, *limits)
                         if line:
                             rows.setdefault((framework, variant), []).append(line)
                             lines.append(line)
