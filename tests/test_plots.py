@@ -194,6 +194,20 @@ def test_classification_task_orders_by_label_and_colours_by_success():
     assert colours[0] == colours[1] != colours[2]
 
 
+def test_confusion_counts_each_pair_and_shows_each_class():
+    images = np.stack([np.full((4, 4, 3), value) for value in (0.2, 0.4, 0.6, 0.8)])
+    labels, predicted = [0, 0, 1, 2, 2, 2], [0, 2, 1, 2, 2, 1]
+    figure = plots.confusion((images, np.array([1, 2, 0, 1])), labels, predicted, title="one task")
+    true_classes, matrix, _, predicted_classes = figure.axes
+    np.testing.assert_array_equal(matrix.images[0].get_array(), [[1, 0, 1], [0, 1, 0], [0, 1, 2]])
+    written = {(t.get_position()[::-1], t.get_text()) for t in matrix.texts}
+    assert written == {((0, 0), "1"), ((0, 2), "1"), ((1, 1), "1"), ((2, 1), "1"), ((2, 2), "2")}
+    # The first support image of class 0, 1 and 2, downwards and to the right.
+    np.testing.assert_array_equal(true_classes.images[0].get_array()[::4, 0, 0], [0.6, 0.2, 0.4])
+    shown = predicted_classes.images[0].get_array()
+    np.testing.assert_array_equal(shown[0, ::4, 0], [0.6, 0.2, 0.4])
+
+
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="at least one result"):
         plots.error_against_steps({})

@@ -1,7 +1,8 @@
 """How many tasks a second the task pipelines deliver: `python -m tests.benchmarks.sampling`.
 
 Data sets that have to be downloaded are synthetic, of the real one's size, but for Omniglot where
-`--data-dir` names a TensorFlow Datasets directory. About 1 GB of temporary files comes and goes.
+`--data-dir` names a TensorFlow Datasets directory. About 1 GB of temporary files comes and goes;
+being fresh, they are read from the system's cache where there is memory for it.
 `--training` adds how many tasks a second training takes in, on the networks of `meta_step`.
 """
 
@@ -58,7 +59,7 @@ def picture_folder_train(folder):
     for label in range(50):
         (pictures / str(label)).mkdir(parents=True)
         for number in range(40):
-            # Coarse noise: as large a file as a photograph's, of fine noise it would be larger.
+            # Coarse noise: fine noise would make larger files than photographs do.
             image = Image.fromarray(rng.integers(0, 256, [12, 16, 3], np.uint8)).resize((160, 120))
             image.save(pictures / str(label) / f"{number}.jpg")
     return tasks.image_folder(pictures)[0]

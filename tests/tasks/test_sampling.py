@@ -177,3 +177,30 @@ def test_a_class_too_small_is_named_by_its_label():
         sampling.episodes(ROWS, labels, ways=2, queries=1)
     with pytest.raises(ValueError, match=r"class 1 with 0 examples"):
         sampling.episodes(ROWS, class_sizes=[5, 0, 5], ways=2, queries=1)
+
+
+def test_large_arrays_stay_where_they_are_and_give_the_same_tasks(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, [60, 7, 7, 1], np.uint8)
+    labels = np.random.default_rng(1).permutation(np.arange(60) % 6)
+    options = {"labels": labels, "ways": 3, "queries": 4, "rotate": False}
+    expected = next(iter(sampling.episodes(images, **options)))
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", 100)
+    assert sampling.index_by_class(mapped, labels).examples is mapped
+    dataset = sampling.episodes(mapped, **options)
+    for one, other in zip(
+        tf.nest.flatten(expected), tf.nest.flatten(next(iter(dataset))), strict=True
+    ):
+        assert one.shape == other.shape
+        np.testing.assert_array_equal(one, other)
+
+
+def test_selected_classes_keep_their_examples_and_names():
+    rows = named_rows([4, 5, 6, 7])
+    classes = sampling.index_by_class(rows, labels=10 * rows[:, 0])
+    some = sampling.select(classes, np.array([3, 1]))
+    assert list(some.labels) == [30, 10]
+    support_x, _, query_x, _ = draw(some, ways=2, shots=2, queries=3)
+    assert set(support_x[..., 0].ravel()) | set(query_x[..., 0].ravel()) == {1, 3}
+    assert some.examples is classes.examples
