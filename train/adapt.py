@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from maml_tf import image_plots
-from maml_tf.tasks import image_files
+from maml_tf.tasks import image_decoding, image_files
 from train import common, picture_models
 
 _PRINTED, _WIDTH = 20, 32  # rows of the printed table, characters of a cell
@@ -149,7 +149,7 @@ def read_queries(settings, model, names):
 
 def _read(settings, model, paths, labels):
     height, width, channels = model.shape
-    parts = list(image_files.read(paths, (height, width), channels, settings.on_error))
+    parts = list(image_decoding.read(paths, (height, width), channels, settings.on_error))
     kept = np.concatenate([positions for positions, _ in parts])
     if not len(kept):
         raise ValueError(f"Expected a picture that can be decoded. Received: none of {len(paths)}.")

@@ -29,6 +29,7 @@ RECIPES = {
         "iterations": 20_000,
     },
 }
+_NO_DATA = "With no data at hand, try: python -m train.images --data glyphs"
 QUICK = {"iterations": 20, "epoch_iterations": 10, "validation_tasks": 8, "test_tasks": 8}
 
 
@@ -159,19 +160,50 @@ def start_from(network, path):
     print(f"{len(same)} of {len(pairs)} weights are those of {path}.")
 
 
-def train(settings, make_tasks, free=FREE):
-    """Trains, or goes on, or finds a finished run.
+def run(settings, make_tasks, *, title, paper=None, figure_queries=None, hint="", free=FREE):
+    """All that a script does once its settings are known.
 
     Args:
         settings: a `Settings` without None where there must be a number.
         make_tasks: function of the settings and the index of the first training batch, to
             `(train, validation, test)`.
+        title: str, what is learned.
+        paper: accuracy and interval in per cent that the paper reports, or None.
+        figure_queries: int or None, query images of each class of the task that is drawn; None
+            stands for those of the test.
+        hint: str, how the script's options say where the data are.
+        free: names of settings that a continuation may change.
+
+    Raises:
+        SystemExit: the data are not there or do not fit the settings.
+    """
+    common.use_threads_for_tasks()
+    try:
+        tasks = make_tasks(settings, 0)
+    except (OSError, ValueError, ImportError) as error:
+        glyphs = "" if getattr(settings, "data", "") == "glyphs" else _NO_DATA
+        sys.exit(" ".join(part for part in (str(error), hint, glyphs) if part))
+    folder, learner, iterations = train(settings, make_tasks, tasks, free)
+    figure_task = tasks[2]
+    if figure_queries:
+        more = dataclasses.replace(settings, test_queries=figure_queries)
+        figure_task = make_tasks(more, 0)[2]
+    report(settings, folder, learner, iterations, tasks[2], figure_task, title=title, paper=paper)
+
+
+def train(settings, make_tasks, tasks, free=FREE):
+    """Trains, or goes on, or finds a finished run.
+
+    Args:
+        settings: a `Settings` without None where there must be a number.
+        make_tasks: as in `run`.
+        tasks: what it gives from the first batch on.
         free: names of settings that a continuation may change.
 
     Returns:
         The run directory, the learner that was best in validation, and meta-iterations done.
     """
-    training, validation, _ = make_tasks(settings, 0)
+    training, validation, _ = tasks
     shape = image_shape(training)
     if settings.schedule == "cosine":
         free = [name for name in free if name != "iterations"]

@@ -9,7 +9,6 @@ python -m train.images --data oxford_flowers102 --download   any image set of Te
 import dataclasses
 import os
 import pathlib
-import sys
 from typing import Literal
 
 import maml_tf
@@ -79,21 +78,12 @@ def main():
     settings = resolve(
         common.parse(Settings, "python -m train.images", quick, classification.RECIPES)
     )
-    common.use_threads_for_tasks()
-    try:
-        test = make_tasks(settings)[2]
-    except (FileNotFoundError, ValueError) as error:
-        hint = "" if settings.data == "glyphs" else " With no data at hand: --data glyphs"
-        sys.exit(f"{error}{hint}")
-    folder, learner, iterations = classification.train(settings, make_tasks, FREE)
-    classification.report(
+    name = pathlib.Path(settings.data).name
+    classification.run(
         settings,
-        folder,
-        learner,
-        iterations,
-        test,
-        test,
-        title=f"{pathlib.Path(settings.data).name}, {settings.ways}-way {settings.shots}-shot",
+        make_tasks,
+        title=f"{name}, {settings.ways}-way {settings.shots}-shot",
+        free=FREE,
     )
 
 

@@ -5,7 +5,6 @@ that `maml_tf.tasks.mini_imagenet` names: python -m train.mini_imagenet --source
 """
 
 import dataclasses
-import sys
 
 import maml_tf
 from train import classification, common
@@ -68,26 +67,15 @@ def main():
     recipes = {name: dict(changes) for name, changes in classification.RECIPES.items()}
     recipes["modern"] |= {"queries": 15, "meta_batch": 4}
     settings = resolve(common.parse(Settings, "python -m train.mini_imagenet", quick, recipes))
-    common.use_threads_for_tasks()
-    try:
-        test = make_tasks(settings)[2]
-    except FileNotFoundError as error:
-        sys.exit(
-            f"{error} As options of this script: --data-dir DIR, or --source FOLDER_OR_TAR. With "
-            "no data at hand, try: python -m train.images --data glyphs"
-        )
-    folder, learner, iterations = classification.train(settings, make_tasks, FREE)
-    more = dataclasses.replace(settings, test_queries=15)
     paper = settings.network == "conv4_max_pool" and settings.ways == 5
-    classification.report(
+    classification.run(
         settings,
-        folder,
-        learner,
-        iterations,
-        test,
-        make_tasks(more)[2],
+        make_tasks,
         title=f"mini-ImageNet, {settings.ways}-way {settings.shots}-shot",
         paper=PAPER.get((settings.first_order, settings.shots)) if paper else None,
+        figure_queries=15,
+        hint="As options of this script: --data-dir DIR, or --source FOLDER_OR_TAR.",
+        free=FREE,
     )
 
 

@@ -4,7 +4,6 @@ The defaults are the paper's: python -m train.omniglot --data-dir DIR --ways 5 -
 """
 
 import dataclasses
-import sys
 from typing import Literal
 
 import maml_tf
@@ -68,25 +67,13 @@ def main():
     settings = resolve(
         common.parse(Settings, "python -m train.omniglot", quick, classification.RECIPES)
     )
-    common.use_threads_for_tasks()
-    try:
-        test = make_tasks(settings)[2]
-    except FileNotFoundError as error:
-        sys.exit(
-            f"{error} As options of this script: --data-dir DIR, or --download. With no data at "
-            "hand, try: python -m train.images --data glyphs"
-        )
-    folder, learner, iterations = classification.train(settings, make_tasks)
-    more = dataclasses.replace(settings, test_queries=min(15, DRAWINGS - settings.shots))
-    classification.report(
+    classification.run(
         settings,
-        folder,
-        learner,
-        iterations,
-        test,
-        make_tasks(more)[2],
+        make_tasks,
         title=f"Omniglot, {settings.ways}-way {settings.shots}-shot",
         paper=PAPER.get((settings.network, settings.ways, settings.shots)),
+        figure_queries=min(15, DRAWINGS - settings.shots),
+        hint="As options of this script: --data-dir DIR, or --download.",
     )
 
 

@@ -15,7 +15,7 @@ import re
 
 import numpy as np
 
-from maml_tf.tasks import image_files, packed, sampling, splits
+from maml_tf.tasks import image_decoding, image_files, packed, sampling, splits
 
 # Bytes of decoded pictures that are held in memory; more are packed into one file on disk.
 _IN_MEMORY = 2**28
@@ -47,7 +47,7 @@ def image_folder(
     `inputs["support_x"]` float32 `[meta_batch, ways * shots, height, width, channels]` in [0, 1],
     `inputs["support_y"]` int32 `[meta_batch, ways * shots]`, `inputs["query_x"]` float32
     `[meta_batch, ways * queries, height, width, channels]`, `query_y` int32
-    `[meta_batch, ways * queries]`. How a picture is decoded: `maml_tf.tasks.image_files.read`;
+    `[meta_batch, ways * queries]`. How a picture is decoded: `maml_tf.tasks.image_decoding.read`;
     where pictures are kept: `load_image_folder`.
 
     Args:
@@ -104,7 +104,7 @@ def image_folder(
         "test_tasks": test_tasks,
     }
     splits.check(**settings)
-    image_files.check_settings(image_size, channels, on_error)
+    image_decoding.check_settings(image_size, channels, on_error)
     listing = image_files.list_folder(path)
     parts = _parts(listing, split, split_seed)
     _check_parts(listing, parts, split, ways, shots, queries, test_queries)
@@ -147,7 +147,7 @@ def load_image_folder(path, image_size=84, channels=3, on_error="raise", cache=N
         >>> images, labels, names, groups = maml_tf.tasks.load_image_folder("pictures", 28, 1)
         >>> train = maml_tf.tasks.sampling.episodes(images, labels, ways=5, shots=1, queries=5)
     """
-    image_files.check_settings(image_size, channels, on_error)
+    image_decoding.check_settings(image_size, channels, on_error)
     listing = image_files.list_folder(path)
     return _load(path, listing, image_size, channels, on_error, cache)
 
@@ -195,10 +195,10 @@ def _check_parts(listing, parts, split, ways, shots, queries, test_queries):
 
 
 def _load(path, listing, image_size, channels, on_error, cache):
-    shape = image_files.check_settings(image_size, channels, on_error)
+    shape = image_decoding.check_settings(image_size, channels, on_error)
 
     def decoded():
-        return image_files.read(listing.paths, shape[:2], channels, on_error)
+        return image_decoding.read(listing.paths, shape[:2], channels, on_error)
 
     if cache is None and len(listing.paths) * np.prod(shape) <= _IN_MEMORY:
         positions, images = zip(*decoded(), strict=True)

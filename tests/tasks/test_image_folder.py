@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from maml_tf import tasks
-from maml_tf.tasks import image_files, sampling, splits
+from maml_tf.tasks import image_decoding, image_files, sampling, splits
 
 SMALL = {"ways": 2, "shots": 1, "queries": 2, "image_size": 4, "meta_batch": 3}
 TINY = {"validation_tasks": 6, "test_tasks": 6}
@@ -39,7 +39,7 @@ def batches(dataset, count=2):
 
 
 def decode(path, size=(4, 6), channels=3):
-    (_, images), *_ = image_files.read([path], size, channels)
+    (_, images), *_ = image_decoding.read([path], size, channels)
     return images[0].astype(int)
 
 
@@ -294,7 +294,7 @@ def test_what_is_wrong_with_a_folder(tmp_path):
 )
 def test_settings_are_checked_before_anything_is_decoded(tmp_path, monkeypatch, settings, message):
     draw(tmp_path, "abcd")
-    monkeypatch.setattr(image_files, "_decode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(image_decoding, "_decode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match=message):
         tasks.image_folder(tmp_path, **{**SMALL, "ways": 1, "split": (0.5, 0.25, 0.25), **settings})
 
@@ -358,8 +358,8 @@ def test_beyond_memory_the_tasks_are_the_same(tmp_path, monkeypatch):
 
 def test_a_packed_set_is_used_again_and_made_anew_after_a_change(tmp_path, monkeypatch):
     folder, cache = draw(tmp_path / "pictures", "abc"), tmp_path / "cache"
-    read, calls = image_files.read, []
-    monkeypatch.setattr(image_files, "read", lambda *a: (calls.append(a), read(*a))[1])
+    read, calls = image_decoding.read, []
+    monkeypatch.setattr(image_decoding, "read", lambda *a: (calls.append(a), read(*a))[1])
 
     def load(**settings):
         return tasks.load_image_folder(folder, **{"image_size": 4, **settings}, cache=cache)
