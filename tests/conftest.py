@@ -1,3 +1,6 @@
+import os
+import pathlib
+
 import keras
 import pytest
 
@@ -11,3 +14,13 @@ def float64():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def omniglot_dir():
+    """The TensorFlow Datasets directory that holds Omniglot; skips where there is none."""
+    beside = pathlib.Path(__file__).parents[2] / "shared" / "data" / "tfds"
+    path = pathlib.Path(os.environ.get("MAML_TF_DATA_DIR", beside))
+    if not (path / "omniglot").is_dir():
+        pytest.skip(f"no Omniglot in {path}: set MAML_TF_DATA_DIR")
+    return path

@@ -34,8 +34,8 @@ class Settings:
     answers are counted. An exported model with transductive batch normalisation (the default)
     normalises the queries by themselves: give it pictures of several classes at once."""
     inner_steps: int | None = None
-    """Steps of adaptation; the learner's own number where not given. An exported model takes the
-    number it was exported with, and no other."""
+    """Steps of adaptation; the learner's own number where not given, or what the model was
+    exported with."""
     invert: bool = common.switch(
         "Make dark light: for dark ink on paper, where the model was trained on ink = 1 on a "
         "ground of 0, as Omniglot's models are."

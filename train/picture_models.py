@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 import maml_tf
 from maml_tf.learners import specs
@@ -46,8 +47,7 @@ def open_model(path, inner_steps=None):
         A `Model`.
 
     Raises:
-        ValueError: there is no such model, not one of pictures and classes, or an exported one
-            and a number of steps.
+        ValueError: there is no such model, or not one of pictures and classes.
     """
     path = pathlib.Path(path)
     if path.is_file():
@@ -98,21 +98,16 @@ def _version(path):
 
 
 def _open_export(path, inner_steps):
-    if inner_steps is not None:
-        raise ValueError(
-            "Expected no --inner-steps with an exported model, which takes the number of steps "
-            f"it was exported with. Received: --inner-steps {inner_steps}. Leave it out, or "
-            "give the .keras file of the learner."
-        )
     loaded = tf.saved_model.load(str(path))
     signature = loaded.signatures.get("serving_default")
     inputs = signature.structured_input_signature[1] if signature else {}
-    if set(inputs) != {"support_x", "support_y", "query_x"}:
+    if set(inputs) != {"support_x", "support_y", "query_x", "inner_steps"}:
         raise ValueError(
             "Expected an export of maml_tf.serving.export with one input and one output, whose "
-            "default signature takes support_x, support_y and query_x. Received: --model "
-            f"{path}, which takes {sorted(inputs) or 'nothing'}."
+            "default signature takes support_x, support_y, query_x and inner_steps. Received: "
+            f"--model {path}, which takes {sorted(inputs) or 'nothing'}."
         )
+    steps = _default_steps(path) if inner_steps is None else inner_steps
 
     def answer(support_x, support_y, query_x):
         scores = np.zeros([len(query_x), outputs[-1]], np.float32)
@@ -124,6 +119,7 @@ def _open_export(path, inner_steps):
                 support_x=tf.constant(support_x),
                 support_y=tf.constant(support_y),
                 query_x=tf.constant(query_x[part::parts]),
+                inner_steps=tf.constant(steps, tf.int32),
             )["predictions"]
         return scores
 
@@ -131,3 +127,10 @@ def _open_export(path, inner_steps):
     # The signature lives as long as what it was loaded from.
     answer.loaded = loaded
     return inputs["support_x"], inputs["support_y"], outputs, answer
+
+
+def _default_steps(path):
+    """The number of steps that the export was made for, which a served request may leave out."""
+    content = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    signature = content.meta_graphs[0].signature_def["serving_default"]
+    return int(tf.make_ndarray(signature.defaults["inner_steps"]))

@@ -106,11 +106,20 @@ class Learner(keras.Model):
 
     def predict_task(self, weights, state, support_x, query_x, *, training, then=lambda y: y):
         """Predictions for the queries of one task at given weights, and the state after."""
-        mode = {"transductive": "batch", "support": "moving", "moving": None}[self.batch_norm]
+        state = self.prepare_task(weights, state, support_x)
+        return self.predict_prepared(weights, state, query_x, training=training, then=then)
+
+    def prepare_task(self, weights, state, support_x):
+        """The state with which queries are predicted at given weights."""
         if self.batch_norm == "support" and functional.batch_norm_layers(self.model):
             _, state = functional.call(
                 self.model, weights, state, support_x, training=False, batch_norm="store"
             )
+        return state
+
+    def predict_prepared(self, weights, state, query_x, *, training, then=lambda y: y):
+        """`predict_task` with the state that `prepare_task` gave."""
+        mode = {"transductive": "batch", "support": "moving", "moving": None}[self.batch_norm]
         return functional.call(
             self.model, weights, state, query_x, training=training, batch_norm=mode, then=then
         )

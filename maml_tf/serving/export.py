@@ -8,25 +8,50 @@ import os
 import pathlib
 import shutil
 
-import keras
 import tensorflow as tf
 
 from maml_tf.learners import checks, specs
+from maml_tf.serving.signatures import Signatures
 
 
-def export(learner, base_path, version=None, inner_steps=None, *, x_spec=None, y_spec=None):
+def export(
+    learner,
+    base_path,
+    version=None,
+    inner_steps=None,
+    *,
+    max_inner_steps=100,
+    x_spec=None,
+    y_spec=None,
+):
     """Writes `base_path/<version>/`, the layout of TensorFlow Serving.
 
-    The default signature, `serving_default`, takes one task, `support_x` `[S, ...]`, `support_y`
-    `[S, ...]` and `query_x` `[Q, ...]`, and gives `predictions` `[Q, ...]` after adaptation; S and
-    Q are free. Where a model has several inputs or outputs, each tensor is an entry of its own:
-    `support_x_0`, `support_x_1`, … in the order of `keras.tree.flatten`.
+    The signatures are functions of what they are given alone; the numbers of support examples S,
+    queries Q and tasks T are free:
+
+    - `serving_default`, which is `adapt_and_predict`: `support_x` `[S, ...]`, `support_y`
+      `[S, ...]`, `query_x` `[Q, ...]` and `inner_steps` (int32 scalar) to `predictions`
+      `[Q, ...]` after adaptation;
+    - `adapt`: `support_x`, `support_y`, `inner_steps` to `weights` `[P]`, all adapted weights;
+    - `predict_with`: `weights` `[P]` and `query_x` to `predictions`, the same bit for bit;
+    - `adapt_and_predict_tasks`: one row is one task, which a server may batch: `support_x`
+      `[T, S, ...]`, `support_y` `[T, S, ...]`, `query_x` `[T, Q, ...]`, and int32 `[T]`
+      `inner_steps`, `support_count` and `query_count`: how many of each row count, the others
+      being padding. `predictions` `[T, Q, ...]`: 0 for padding, NaN for a row that is wrong;
+    - `predict`: `query_x` to `predictions` at the meta-learned weights, without adaptation.
+
+    Requests with no support example, with labels that the model has no output for or with numbers
+    that are not finite fail with an error that says so. Where a model has several inputs or
+    outputs, each tensor is an entry of its own: `support_x_0`, `support_x_1`, … in the order of
+    `keras.tree.flatten`.
 
     Args:
         learner: a compiled `maml_tf.Learner`.
         base_path: directory of all versions; made where it does not exist.
         version: `int` of at least 0; by default one more than the largest one there, from 1.
-        inner_steps: `int`, steps of the exported adaptation; the learner's own by default.
+        inner_steps: `int`, what a gRPC request that names no number gets (REST and Python name
+            it always); the learner's own number by default.
+        max_inner_steps: `int`; a request for more steps gets so many.
         x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs; needed only where
             the model does not tell (a subclassed one).
         y_spec: structure of `tf.TensorSpec` `[None, ...]`, the labels; by default int32 without
@@ -43,22 +68,28 @@ def export(learner, base_path, version=None, inner_steps=None, *, x_spec=None, y
     Example:
         >>> path = maml_tf.serving.export(learner, "exported/sinusoid")
         >>> adapt_and_predict = tf.saved_model.load(str(path)).signatures["serving_default"]
-        >>> adapt_and_predict(support_x=x, support_y=y, query_x=new_x)["predictions"]
+        >>> steps = tf.constant(5)
+        >>> adapt_and_predict(support_x=x, support_y=y, query_x=new_x, inner_steps=steps)
     """
     learner.require_compiled("export")
     steps = checks.check_inner_steps(learner.inner_steps if inner_steps is None else inner_steps)
+    most = checks.check_inner_steps(max_inner_steps)
+    if steps > most:
+        raise ValueError(
+            f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
+            f"and max_inner_steps={most}."
+        )
     base_path = pathlib.Path(base_path)
     version = _version(base_path, version)
     x_spec = specs.x_spec(learner.model) if x_spec is None else x_spec
     y_spec = specs.y_spec(learner, x_spec) if y_spec is None else y_spec
-    module = _variables(learner.model)
-    signature = _adapt_and_predict(learner, module, steps, x_spec, y_spec)
+    signatures = Signatures(learner, steps, most, x_spec, y_spec)
     base_path.mkdir(parents=True, exist_ok=True)
     # Written beside and renamed: a server that polls the directory sees a whole model or none,
     # and takes only names that are numbers for versions.
     temporary = base_path / f"writing-{version}-{os.getpid()}"
     try:
-        tf.saved_model.save(module, str(temporary), signatures={"serving_default": signature})
+        tf.saved_model.save(signatures.module, str(temporary), signatures=signatures.all())
         temporary.rename(base_path / str(version))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -78,43 +109,3 @@ def _version(base_path, version):
             "next one."
         )
     return version
-
-
-def _variables(model):
-    """The model's values as plain variables: a Keras model would be saved along, with its own."""
-    module = tf.Module(name="learner")
-    module.weights = [tf.Variable(v.value, name="weight") for v in model.trainable_variables]
-    module.state = [tf.Variable(v.value, name="state") for v in model.non_trainable_variables]
-    return module
-
-
-def _adapt_and_predict(learner, module, steps, x_spec, y_spec):
-    def adapt_and_predict(**tensors):
-        support_x = _collect(tensors, "support_x", x_spec)
-        support_y = _collect(tensors, "support_y", y_spec)
-        query_x = _collect(tensors, "query_x", x_spec)
-        weights = [tf.convert_to_tensor(w) for w in module.weights]
-        state = [tf.convert_to_tensor(s) for s in module.state]
-        weights, state = learner.adapt_task_in_loop(weights, state, support_x, support_y, steps)
-        y, _ = learner.predict_task(weights, state, support_x, query_x, training=False)
-        return _entries("predictions", y)
-
-    specs = {
-        **_entries("support_x", x_spec),
-        **_entries("support_y", y_spec),
-        **_entries("query_x", x_spec),
-    }
-    named = {name: tf.TensorSpec(s.shape, s.dtype, name=name) for name, s in specs.items()}
-    return tf.function(adapt_and_predict, autograph=False).get_concrete_function(**named)
-
-
-def _entries(name, structure):
-    flat = keras.tree.flatten(structure)
-    if len(flat) == 1:
-        return {name: flat[0]}
-    return {f"{name}_{i}": tensor for i, tensor in enumerate(flat)}
-
-
-def _collect(tensors, name, structure):
-    names = _entries(name, structure)
-    return keras.tree.pack_sequence_as(structure, [tensors[n] for n in names])

@@ -111,7 +111,7 @@ def _omniglot(rng, workload):
 def _mini_imagenet(rng, workload):
     """Makes weights and tasks of the workload with max-pooling.
 
-    With the usual first weights float32 is 1 to 25 % off the meta-gradient of float64, whatever
+    With the usual first weights float32 is 1 to 75 % off the meta-gradient of float64, whatever
     the framework; with kernels as large as Omniglot's, 1e-5.
     """
     weights = _weights(rng, 3, 32, 5 * 5 * 32, workload.ways)

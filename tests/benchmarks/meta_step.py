@@ -4,7 +4,7 @@
     .peers/bin/pip install -r tests/benchmarks/requirements-peers.txt
     python -m tests.benchmarks.meta_step --peers .peers/bin/python
 
-(`--workloads mini_imagenet --rounds 2 --min-steps 3` takes six minutes: its steps are long.)
+(`--workloads mini_imagenet --rounds 1 --min-steps 3` is a short run: its steps take seconds.)
 Every line is a process of its own, on the same weights and tasks; in every round each of them runs
 once. Losses and meta-gradients must agree before a time counts. Nothing else should run.
 """

@@ -199,7 +199,6 @@ def test_models_with_probabilities_and_one_hot_labels(run, tmp_path):
         ({"model": "nowhere"}, "nowhere, which does not exist"),
         ({"model": "{made}/support"}, "saved_model.pb, or with versions"),
         ({"model": "{made}/plain.keras"}, "a Sequential, which does not adapt"),
-        ({"model": "{made}/export", "inner_steps": 3}, "Received: --inner-steps 3"),
         ({"support": "{made}/six"}, r"2 to 5 class folders .* Received: 6"),
         ({"support": "{made}/one"}, "Received: 1, .* Add another"),
         ({"query": "{made}/six"}, r"Received also: \['a', 'b'"),

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import pathlib
 
 import numpy as np
 import pytest
@@ -14,12 +12,8 @@ SMALL = ("--quick", "--iterations", 12, "--epoch-iterations", 6)
 
 
 @pytest.fixture(scope="session")
-def data_options():
-    beside = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tfds"
-    path = pathlib.Path(os.environ.get("MAML_TF_DATA_DIR", beside))
-    if not (path / "omniglot").is_dir():
-        pytest.skip(f"no Omniglot in {path}: set MAML_TF_DATA_DIR")
-    return "--data-dir", path
+def data_options(omniglot_dir):
+    return "--data-dir", omniglot_dir
 
 
 @pytest.fixture(scope="module")

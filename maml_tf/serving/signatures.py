@@ -1,0 +1,317 @@
+"""What an exported learner answers: pure functions of a request's tensors, one a signature.
+
+    adapt_and_predict(support_x, support_y, query_x, inner_steps) -> predictions
+    adapt(support_x, support_y, inner_steps) -> weights            one flat tensor
+    predict_with(weights, query_x) -> predictions
+    adapt_and_predict_tasks(..., support_count, query_count)       one row is one task
+    predict(query_x) -> predictions                                at the meta-learned weights
+
+A request that cannot be answered (no support example, labels that the model has no output for,
+numbers that are not finite) is an error that says so, and changes nothing for the next one. Only
+`adapt_and_predict_tasks`, whose rows a server may have put together from several clients, answers
+NaN for such a row and leaves the others alone.
+"""
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+from maml_tf.learners import checks
+
+
+class Signatures:
+    """Functions of an exported learner over the plain variables of `module`.
+
+    A Keras model would be saved along, with variables of its own: twice the size.
+
+    Args:
+        learner: a compiled `maml_tf.Learner`.
+        inner_steps: int, the default number of steps.
+        max_inner_steps: int; requests for more get as many, those for less than 0 none.
+        x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs.
+        y_spec: structure of `tf.TensorSpec` `[None, ...]`, labels.
+    """
+
+    def __init__(self, learner, inner_steps, max_inner_steps, x_spec, y_spec):
+        self._learner = learner
+        self._default, self._most = inner_steps, max_inner_steps
+        self._x, self._y = x_spec, y_spec
+        model = learner.model
+        self.module = tf.Module(name="learner")
+        self.module.weights = [tf.Variable(v.value, name="w") for v in model.trainable_variables]
+        self.module.state = [tf.Variable(v.value, name="s") for v in model.non_trainable_variables]
+
+    def all(self):
+        """`tf.function`s and concrete functions by signature name."""
+        one = self._concrete(self._adapt_and_predict, ("support_x", "support_y", "query_x"))
+        return {
+            "serving_default": one,
+            "adapt_and_predict": one,
+            "adapt": self._concrete(self._adapt, ("support_x", "support_y")),
+            "predict_with": self._concrete(self._predict_with, ("query_x",), weights=True),
+            "adapt_and_predict_tasks": self._concrete_tasks(),
+            "predict": self._concrete(self._predict, ("query_x",), steps=False),
+        }
+
+    # One task.
+
+    def _adapt_and_predict(self, support_x, support_y, query_x, inner_steps):
+        adapted = self._adapted(support_x, support_y, inner_steps)
+        return self._predictions(adapted, query_x)
+
+    def _adapt(self, support_x, support_y, inner_steps):
+        return {"weights": self._adapted(support_x, support_y, inner_steps)}
+
+    def _predict_with(self, weights, query_x):
+        size = sum(v.shape.num_elements() for v in self._floating())
+        message = f"Expected the {size} weights that `adapt` gave."
+        check = tf.debugging.assert_equal(tf.size(weights), size, message)
+        return self._predictions(_after([check], weights), query_x)
+
+    def _predict(self, query_x):
+        weights, state = self._values()
+        query_x = self._checked_x("query_x", query_x)
+        y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
+        return entries("predictions", y)
+
+    def _adapted(self, support_x, support_y, inner_steps):
+        support_x, support_y = self._checked_support(support_x, support_y)
+        weights, state = self._values()
+        steps = tf.clip_by_value(inner_steps, 0, self._most)
+        weights, state = self._learner.adapt_task_in_loop(
+            weights, state, support_x, support_y, steps
+        )
+        state = self._learner.prepare_task(weights, state, support_x)
+        return self._flatten(weights, state)
+
+    def _predictions(self, flat, query_x):
+        query_x = self._checked_x("query_x", query_x)
+        weights, state = self._unflatten(flat)
+        y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
+        return entries("predictions", y)
+
+    # Weights and state as one tensor, integers (seeds, which prediction does not use) left out.
+
+    def _values(self):
+        return (
+            [tf.convert_to_tensor(w) for w in self.module.weights],
+            [tf.convert_to_tensor(s) for s in self.module.state],
+        )
+
+    def _floating(self):
+        return [*self.module.weights, *[s for s in self.module.state if s.dtype.is_floating]]
+
+    def _flatten(self, weights, state):
+        state = [s for s, v in zip(state, self.module.state, strict=True) if v.dtype.is_floating]
+        dtype = self._flat_dtype()
+        flat = [tf.reshape(tf.cast(t, dtype), [-1]) for t in [*weights, *state]]
+        return tf.concat(flat, 0)
+
+    def _unflatten(self, flat):
+        variables = self._floating()
+        parts = tf.split(flat, [v.shape.num_elements() for v in variables])
+        tensors = iter(
+            tf.cast(tf.reshape(part, v.shape), v.dtype)
+            for part, v in zip(parts, variables, strict=True)
+        )
+        weights = [next(tensors) for _ in self.module.weights]
+        others = [tf.convert_to_tensor(s) for s in self.module.state]
+        return weights, [next(tensors) if s.dtype.is_floating else s for s in others]
+
+    def _flat_dtype(self):
+        """The widest of the variables' types, in which each of them is exact."""
+        return max((v.dtype for v in self._floating()), key=lambda dtype: dtype.size)
+
+    # What a request must be. Nothing is computed before it is known: with labels of another
+    # number than examples some kernels end the whole process.
+
+    def _checked_support(self, support_x, support_y):
+        support_x = self._checked_x("support_x", support_x)
+        count = tf.shape(tf.nest.flatten(support_x)[0])[0]
+        assertions = [tf.debugging.assert_positive(count, "Expected at least one support example.")]
+        for y in tf.nest.flatten(support_y):
+            message = "Expected as many support_y as support_x."
+            assertions.append(tf.debugging.assert_equal(tf.shape(y)[0], count, message))
+            if y.dtype.is_floating:
+                assertions.append(_finite("support_y", y))
+        classes = self._classes()
+        if classes is not None:
+            known = tf.reduce_all((support_y >= 0) & (support_y < classes))
+            message = f"Expected labels from 0 to {classes - 1} in support_y."
+            assertions.append(tf.debugging.assert_equal(known, True, message))
+        return _after(assertions, (support_x, support_y))
+
+    def _checked_x(self, name, x):
+        flat = tf.nest.flatten(x)
+        message = f"Expected as many examples in each part of {name}."
+        assertions = [
+            tf.debugging.assert_equal(tf.shape(t)[0], tf.shape(flat[0])[0], message)
+            for t in flat[1:]
+        ]
+        assertions += [_finite(name, t) for t in flat if t.dtype.is_floating]
+        return _after(assertions, x)
+
+    def _classes(self):
+        """Number of outputs that integer labels choose from, None for other labels."""
+        single = isinstance(self._y, tf.TensorSpec)
+        if not single or not checks.is_sparse(self._learner.loss):
+            return None
+        x = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), self._x)
+        return self._learner.model.compute_output_spec(x).shape[-1]
+
+    # Several tasks, one a row.
+
+    def _tasks(self, support_x, support_y, query_x, inner_steps, support_count, query_count):
+        def one(row):
+            support_x, support_y, query_x, steps, supports, queries = row
+            total = tf.shape(tf.nest.flatten(query_x)[0])[0]
+            good = self._is_good(support_x, support_y, query_x, supports, queries)
+            supports = tf.clip_by_value(supports, 1, tf.shape(tf.nest.flatten(support_x)[0])[0])
+            queries = tf.clip_by_value(queries, 0, total)
+            # What raises no error, in the place of what would; the answer is NaN all the same.
+            support_x, support_y = tf.nest.map_structure(
+                lambda t: _made_finite(t[:supports]), (support_x, support_y)
+            )
+            query_x = tf.nest.map_structure(lambda t: _made_finite(t[:queries]), query_x)
+            if self._classes() is not None:
+                support_y = tf.clip_by_value(support_y, 0, self._classes() - 1)
+            y = self._predictions(self._adapted(support_x, support_y, steps), query_x)
+            return {name: _padded(tensor, total, good) for name, tensor in y.items()}
+
+        rows = (support_x, support_y, query_x, inner_steps, support_count, query_count)
+        return tf.map_fn(one, rows, fn_output_signature=self._row_spec(), parallel_iterations=2)
+
+    def _is_good(self, support_x, support_y, query_x, supports, queries):
+        """Whether a row can be answered; its counts must fit, and what they count be usable."""
+        flat_x, flat_y = tf.nest.flatten(support_x), tf.nest.flatten(support_y)
+        flat_query = tf.nest.flatten(query_x)
+        good = (supports >= 1) & (supports <= tf.shape(flat_x[0])[0])
+        good &= (queries >= 0) & (queries <= tf.shape(flat_query[0])[0])
+        good &= tf.equal(tf.shape(flat_x[0])[0], tf.shape(flat_y[0])[0])
+        counted = [t[: tf.maximum(supports, 0)] for t in [*flat_x, *flat_y]]
+        counted += [t[: tf.maximum(queries, 0)] for t in flat_query]
+        for tensor in counted:
+            if tensor.dtype.is_floating:
+                good &= tf.reduce_all(tf.math.is_finite(tensor))
+        classes = self._classes()
+        if classes is not None:
+            labels = flat_y[0][: tf.maximum(supports, 0)]
+            good &= tf.reduce_all((labels >= 0) & (labels < classes))
+        return good
+
+    # Concrete functions.
+
+    def _concrete(self, function, parts, weights=False, steps=True):
+        """Traces a function of one task for tensors of `parts` and what else it takes."""
+        structures = {part: self._y if part == "support_y" else self._x for part in parts}
+        specs = {}
+        for part, structure in structures.items():
+            specs |= entries(part, structure)
+        if weights:
+            specs["weights"] = tf.TensorSpec([None], self._flat_dtype())
+        specs = {name: tf.TensorSpec(s.shape, s.dtype, name=name) for name, s in specs.items()}
+        steps = steps and not weights
+
+        def flat(*, inner_steps=None, **tensors):
+            tensors = {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
+            arguments = {part: collect(tensors, part, s) for part, s in structures.items()}
+            if weights:
+                arguments["weights"] = tensors["weights"]
+            if steps:
+                arguments["inner_steps"] = inner_steps
+            return function(**arguments)
+
+        if steps:
+            # A tensor as default: gRPC clients may leave the number of steps out.
+            return _with_default(flat, specs, tf.constant(self._default, tf.int32))
+        return tf.function(flat, autograph=False).get_concrete_function(**specs)
+
+    def _concrete_tasks(self):
+        structures = {"support_x": self._x, "support_y": self._y, "query_x": self._x}
+        specs = {}
+        for part, structure in structures.items():
+            specs |= entries(part, structure)
+        specs = {
+            name: tf.TensorSpec([None, *s.shape], s.dtype, name=name) for name, s in specs.items()
+        }
+        for name in ("inner_steps", "support_count", "query_count"):
+            specs[name] = tf.TensorSpec([None], tf.int32, name=name)
+
+        def flat(**tensors):
+            tensors = {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
+            arguments = {part: collect(tensors, part, s) for part, s in structures.items()}
+            counts = {n: tensors[n] for n in ("inner_steps", "support_count", "query_count")}
+            return self._tasks(**arguments, **counts)
+
+        return tf.function(flat, autograph=False).get_concrete_function(**specs)
+
+    def _row_spec(self):
+        x = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), self._x)
+        y = self._learner.model.compute_output_spec(x)
+        return {
+            name: tf.TensorSpec([None, *t.shape[1:]], t.dtype)
+            for name, t in entries("predictions", y).items()
+        }
+
+
+def _with_default(function, specs, default):
+    """A `tf.function` of `specs` and `inner_steps`, whose default becomes the signature's.
+
+    `tf.saved_model.save` reads defaults off the parameters of a function and wants them last.
+    """
+    specs = {**specs, "inner_steps": tf.TensorSpec([], tf.int32, name="inner_steps")}
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=default if name == "inner_steps" else inspect.Parameter.empty,
+        )
+        for name in specs
+    ]
+
+    def call(*tensors):
+        return function(**dict(zip(specs, tensors, strict=True)))
+
+    call.__signature__ = inspect.Signature(parameters)
+    return tf.function(call, autograph=False, input_signature=list(specs.values()))
+
+
+def entries(name, structure):
+    """A structure as a flat dict: `{name: tensor}`, or `{name_0: …, name_1: …}` for several."""
+    flat = keras.tree.flatten(structure)
+    if len(flat) == 1:
+        return {name: flat[0]}
+    return {f"{name}_{i}": tensor for i, tensor in enumerate(flat)}
+
+
+def collect(tensors, name, structure):
+    """The structure whose `entries` are among `tensors`."""
+    names = entries(name, structure)
+    return keras.tree.pack_sequence_as(structure, [tensors[n] for n in names])
+
+
+def _after(operations, structure):
+    """The structure, once the operations have run."""
+    with tf.control_dependencies([op for op in operations if op is not None]):
+        return tf.nest.map_structure(tf.identity, structure)
+
+
+def _finite(name, tensor):
+    return tf.debugging.assert_all_finite(tensor, f"Expected finite numbers in {name}.")
+
+
+def _made_finite(tensor):
+    if not tensor.dtype.is_floating:
+        return tensor
+    return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
+
+
+def _padded(tensor, length, good):
+    """Zeros behind the answers up to `length`, and NaN everywhere in a row that is not good."""
+    missing = length - tf.shape(tensor)[0]
+    padding = [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)]
+    tensor = tf.pad(tensor, padding)
+    if not tensor.dtype.is_floating:
+        return tensor
+    return tf.where(good, tensor, tf.constant(float("nan"), tensor.dtype))

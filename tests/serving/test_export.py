@@ -1,0 +1,226 @@
+"""Exports answer through the C API, with no TensorFlow Python, as the learner does."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import maml_tf
+from tests.problems import compiled, dense_model
+from tests.serving.c_api import Server
+
+SAVED = pathlib.Path(__file__).parents[2] / "saved_models"
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """`serve(folder)`: a process that answers for that SavedModel, started once."""
+    servers = {}
+
+    def start(folder):
+        if folder not in servers:
+            servers[folder] = Server(folder)
+        return servers[folder]
+
+    yield start
+    for server in servers.values():
+        server.close()
+
+
+def steps(number):
+    return np.array(number, np.int32)
+
+
+@pytest.fixture(scope="module")
+def sine():
+    learner = keras.saving.load_model(SAVED / "sinusoid" / "learner.keras")
+    inputs, _ = next(iter(maml_tf.tasks.sinusoid(meta_batch=3)[2]))
+    return learner, tf.nest.map_structure(lambda t: t.numpy(), inputs)
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    """The trained Omniglot learner, and a task of random strokes."""
+    learner = keras.saving.load_model(SAVED / "omniglot" / "learner.keras")
+    random = np.random.default_rng(0)
+    strokes = (random.random((5, 28, 28, 1)) < 0.1).astype(np.float32)
+    query_x = np.clip(strokes + (random.random((10, 5, 28, 28, 1)) < 0.02), 0, 1)
+    task = {"support_x": strokes, "support_y": np.arange(5, dtype=np.int32)}
+    return learner, {**task, "query_x": query_x.reshape(50, 28, 28, 1).astype(np.float32)}
+
+
+def task_of(inputs, index):
+    return {name: part[index] for name, part in inputs.items()}
+
+
+def test_the_process_has_no_tensorflow_python(serve):
+    modules = serve(SAVED / "sinusoid" / "1").modules
+    assert "numpy" in modules
+    assert not [name for name in modules if name.split(".")[0] in ("tensorflow", "keras")]
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 10])
+def test_sine_predictions_are_the_learners(serve, sine, number):
+    learner, inputs = sine
+    expected = learner.predict_path(inputs, number).numpy()[:, -1]
+    server = serve(SAVED / "sinusoid" / "1")
+    for i, y in enumerate(expected):
+        task = task_of(inputs, i)
+        answer = server("serving_default", **task, inner_steps=steps(number))["predictions"]
+        np.testing.assert_allclose(answer, y, rtol=1e-5, atol=1e-5)
+        same = server("adapt_and_predict", **task, inner_steps=steps(number))["predictions"]
+        np.testing.assert_array_equal(same, answer)
+
+
+def test_convolutional_predictions_are_the_learners(serve, drawings):
+    learner, task = drawings
+    batch = {name: part[np.newaxis] for name, part in task.items()}
+    expected = learner.predict_path(batch, 1).numpy()[0]
+    server = serve(SAVED / "omniglot" / "1")
+    answer = server("serving_default", **task, inner_steps=steps(1))["predictions"]
+    np.testing.assert_allclose(answer, expected[1], rtol=1e-5, atol=1e-5)
+    answer = server("predict", query_x=task["query_x"])["predictions"]
+    np.testing.assert_allclose(answer, expected[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_adapting_once_and_predicting_later_is_the_same_bit_for_bit(serve, drawings, number):
+    _, task = drawings
+    server = serve(SAVED / "omniglot" / "1")
+    at_once = server("adapt_and_predict", **task, inner_steps=steps(number))["predictions"]
+    query_x = task.pop("query_x") if "query_x" in task else None
+    weights = server("adapt", **task, inner_steps=steps(number))["weights"]
+    task["query_x"] = query_x
+    later = server("predict_with", weights=weights, query_x=query_x)["predictions"]
+    np.testing.assert_array_equal(later, at_once)
+
+
+@pytest.mark.omniglot
+def test_held_out_characters_through_the_c_api(serve, omniglot_dir):
+    """200 of the tasks that the card's accuracy was measured on: within both intervals of it."""
+    _, _, test = maml_tf.tasks.omniglot(meta_batch=1, test_tasks=200, data_dir=omniglot_dir)
+    server = serve(SAVED / "omniglot" / "1")
+    right = []
+    for inputs, query_y in test.as_numpy_iterator():
+        answer = server("serving_default", **task_of(inputs, 0), inner_steps=steps(1))
+        right.append(np.mean(answer["predictions"].argmax(-1) == query_y[0]))
+    interval = 1.96 * np.std(right) / np.sqrt(len(right))
+    assert abs(np.mean(right) - 0.9903) < 0.0039 + interval
+
+
+def test_more_steps_than_the_most_are_as_many_as_the_most(serve, sine, tmp_path):
+    learner, inputs = sine
+    folder = maml_tf.serving.export(learner, tmp_path, max_inner_steps=7)
+    server, task = serve(folder), task_of(inputs, 0)
+
+    def answer(number):
+        return server("serving_default", **task, inner_steps=steps(number))["predictions"]
+
+    np.testing.assert_array_equal(answer(2_000_000_000), answer(7))
+    np.testing.assert_array_equal(answer(-1), answer(0))
+    assert np.abs(answer(7) - answer(6)).max() > 1e-6
+
+
+def test_requests_by_grpc_may_leave_the_steps_out(sine, tmp_path):
+    folder = maml_tf.serving.export(sine[0], tmp_path, inner_steps=4)
+    server = Server(folder)
+    server.close()
+    for name in ("serving_default", "adapt_and_predict", "adapt"):
+        default = server.signatures[name].defaults["inner_steps"]
+        assert int(tf.make_ndarray(default)) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {**t, "support_x": t["support_x"][:0], "support_y": t["support_y"][:0]}, "one"),
+        (lambda t: {**t, "support_y": t["support_y"] + 3}, "labels from 0 to 4"),
+        (lambda t: {**t, "support_y": t["support_y"] - 1}, "labels from 0 to 4"),
+        (lambda t: {**t, "support_y": t["support_y"][:3]}, "as many support_y as support_x"),
+        (lambda t: {**t, "support_x": t["support_x"] * np.float32("nan")}, "in support_x"),
+        (lambda t: {**t, "query_x": t["query_x"] / np.float32(0)}, "finite numbers in query_x"),
+        (lambda t: {**t, "query_x": t["query_x"][0]}, r"shape|rank"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_wrong_request_is_an_error_and_the_next_one_is_unharmed(serve, drawings, change, message):
+    _, task = drawings
+    server = serve(SAVED / "omniglot" / "1")
+    before = server("serving_default", **task, inner_steps=steps(1))["predictions"]
+    with pytest.raises(RuntimeError, match=message):
+        server("serving_default", **change(task), inner_steps=steps(1))
+    after = server("serving_default", **task, inner_steps=steps(1))["predictions"]
+    np.testing.assert_array_equal(after, before)
+
+
+def test_weights_of_another_model_are_refused(serve, drawings):
+    server = serve(SAVED / "omniglot" / "1")
+    with pytest.raises(RuntimeError, match="Expected the 112517 weights"):
+        server("predict_with", weights=np.zeros(7, np.float32), query_x=drawings[1]["query_x"])
+
+
+def test_rows_of_tasks_are_apart_and_a_wrong_row_answers_nan(serve, drawings):
+    _, task = drawings
+    server = serve(SAVED / "omniglot" / "1")
+    alone = server("adapt_and_predict", **task, inner_steps=steps(2))["predictions"]
+    few = {name: part[:4] for name, part in task.items()}
+    alone_few = server("adapt_and_predict", **few, inner_steps=steps(1))["predictions"]
+
+    def rows(part, *others):
+        return np.stack([part, *others])
+
+    bad = task["support_x"].copy()
+    bad[2, 3, 3] = np.nan
+    x, y, query = (task[name] for name in ("support_x", "support_y", "query_x"))
+    answer = server(
+        "adapt_and_predict_tasks",
+        support_x=rows(x, x, bad, x, x),
+        support_y=rows(y, y, y, y + 1, y),
+        query_x=rows(*[query] * 5),
+        inner_steps=np.array([2, 1, 1, 1, 1], np.int32),
+        support_count=np.array([5, 4, 5, 5, 0], np.int32),
+        query_count=np.array([50, 4, 50, 50, 50], np.int32),
+    )["predictions"]
+    np.testing.assert_allclose(answer[0], alone, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(answer[1, :4], alone_few, rtol=1e-5, atol=1e-5)
+    assert not answer[1, 4:].any()
+    assert np.isnan(answer[2:]).all()
+
+
+@pytest.mark.parametrize("batch_norm", ["transductive", "support", "moving"])
+def test_every_way_of_normalising_is_exported(serve, tmp_path, batch_norm):
+    learner = maml_tf.MAML(maml_tf.models.conv4(3, filters=4), 0.4, 2, batch_norm=batch_norm)
+    learner.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    for layer in learner.model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign_add(np.full(4, 0.1))
+    random = np.random.default_rng(0)
+    x, query_x = random.random((2, 6, 28, 28, 1), np.float32)
+    task = {"support_x": x, "support_y": np.arange(6, dtype=np.int32) % 3, "query_x": query_x}
+    expected = learner.predict_path({n: p[np.newaxis] for n, p in task.items()}, 2).numpy()[0, -1]
+    server = serve(maml_tf.serving.export(learner, tmp_path))
+    answer = server("serving_default", **task, inner_steps=steps(2))["predictions"]
+    np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+    weights = server(
+        "adapt", **{k: task[k] for k in ("support_x", "support_y")}, inner_steps=steps(2)
+    )
+    one = server("predict_with", query_x=query_x[:1], **weights)["predictions"]
+    # Only where a prediction does not depend on the other queries is it the same by itself.
+    same = np.allclose(one, answer[:1], rtol=1e-4, atol=1e-5)
+    assert same == (batch_norm != "transductive")
+
+
+def test_versions_are_written_whole_and_never_over_another(tmp_path):
+    learner = compiled(dense_model())
+    assert maml_tf.serving.export(learner, tmp_path).name == "1"
+    assert maml_tf.serving.export(learner, tmp_path, version=7).name == "7"
+    assert maml_tf.serving.export(learner, tmp_path).name == "8"
+    assert sorted(os.listdir(tmp_path)) == ["1", "7", "8"]
+    assert (tmp_path / "8").stat().st_mode & 0o055 == 0o055  # readable by the server's user
+    with pytest.raises(FileExistsError, match="version=7"):
+        maml_tf.serving.export(learner, tmp_path, version=7)
+    with pytest.raises(ValueError, match="inner_steps=9 and max_inner_steps=3"):
+        maml_tf.serving.export(learner, tmp_path, inner_steps=9, max_inner_steps=3)
