@@ -117,6 +117,11 @@ def image_shape(tasks):
     return tuple(tasks.element_spec[0]["query_x"].shape[2:])
 
 
+def may_change(settings, free=FREE):
+    """Names of settings that a continuation may change: a cosine ends where it was to end."""
+    return [name for name in free if name != "iterations" or settings.schedule != "cosine"]
+
+
 def make_learner(settings, shape):
     """The learner for images of a shape, compiled."""
     build = getattr(maml_tf.models, settings.network)
@@ -205,9 +210,7 @@ def train(settings, make_tasks, tasks, free=FREE):
     """
     training, validation, _ = tasks
     shape = image_shape(training)
-    if settings.schedule == "cosine":
-        free = [name for name in free if name != "iterations"]
-    folder = common.open_run(settings, free)
+    folder = common.open_run(settings, may_change(settings, free))
     best = None if validation is None else "val_accuracy"
     trained = common.train(
         lambda: make_learner(settings, shape),
