@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.tasks import packed, sampling, splits
+from maml_tf.tasks import packed, prepared, sampling, splits
 
 _SPLIT = (0.64, 0.16, 0.2)
 
@@ -109,11 +109,7 @@ def load_tfds_images(name, image_size=None, data_dir=None, download=False):
     Raises:
         ImportError, FileNotFoundError, ValueError: as `from_tfds`.
     """
-    builder = _builder(name, data_dir)
-    if not builder.is_prepared():
-        if not download:
-            raise FileNotFoundError(_not_there(builder, name, data_dir))
-        builder.download_and_prepare()
+    builder = prepared.open_builder(name, data_dir, download)
     image, label = _features(builder)
     size = None if image_size is None else _pair(image_size)
     if size is None and None in builder.info.features[image].shape:
@@ -127,26 +123,6 @@ def load_tfds_images(name, image_size=None, data_dir=None, download=False):
         stored,
         pathlib.Path(builder.data_path),
         lambda packer: _pack(packer, builder, image, label, size),
-    )
-
-
-def _builder(name, data_dir):
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"{name!r} is read through TensorFlow Datasets, which could not be imported "
-            f'({error}). Install it with: pip install "maml_tf[datasets]"'
-        ) from error
-    return tfds.builder(name, data_dir=data_dir)
-
-
-def _not_there(builder, name, data_dir):
-    where = "" if data_dir is None else f"data_dir={str(data_dir)!r}, "
-    return (
-        f"Expected the data set {name!r} in {builder.data_path}. Found none there. Give the "
-        "`data_dir` that holds it, or `download=True`, or get it with: python -c "
-        f'"import tensorflow_datasets as tfds; tfds.load({name!r}, {where}download=True)"'
     )
 
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from maml_tf.tasks import packed, prepared
+
 CHARACTERS = 1623
 BACKGROUND = 964  # characters of TensorFlow Datasets' train split, the background alphabets
 DRAWINGS = 20
@@ -61,36 +63,11 @@ def load_omniglot(data_dir=None, download=False):
         >>> images.shape, len(set(alphabets))
         ((1623, 20, 28, 28, 1), 50)
     """
-    builder = _builder(data_dir)
+    builder = prepared.open_builder("omniglot", data_dir, download)
     folder = pathlib.Path(builder.data_path)
-    if not builder.is_prepared():
-        if not download:
-            raise FileNotFoundError(_not_there(builder, data_dir))
-        builder.download_and_prepare()
     name = f"omniglot-{builder.version}-{SIZE}x{SIZE}-lanczos3.npz"
-    keras_home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    paths = [folder / name, keras_home / "datasets" / name]
+    paths = [folder / name, packed.keras_datasets() / name]
     return read_packed(paths, lambda: _read(builder))
-
-
-def _builder(data_dir):
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            "Omniglot is read through TensorFlow Datasets, which could not be imported "
-            f'({error}). Install it with: pip install "maml_tf[datasets]"'
-        ) from error
-    return tfds.builder("omniglot", data_dir=data_dir)
-
-
-def _not_there(builder, data_dir):
-    where = "" if data_dir is None else f"data_dir='{os.fspath(data_dir)}', "
-    return (
-        f"Expected the Omniglot data set in {builder.data_path}. Found none there. Give the "
-        "`data_dir` that holds it, or `download=True`, or get it with: python -c "
-        f"\"import tensorflow_datasets as tfds; tfds.load('omniglot', {where}download=True)\""
-    )
 
 
 def _read(builder):
