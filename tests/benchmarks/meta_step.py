@@ -79,8 +79,9 @@ def table(workload, rows):
     ours = next(row["ms"] for row in rows if row["variant"] == "fit")
     lines = [f"\n{workload}\n", "| | ms a step | against ours | peak MB |", "|---|---|---|---|"]
     for row in rows:
+        ms = f"{row['ms']:,.0f}" if row["ms"] >= 100 else f"{row['ms']:.3g}"
         lines.append(
-            f"| {row['framework']} {row['variant']} | {row['ms']:.3g} | "
+            f"| {row['framework']} {row['variant']} | {ms} | "
             f"{row['ms'] / ours:.2f} | {row['peak_mb']:.0f} |"
         )
     return "\n".join(lines)
