@@ -260,7 +260,8 @@ def report(settings, folder, learner, iterations, test, figure_task, *, title, p
     common.write_json(folder / "results.json", content)
     draw(settings, folder, learner, result, figure_task, title, paper)
     shutil.rmtree(folder / "saved_model", ignore_errors=True)
-    serving.export(learner, folder / "saved_model", inner_steps=result.inner_steps)
+    facts = common.card(title, result, settings, iterations)
+    serving.export(learner, folder / "saved_model", inner_steps=result.inner_steps, card=facts)
     print(f"Results, figures and the exported model are in {folder}.")
 
 

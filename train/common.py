@@ -9,6 +9,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -208,6 +209,36 @@ def read_history(folder):
             {name: float(value) for name, value in row.items() if value != "NA"}
             for row in csv.DictReader(file)
         ]
+
+
+def card(data, result, settings, iterations):
+    """What the model card of an exported learner says of its training.
+
+    Args:
+        data: str, what it learned from.
+        result: the `maml_tf.evaluation.Result` on held-out tasks.
+        settings: dataclass of the run; where its files lie is left out.
+        iterations: int, meta-iterations.
+    """
+    places = ("output", "data_dir", "source", "csv_dir", "cache", "data", "start_from")
+    kept = {k: v for k, v in dataclasses.asdict(settings).items() if k not in places}
+    return {
+        "data": data,
+        "held_out": {
+            "metric": result.metric,
+            "mean": _finite(result.mean[-1]),
+            "interval": _finite(result.interval[-1]),
+            "inner_steps": result.inner_steps,
+            "tasks": result.num_tasks,
+        },
+        "meta_iterations": iterations,
+        "settings": kept,
+    }
+
+
+def _finite(number):
+    """A number as JSON knows it: None where it is not finite."""
+    return float(number) if math.isfinite(number) else None
 
 
 def training_seconds(folder):

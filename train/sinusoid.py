@@ -268,7 +268,12 @@ def main():
     learners = train(settings, folder)
     report(settings, folder, learners)
     shutil.rmtree(folder / "saved_model", ignore_errors=True)
-    serving.export(learners["MAML"], folder / "saved_model", inner_steps=settings.test_inner_steps)
+    serving.export(
+        learners["MAML"],
+        folder / "saved_model",
+        inner_steps=settings.test_inner_steps,
+        card={"data": "sine waves", "results": "results.json, of the run directory"},
+    )
     print(f"Results, figures and the exported MAML model are in {folder}.")
 
 

@@ -11,6 +11,8 @@ import shutil
 import tensorflow as tf
 
 from maml_tf.learners import checks, specs
+from maml_tf.serving import card as card_file
+from maml_tf.serving import warmup
 from maml_tf.serving.signatures import Signatures
 
 
@@ -21,6 +23,8 @@ def export(
     inner_steps=None,
     *,
     max_inner_steps=100,
+    warm_up=None,
+    card=None,
     x_spec=None,
     y_spec=None,
 ):
@@ -40,6 +44,9 @@ def export(
       being padding. `predictions` `[T, Q, ...]`: 0 for padding, NaN for a row that is wrong;
     - `predict`: `query_x` to `predictions` at the meta-learned weights, without adaptation.
 
+    Beside the model lie `card.json` and `README.md`: what it is, what its signatures take, and how
+    to ask it by REST and gRPC.
+
     Requests with no support example, with labels that the model has no output for or with numbers
     that are not finite fail with an error that says so. Where a model has several inputs or
     outputs, each tensor is an entry of its own: `support_x_0`, `support_x_1`, … in the order of
@@ -52,6 +59,10 @@ def export(
         inner_steps: `int`, what a gRPC request that names no number gets (REST and Python name
             it always); the learner's own number by default.
         max_inner_steps: `int`; a request for more steps gets so many.
+        warm_up: `bool`, whether to write a request for each signature that the server answers
+            while it loads the model; by default where `tensorflow-serving-api` is installed.
+        card: dict of what the model card should say beside what the learner knows, such as
+            `{"data": ..., "accuracy": ..., "command": ..., "commit": ...}`.
         x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs; needed only where
             the model does not tell (a subclassed one).
         y_spec: structure of `tf.TensorSpec` `[None, ...]`, the labels; by default int32 without
@@ -62,6 +73,7 @@ def export(
 
     Raises:
         FileExistsError: that version is there already.
+        ImportError: `warm_up` is True and `tensorflow-serving-api` is not installed.
         ValueError: the learner is not compiled, a version or a number of steps out of range, or a
             model that does not tell its inputs.
 
@@ -90,6 +102,9 @@ def export(
     temporary = base_path / f"writing-{version}-{os.getpid()}"
     try:
         tf.saved_model.save(signatures.module, str(temporary), signatures=signatures.all())
+        if warm_up or (warm_up is None and warmup.is_possible()):
+            warmup.write(temporary, signatures.examples())
+        card_file.write(temporary, base_path.resolve().name, learner, steps, most, card or {})
         temporary.rename(base_path / str(version))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

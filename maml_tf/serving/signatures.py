@@ -15,9 +15,11 @@ NaN for such a row and leaves the others alone.
 import inspect
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from maml_tf.learners import checks
+from maml_tf.serving import requests
 
 
 class Signatures:
@@ -54,6 +56,41 @@ class Signatures:
             "predict": self._concrete(self._predict, ("query_x",), steps=False),
         }
 
+    def examples(self):
+        """Small requests that every signature can answer: dicts of arrays by signature."""
+        classes = self._classes()
+        count = classes or 5
+
+        def of(structure, labels=False):
+            def array(spec):
+                shape = [count, *[1 if n is None else n for n in spec.shape[1:]]]
+                full = np.zeros(shape, spec.dtype.as_numpy_dtype)
+                if labels and classes is not None:
+                    full += np.arange(count, dtype=full.dtype).reshape(-1, *[1] * (full.ndim - 1))
+                return full
+
+            return keras.tree.map_structure(array, structure)
+
+        steps = np.array(self._default, np.int32)
+        support = {
+            **requests.entries("support_x", of(self._x)),
+            **requests.entries("support_y", of(self._y, labels=True)),
+        }
+        query = requests.entries("query_x", of(self._x))
+        task = {**support, **query, "inner_steps": steps}
+        size = sum(v.shape.num_elements() for v in self._floating())
+        weights = np.zeros([size], self._flat_dtype().as_numpy_dtype)
+        counts = {n: np.array(count, np.int32) for n in ("support_count", "query_count")}
+        row = {name: array[np.newaxis] for name, array in {**task, **counts}.items()}
+        return {
+            "serving_default": task,
+            "adapt_and_predict": task,
+            "adapt": {**support, "inner_steps": steps},
+            "predict_with": {"weights": weights, **query},
+            "adapt_and_predict_tasks": row,
+            "predict": query,
+        }
+
     # One task.
 
     def _adapt_and_predict(self, support_x, support_y, query_x, inner_steps):
@@ -67,16 +104,16 @@ class Signatures:
         size = sum(v.shape.num_elements() for v in self._floating())
         message = f"Expected the {size} weights that `adapt` gave."
         check = tf.debugging.assert_equal(tf.size(weights), size, message)
-        return self._predictions(_after([check], weights), query_x)
+        return self._predictions(requests.after([check], weights), query_x)
 
     def _predict(self, query_x):
         weights, state = self._values()
-        query_x = self._checked_x("query_x", query_x)
+        query_x = requests.checked_x("query_x", query_x)
         y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
-        return entries("predictions", y)
+        return requests.entries("predictions", y)
 
     def _adapted(self, support_x, support_y, inner_steps):
-        support_x, support_y = self._checked_support(support_x, support_y)
+        support_x, support_y = requests.checked_support(support_x, support_y, self._classes())
         weights, state = self._values()
         steps = tf.clip_by_value(inner_steps, 0, self._most)
         weights, state = self._learner.adapt_task_in_loop(
@@ -86,10 +123,10 @@ class Signatures:
         return self._flatten(weights, state)
 
     def _predictions(self, flat, query_x):
-        query_x = self._checked_x("query_x", query_x)
+        query_x = requests.checked_x("query_x", query_x)
         weights, state = self._unflatten(flat)
         y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
-        return entries("predictions", y)
+        return requests.entries("predictions", y)
 
     # Weights and state as one tensor, integers (seeds, which prediction does not use) left out.
 
@@ -123,35 +160,6 @@ class Signatures:
         """The widest of the variables' types, in which each of them is exact."""
         return max((v.dtype for v in self._floating()), key=lambda dtype: dtype.size)
 
-    # What a request must be. Nothing is computed before it is known: with labels of another
-    # number than examples some kernels end the whole process.
-
-    def _checked_support(self, support_x, support_y):
-        support_x = self._checked_x("support_x", support_x)
-        count = tf.shape(tf.nest.flatten(support_x)[0])[0]
-        assertions = [tf.debugging.assert_positive(count, "Expected at least one support example.")]
-        for y in tf.nest.flatten(support_y):
-            message = "Expected as many support_y as support_x."
-            assertions.append(tf.debugging.assert_equal(tf.shape(y)[0], count, message))
-            if y.dtype.is_floating:
-                assertions.append(_finite("support_y", y))
-        classes = self._classes()
-        if classes is not None:
-            known = tf.reduce_all((support_y >= 0) & (support_y < classes))
-            message = f"Expected labels from 0 to {classes - 1} in support_y."
-            assertions.append(tf.debugging.assert_equal(known, True, message))
-        return _after(assertions, (support_x, support_y))
-
-    def _checked_x(self, name, x):
-        flat = tf.nest.flatten(x)
-        message = f"Expected as many examples in each part of {name}."
-        assertions = [
-            tf.debugging.assert_equal(tf.shape(t)[0], tf.shape(flat[0])[0], message)
-            for t in flat[1:]
-        ]
-        assertions += [_finite(name, t) for t in flat if t.dtype.is_floating]
-        return _after(assertions, x)
-
     def _classes(self):
         """Number of outputs that integer labels choose from, None for other labels."""
         single = isinstance(self._y, tf.TensorSpec)
@@ -166,39 +174,23 @@ class Signatures:
         def one(row):
             support_x, support_y, query_x, steps, supports, queries = row
             total = tf.shape(tf.nest.flatten(query_x)[0])[0]
-            good = self._is_good(support_x, support_y, query_x, supports, queries)
+            good = requests.is_good_row(
+                support_x, support_y, query_x, supports, queries, self._classes()
+            )
             supports = tf.clip_by_value(supports, 1, tf.shape(tf.nest.flatten(support_x)[0])[0])
             queries = tf.clip_by_value(queries, 0, total)
             # What raises no error, in the place of what would; the answer is NaN all the same.
             support_x, support_y = tf.nest.map_structure(
-                lambda t: _made_finite(t[:supports]), (support_x, support_y)
+                lambda t: requests.made_finite(t[:supports]), (support_x, support_y)
             )
-            query_x = tf.nest.map_structure(lambda t: _made_finite(t[:queries]), query_x)
+            query_x = tf.nest.map_structure(lambda t: requests.made_finite(t[:queries]), query_x)
             if self._classes() is not None:
                 support_y = tf.clip_by_value(support_y, 0, self._classes() - 1)
             y = self._predictions(self._adapted(support_x, support_y, steps), query_x)
-            return {name: _padded(tensor, total, good) for name, tensor in y.items()}
+            return {name: requests.padded(tensor, total, good) for name, tensor in y.items()}
 
         rows = (support_x, support_y, query_x, inner_steps, support_count, query_count)
         return tf.map_fn(one, rows, fn_output_signature=self._row_spec(), parallel_iterations=2)
-
-    def _is_good(self, support_x, support_y, query_x, supports, queries):
-        """Whether a row can be answered; its counts must fit, and what they count be usable."""
-        flat_x, flat_y = tf.nest.flatten(support_x), tf.nest.flatten(support_y)
-        flat_query = tf.nest.flatten(query_x)
-        good = (supports >= 1) & (supports <= tf.shape(flat_x[0])[0])
-        good &= (queries >= 0) & (queries <= tf.shape(flat_query[0])[0])
-        good &= tf.equal(tf.shape(flat_x[0])[0], tf.shape(flat_y[0])[0])
-        counted = [t[: tf.maximum(supports, 0)] for t in [*flat_x, *flat_y]]
-        counted += [t[: tf.maximum(queries, 0)] for t in flat_query]
-        for tensor in counted:
-            if tensor.dtype.is_floating:
-                good &= tf.reduce_all(tf.math.is_finite(tensor))
-        classes = self._classes()
-        if classes is not None:
-            labels = flat_y[0][: tf.maximum(supports, 0)]
-            good &= tf.reduce_all((labels >= 0) & (labels < classes))
-        return good
 
     # Concrete functions.
 
@@ -207,7 +199,7 @@ class Signatures:
         structures = {part: self._y if part == "support_y" else self._x for part in parts}
         specs = {}
         for part, structure in structures.items():
-            specs |= entries(part, structure)
+            specs |= requests.entries(part, structure)
         if weights:
             specs["weights"] = tf.TensorSpec([None], self._flat_dtype())
         specs = {name: tf.TensorSpec(s.shape, s.dtype, name=name) for name, s in specs.items()}
@@ -215,7 +207,7 @@ class Signatures:
 
         def flat(*, inner_steps=None, **tensors):
             tensors = {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
-            arguments = {part: collect(tensors, part, s) for part, s in structures.items()}
+            arguments = {part: requests.collect(tensors, part, s) for part, s in structures.items()}
             if weights:
                 arguments["weights"] = tensors["weights"]
             if steps:
@@ -231,7 +223,7 @@ class Signatures:
         structures = {"support_x": self._x, "support_y": self._y, "query_x": self._x}
         specs = {}
         for part, structure in structures.items():
-            specs |= entries(part, structure)
+            specs |= requests.entries(part, structure)
         specs = {
             name: tf.TensorSpec([None, *s.shape], s.dtype, name=name) for name, s in specs.items()
         }
@@ -240,7 +232,7 @@ class Signatures:
 
         def flat(**tensors):
             tensors = {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
-            arguments = {part: collect(tensors, part, s) for part, s in structures.items()}
+            arguments = {part: requests.collect(tensors, part, s) for part, s in structures.items()}
             counts = {n: tensors[n] for n in ("inner_steps", "support_count", "query_count")}
             return self._tasks(**arguments, **counts)
 
@@ -251,7 +243,7 @@ class Signatures:
         y = self._learner.model.compute_output_spec(x)
         return {
             name: tf.TensorSpec([None, *t.shape[1:]], t.dtype)
-            for name, t in entries("predictions", y).items()
+            for name, t in requests.entries("predictions", y).items()
         }
 
 
@@ -275,43 +267,3 @@ def _with_default(function, specs, default):
 
     call.__signature__ = inspect.Signature(parameters)
     return tf.function(call, autograph=False, input_signature=list(specs.values()))
-
-
-def entries(name, structure):
-    """A structure as a flat dict: `{name: tensor}`, or `{name_0: …, name_1: …}` for several."""
-    flat = keras.tree.flatten(structure)
-    if len(flat) == 1:
-        return {name: flat[0]}
-    return {f"{name}_{i}": tensor for i, tensor in enumerate(flat)}
-
-
-def collect(tensors, name, structure):
-    """The structure whose `entries` are among `tensors`."""
-    names = entries(name, structure)
-    return keras.tree.pack_sequence_as(structure, [tensors[n] for n in names])
-
-
-def _after(operations, structure):
-    """The structure, once the operations have run."""
-    with tf.control_dependencies([op for op in operations if op is not None]):
-        return tf.nest.map_structure(tf.identity, structure)
-
-
-def _finite(name, tensor):
-    return tf.debugging.assert_all_finite(tensor, f"Expected finite numbers in {name}.")
-
-
-def _made_finite(tensor):
-    if not tensor.dtype.is_floating:
-        return tensor
-    return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
-
-
-def _padded(tensor, length, good):
-    """Zeros behind the answers up to `length`, and NaN everywhere in a row that is not good."""
-    missing = length - tf.shape(tensor)[0]
-    padding = [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)]
-    tensor = tf.pad(tensor, padding)
-    if not tensor.dtype.is_floating:
-        return tensor
-    return tf.where(good, tensor, tf.constant(float("nan"), tensor.dtype))

@@ -1,7 +1,10 @@
 """Exports answer through the C API, with no TensorFlow Python, as the learner does."""
 
+import json
 import os
 import pathlib
+import sys
+import textwrap
 
 import keras
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
+from maml_tf.serving import warmup
 from tests.problems import compiled, dense_model
 from tests.serving.c_api import Server
 
@@ -224,3 +228,64 @@ def test_versions_are_written_whole_and_never_over_another(tmp_path):
         maml_tf.serving.export(learner, tmp_path, version=7)
     with pytest.raises(ValueError, match="inner_steps=9 and max_inner_steps=3"):
         maml_tf.serving.export(learner, tmp_path, inner_steps=9, max_inner_steps=3)
+
+
+def test_warm_up_requests_of_every_signature_are_answered(serve, tmp_path):
+    """Read back as the server reads them, and given to the session."""
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    learner = keras.saving.load_model(SAVED / "omniglot" / "learner.keras")
+    folder = maml_tf.serving.export(learner, tmp_path)
+    records = tf.data.TFRecordDataset(str(folder / warmup.FILE)).as_numpy_iterator()
+    asked = set()
+    for record in records:
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        asked.add(request.model_spec.signature_name)
+        inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+        for array in serve(folder)(request.model_spec.signature_name, **inputs).values():
+            assert np.isfinite(array).all()
+    assert asked == set(serve(folder).signatures) - {"__saved_model_init_op"}
+
+
+def test_without_the_package_of_the_requests(sine, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with pytest.raises(ImportError, match=r'pip install "maml_tf\[serving\]"'):
+        maml_tf.serving.export(sine[0], tmp_path, warm_up=True)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(warmup, "is_possible", lambda: False)
+    folder = maml_tf.serving.export(sine[0], tmp_path)
+    assert not (folder / warmup.FILE).exists()
+
+
+def test_the_card_says_what_the_signatures_take_and_how_to_ask(serve, sine, tmp_path):
+    """Its REST example is answered as it stands, and its gRPC example is Python."""
+    learner, _ = sine
+    facts = {"data": "sine waves", "accuracy": {"mean": 0.7, "interval": 0.02}, "commit": "abc"}
+    folder = maml_tf.serving.export(learner, tmp_path / "waves", inner_steps=3, card=facts)
+    card = json.loads((folder / "card.json").read_text())
+    assert {name: card[name] for name in facts} == facts
+    assert (card["name"], card["parameters"], card["inner_steps"]) == ("waves", 1761, 3)
+    signature = card["signatures"]["adapt"]
+    assert signature["inputs"]["support_x"] == {"dtype": "float32", "shape": [-1, 1]}
+    assert signature["inputs"]["inner_steps"] == {"dtype": "int32", "shape": []}
+    assert signature["outputs"] == {"weights": {"dtype": "float32", "shape": [1761]}}
+
+    readme = (folder / "README.md").read_text()
+    body = json.loads(readme.split("curl -d '")[1].split("'")[0])
+    known = serve(folder).signatures[body["signature_name"]].inputs
+    inputs = {
+        name: np.array(value, tf.as_dtype(known[name].dtype).as_numpy_dtype)
+        for name, value in body["inputs"].items()
+    }
+    answer = serve(folder)(body["signature_name"], **inputs)
+    assert answer["predictions"].shape == (1, 1)
+    code = textwrap.dedent(readme.split("tensorflow-serving-api:\n\n")[1])
+    compile(code, "README.md", "exec")
+    for name in inputs:
+        assert f'request.inputs["{name}"]' in code
+
+
+def test_the_rest_example_of_images_is_shortened(drawings, tmp_path):
+    folder = maml_tf.serving.export(drawings[0], tmp_path, warm_up=False)
+    readme = (folder / "README.md").read_text()
+    assert '"support_x": [...]' in readme
+    assert len(readme) < 6000

@@ -1,0 +1,140 @@
+"""The model card of an exported model: what it is, what its signatures take, how to ask it."""
+
+import json
+import pathlib
+
+import keras
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+_README = """# {name}
+
+{facts}
+
+## Signatures
+
+{signatures}
+
+`inner_steps` is at most {max_inner_steps}; gRPC requests that leave it out get {inner_steps}.
+
+## Asking it
+
+Served as `{name}`, for instance by
+
+    docker run -p 8500:8500 -p 8501:8501 -v "$PWD:/models/{name}" -e MODEL_NAME={name} \\
+        tensorflow/serving
+
+REST (the numbers stand for your data):
+
+    curl -d '{rest}' http://localhost:8501/v1/models/{name}:predict
+
+gRPC, in Python with tensorflow-serving-api:
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "{name}"
+    request.model_spec.signature_name = "adapt_and_predict"
+{grpc}
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(
+        grpc.insecure_channel("localhost:8500", [("grpc.max_receive_message_length", -1)])
+    )
+    predictions = tf.make_ndarray(stub.Predict(request, timeout=10).outputs["predictions"])
+"""
+
+
+def write(folder, name, learner, inner_steps, max_inner_steps, facts):
+    """Writes `card.json` and `README.md` into an exported version.
+
+    Args:
+        folder: path of the version, already written by `tf.saved_model.save`.
+        name: str, under which the model is to be served.
+        learner: the exported learner.
+        inner_steps: int, the default of the export.
+        max_inner_steps: int, its bound.
+        facts: dict of what only its maker knows, such as "data", "accuracy", "command", "commit";
+            values that JSON can hold.
+    """
+    folder = pathlib.Path(folder)
+    signatures = _signatures(folder)
+    weights = learner.model.trainable_variables
+    card = {
+        "name": name,
+        **facts,
+        "method": type(learner).__name__,
+        "model": learner.model.name,
+        "parameters": sum(v.value.shape.num_elements() for v in weights),
+        "batch_norm": learner.batch_norm,
+        "inner_steps": inner_steps,
+        "max_inner_steps": max_inner_steps,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "signatures": signatures,
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n")
+    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
+
+
+def _signatures(folder):
+    """Inputs and outputs of each signature: name, dtype and shape, -1 where it is free."""
+    content = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    found = content.meta_graphs[0].signature_def
+
+    def described(tensors):
+        return {
+            name: {
+                "dtype": tf.as_dtype(tensors[name].dtype).name,
+                "shape": [dim.size for dim in tensors[name].tensor_shape.dim],
+            }
+            for name in sorted(tensors)
+        }
+
+    return {
+        name: {"inputs": described(found[name].inputs), "outputs": described(found[name].outputs)}
+        for name in sorted(found)
+        if not name.startswith("__")
+    }
+
+
+def _readme(card):
+    inputs = card["signatures"]["adapt_and_predict"]["inputs"]
+    lines = [
+        f"- {name.replace('_', ' ')}: {value}"
+        for name, value in card.items()
+        if name not in ("name", "signatures")
+    ]
+    tables = []
+    for name, signature in card["signatures"].items():
+        rows = [
+            f"| {kind} | `{tensor}` | {spec['dtype']} | {spec['shape']} |"
+            for kind in ("inputs", "outputs")
+            for tensor, spec in signature[kind].items()
+        ]
+        tables.append(
+            "\n".join([f"`{name}`", "", "| | | dtype | shape |", "|---|---|---|---|", *rows])
+        )
+    rest = {name: _example(name, spec) for name, spec in inputs.items()}
+    grpc = "\n".join(
+        f'    request.inputs["{name}"].CopyFrom(tf.make_tensor_proto({name}, "{spec["dtype"]}"))'
+        for name, spec in inputs.items()
+    )
+    body = json.dumps({"signature_name": "adapt_and_predict", "inputs": rest})
+    return _README.format(
+        **{key: card[key] for key in ("name", "inner_steps", "max_inner_steps")},
+        facts="\n".join(lines),
+        signatures="\n\n".join(tables),
+        rest=body if len(body) < 400 else _shortened(inputs),
+        grpc=grpc,
+    )
+
+
+def _example(name, spec):
+    """Zeros of the smallest shape that the input may have."""
+    value = 1 if name == "inner_steps" else 0
+    for size in reversed(spec["shape"]):
+        value = [value] * max(size, 1)
+    return value
+
+
+def _shortened(inputs):
+    """The form of a REST request whose example would be long."""
+    parts = [f'"{name}": {1 if name == "inner_steps" else "[...]"}' for name in inputs]
+    return '{"signature_name": "adapt_and_predict", "inputs": {' + ", ".join(parts) + "}}"
