@@ -1,5 +1,6 @@
-"""Exports of trained learners that adapt to a request."""
+"""Trained learners outside of Python: exports for TensorFlow Serving, and a client of it."""
 
+from maml_tf.serving.client import Client, ServingError
 from maml_tf.serving.export import export
 
-__all__ = ["export"]
+__all__ = ["Client", "ServingError", "export"]
