@@ -1,0 +1,41 @@
+"""The trained model names printed characters, in this process and from a server."""
+
+import re
+
+import pytest
+
+from tests.serving.test_export import SAVED
+from train import serve_example
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    def run(*options):
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+        words = ["serve_example", "--output", str(tmp_path / "out"), *options]
+        monkeypatch.setattr("sys.argv", words)
+        serve_example.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_same_answers_in_this_process_and_from_a_server(run, tmp_path):
+    pytest.importorskip("tensorflow_serving")
+    from tests.serving.stand_in import StandIn
+
+    here = run("--model", str(SAVED / "omniglot"))
+    before, after = map(int, re.search(r"(\d+) of 20 right before adapting, (\d+)", here).groups())
+    assert before <= 8
+    assert after >= 14
+    assert (tmp_path / "out" / "task.png").read_bytes().startswith(b"\x89PNG")
+    server = StandIn(SAVED / "omniglot" / "1", "omniglot")
+    try:
+        assert run("--server", server.grpc) == here
+    finally:
+        server.close()
+
+
+def test_nobody_to_ask(run):
+    with pytest.raises(SystemExit, match="which does not exist"):
+        run("--model", "nowhere")
