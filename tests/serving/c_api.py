@@ -22,7 +22,7 @@ class _Output(ctypes.Structure):
     _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
 
 
-class _Session:
+class Session:
     """A session over a SavedModel, with TensorFlow's defaults: XLA is off, as in the server."""
 
     def __init__(self, library, folder):
@@ -34,20 +34,22 @@ class _Session:
         for name in ("TensorByteSize", "Dim"):
             getattr(self._tf, f"TF_{name}").restype = ctypes.c_size_t
         self._tf.TF_Message.restype = ctypes.c_char_p
-        self._status = ctypes.c_void_p(self._tf.TF_NewStatus())
+        status = ctypes.c_void_p(self._tf.TF_NewStatus())
         self._graph = ctypes.c_void_p(self._tf.TF_NewGraph())
         options = ctypes.c_void_p(self._tf.TF_NewSessionOptions())
         tags = (ctypes.c_char_p * 1)(b"serve")
         self._session = ctypes.c_void_p(
             self._tf.TF_LoadSessionFromSavedModel(
-                options, None, folder.encode(), tags, 1, self._graph, None, self._status
+                options, None, folder.encode(), tags, 1, self._graph, None, status
             )
         )
-        self._check()
+        self._check(status)
 
-    def _check(self):
-        if self._tf.TF_GetCode(self._status):
-            raise RuntimeError(self._tf.TF_Message(self._status).decode())
+    def _check(self, status):
+        code, message = self._tf.TF_GetCode(status), self._tf.TF_Message(status).decode()
+        self._tf.TF_DeleteStatus(status)
+        if code:
+            raise RuntimeError(message)
 
     def _output(self, name):
         operation, index = name.rsplit(":", 1)
@@ -73,18 +75,19 @@ class _Session:
         return np.frombuffer(content, dtype).reshape(shape)
 
     def run(self, feeds, fetches):
-        """Arrays of `fetches`, by name, for arrays `feeds`, by name."""
+        """Arrays of `fetches`, by name, for arrays `feeds`, by name; several threads may call."""
+        status = ctypes.c_void_p(self._tf.TF_NewStatus())
         inputs = (_Output * len(feeds))(*[self._output(name) for name in feeds])
         values = (ctypes.c_void_p * len(feeds))(*[self._tensor(a).value for a in feeds.values()])
         outputs = (_Output * len(fetches))(*[self._output(name) for name in fetches])
         results = (ctypes.c_void_p * len(fetches))()
         self._tf.TF_SessionRun(
             *(self._session, None, inputs, values, len(feeds)),
-            *(outputs, results, len(fetches), None, 0, None, self._status),
+            *(outputs, results, len(fetches), None, 0, None, status),
         )
         for value in values:
             self._tf.TF_DeleteTensor(ctypes.c_void_p(value))
-        self._check()
+        self._check(status)
         arrays = [self._array(ctypes.c_void_p(result)) for result in results]
         for result in results:
             self._tf.TF_DeleteTensor(ctypes.c_void_p(result))
@@ -152,7 +155,7 @@ def _read(stream, fetches=False):
 
 def main(library, folder):
     """Answers requests until the standard input ends."""
-    session = _Session(library, folder)
+    session = Session(library, folder)
     # What C++ prints must not get between the answers.
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     _send(stdout, {"modules": np.array(sorted(sys.modules))})
