@@ -271,7 +271,7 @@ def confusion(support, labels, predicted, *, title=None):
     Raises:
         ImportError: matplotlib is not installed.
     """
-    images, support_labels = support
+    images, support_labels = map(np.asarray, support)
     ways = int(max(np.max(support_labels), np.max(labels), np.max(predicted))) + 1
     counts = np.zeros([ways, ways], int)
     np.add.at(counts, (np.asarray(labels), np.asarray(predicted)), 1)
@@ -293,13 +293,11 @@ def confusion(support, labels, predicted, *, title=None):
     matrix.set_yticks([])
     grid[1, 0].set_axis_off()
     examples = [
-        images[np.flatnonzero(np.asarray(support_labels) == n)[0]]
-        if np.any(np.asarray(support_labels) == n)
-        else np.zeros_like(images[0])
+        images[np.argmax(support_labels == n)] if n in support_labels else np.zeros_like(images[0])
         for n in range(ways)
     ]
     for axes, axis, name in ((grid[0, 0], 0, "true class"), (grid[1, 1], 1, "predicted class")):
-        strip = np.concatenate([np.asarray(e) for e in examples], axis=axis)
+        strip = np.concatenate(examples, axis=axis)
         axes.imshow(_displayed(strip), cmap="gray_r", vmin=0, aspect="auto")
         axes.set_xticks([])
         axes.set_yticks([])

@@ -214,7 +214,7 @@ def train(settings, make_tasks, tasks, free=FREE):
     best = None if validation is None else "val_accuracy"
     trained = common.train(
         lambda: make_learner(settings, shape),
-        lambda start: make_tasks(settings, start)[0],
+        lambda start: make_tasks(settings, start)[0] if start else training,
         folder,
         iterations=settings.iterations,
         epoch_iterations=settings.epoch_iterations,

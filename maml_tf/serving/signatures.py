@@ -40,6 +40,11 @@ class Signatures:
         self._default, self._most = inner_steps, max_inner_steps
         self._x, self._y = x_spec, y_spec
         model = learner.model
+        x = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), x_spec)
+        self._outputs = model.compute_output_spec(x)
+        # How many outputs integer labels choose from; None for other labels.
+        chooses = isinstance(y_spec, tf.TensorSpec) and checks.is_sparse(learner.loss)
+        self._classes = self._outputs.shape[-1] if chooses else None
         self.module = tf.Module(name="learner")
         self.module.weights = [tf.Variable(v.value, name="w") for v in model.trainable_variables]
         self.module.state = [tf.Variable(v.value, name="s") for v in model.non_trainable_variables]
@@ -58,7 +63,7 @@ class Signatures:
 
     def examples(self):
         """Small requests that every signature can answer: dicts of arrays by signature."""
-        classes = self._classes()
+        classes = self._classes
         count = classes or 5
 
         def of(structure, labels=False):
@@ -113,7 +118,7 @@ class Signatures:
         return requests.entries("predictions", y)
 
     def _adapted(self, support_x, support_y, inner_steps):
-        support_x, support_y = requests.checked_support(support_x, support_y, self._classes())
+        support_x, support_y = requests.checked_support(support_x, support_y, self._classes)
         weights, state = self._values()
         steps = tf.clip_by_value(inner_steps, 0, self._most)
         weights, state = self._learner.adapt_task_in_loop(
@@ -160,14 +165,6 @@ class Signatures:
         """The widest of the variables' types, in which each of them is exact."""
         return max((v.dtype for v in self._floating()), key=lambda dtype: dtype.size)
 
-    def _classes(self):
-        """Number of outputs that integer labels choose from, None for other labels."""
-        single = isinstance(self._y, tf.TensorSpec)
-        if not single or not checks.is_sparse(self._learner.loss):
-            return None
-        x = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), self._x)
-        return self._learner.model.compute_output_spec(x).shape[-1]
-
     # Several tasks, one a row.
 
     def _tasks(self, support_x, support_y, query_x, inner_steps, support_count, query_count):
@@ -175,7 +172,7 @@ class Signatures:
             support_x, support_y, query_x, steps, supports, queries = row
             total = tf.shape(tf.nest.flatten(query_x)[0])[0]
             good = requests.is_good_row(
-                support_x, support_y, query_x, supports, queries, self._classes()
+                support_x, support_y, query_x, supports, queries, self._classes
             )
             supports = tf.clip_by_value(supports, 1, tf.shape(tf.nest.flatten(support_x)[0])[0])
             queries = tf.clip_by_value(queries, 0, total)
@@ -184,35 +181,30 @@ class Signatures:
                 lambda t: requests.made_finite(t[:supports]), (support_x, support_y)
             )
             query_x = tf.nest.map_structure(lambda t: requests.made_finite(t[:queries]), query_x)
-            if self._classes() is not None:
-                support_y = tf.clip_by_value(support_y, 0, self._classes() - 1)
+            if self._classes is not None:
+                support_y = tf.clip_by_value(support_y, 0, self._classes - 1)
             y = self._predictions(self._adapted(support_x, support_y, steps), query_x)
             return {name: requests.padded(tensor, total, good) for name, tensor in y.items()}
 
         rows = (support_x, support_y, query_x, inner_steps, support_count, query_count)
-        return tf.map_fn(one, rows, fn_output_signature=self._row_spec(), parallel_iterations=2)
+        answer = {
+            name: tf.TensorSpec([None, *t.shape[1:]], t.dtype)
+            for name, t in requests.entries("predictions", self._outputs).items()
+        }
+        return tf.map_fn(one, rows, fn_output_signature=answer, parallel_iterations=2)
 
     # Concrete functions.
 
     def _concrete(self, function, parts, weights=False, steps=True):
         """Traces a function of one task for tensors of `parts` and what else it takes."""
-        structures = {part: self._y if part == "support_y" else self._x for part in parts}
-        specs = {}
-        for part, structure in structures.items():
-            specs |= requests.entries(part, structure)
+        specs, structures = self._specs(parts, axes=())
         if weights:
-            specs["weights"] = tf.TensorSpec([None], self._flat_dtype())
-        specs = {name: tf.TensorSpec(s.shape, s.dtype, name=name) for name, s in specs.items()}
+            specs["weights"] = tf.TensorSpec([None], self._flat_dtype(), name="weights")
         steps = steps and not weights
 
         def flat(*, inner_steps=None, **tensors):
-            tensors = {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
-            arguments = {part: requests.collect(tensors, part, s) for part, s in structures.items()}
-            if weights:
-                arguments["weights"] = tensors["weights"]
-            if steps:
-                arguments["inner_steps"] = inner_steps
-            return function(**arguments)
+            of_steps = {"inner_steps": inner_steps} if steps else {}
+            return function(**_arguments(tensors, specs, structures), **of_steps)
 
         if steps:
             # A tensor as default: gRPC clients may leave the number of steps out.
@@ -220,31 +212,32 @@ class Signatures:
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 
     def _concrete_tasks(self):
-        structures = {"support_x": self._x, "support_y": self._y, "query_x": self._x}
-        specs = {}
-        for part, structure in structures.items():
-            specs |= requests.entries(part, structure)
-        specs = {
-            name: tf.TensorSpec([None, *s.shape], s.dtype, name=name) for name, s in specs.items()
-        }
+        specs, structures = self._specs(("support_x", "support_y", "query_x"), axes=(None,))
         for name in ("inner_steps", "support_count", "query_count"):
             specs[name] = tf.TensorSpec([None], tf.int32, name=name)
 
         def flat(**tensors):
-            tensors = {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
-            arguments = {part: requests.collect(tensors, part, s) for part, s in structures.items()}
-            counts = {n: tensors[n] for n in ("inner_steps", "support_count", "query_count")}
-            return self._tasks(**arguments, **counts)
+            return self._tasks(**_arguments(tensors, specs, structures))
 
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 
-    def _row_spec(self):
-        x = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), self._x)
-        y = self._learner.model.compute_output_spec(x)
-        return {
-            name: tf.TensorSpec([None, *t.shape[1:]], t.dtype)
-            for name, t in requests.entries("predictions", y).items()
-        }
+    def _specs(self, parts, axes):
+        """Specs by name of the tensors of `parts`, and their structures by part."""
+        structures = {part: self._y if part == "support_y" else self._x for part in parts}
+        specs = {}
+        for part, structure in structures.items():
+            for name, s in requests.entries(part, structure).items():
+                specs[name] = tf.TensorSpec([*axes, *s.shape], s.dtype, name=name)
+        return specs, structures
+
+
+def _arguments(tensors, specs, structures):
+    """The tensors of a request as structures by part; the others as they are, by name."""
+    # A fed tensor of another rank than its placeholder would end the process in some kernels.
+    tensors = {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
+    parts = {part: requests.collect(tensors, part, s) for part, s in structures.items()}
+    taken = {name for part, s in structures.items() for name in requests.entries(part, s)}
+    return parts | {name: t for name, t in tensors.items() if name not in taken}
 
 
 def _with_default(function, specs, default):
