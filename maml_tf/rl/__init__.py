@@ -1,0 +1,16 @@
+"""Reinforcement learning (Finn et al., 2017, section 5.3) on TF-Agents environments."""
+
+from maml_tf.rl import advantages, environments, objectives, policies, sampling, trust_region
+from maml_tf.rl.meta_policy import MetaPolicy
+from maml_tf.rl.trust_region import TrustRegion
+
+__all__ = [
+    "MetaPolicy",
+    "TrustRegion",
+    "advantages",
+    "environments",
+    "objectives",
+    "policies",
+    "sampling",
+    "trust_region",
+]

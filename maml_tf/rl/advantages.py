@@ -1,0 +1,122 @@
+"""Advantages: the linear feature baseline and generalised advantage estimation.
+
+The baseline is the one of Duan et al. (2016) that Finn et al. (2017) use: a ridge regression of
+the returns on [o, o^2, t/100, (t/100)^2, (t/100)^3, 1], o clipped to +-10, fitted anew for every
+task and every gradient step. Advantages are those of Schulman et al. (2016), equation 16, with
+the value after the last step of a rollout taken as zero, as the paper's code has it.
+"""
+
+import tensorflow as tf
+
+
+def estimate(observation, reward, mask, *, discount=0.99, gae_lambda=1.0, ridge=1e-5):
+    """Standardised advantages of every step, task by task.
+
+    Args:
+        observation: float `[T, R, H, O]`.
+        reward: float `[T, R, H]`.
+        mask: float `[T, R, H]`, 1 where the step belongs to its rollout, 0 after its end.
+        discount: `float`, gamma.
+        gae_lambda: `float`, lambda.
+        ridge: `float`, weight of the squared coefficients in the baseline's fit.
+
+    Returns:
+        float `[T, R, H]`, mean 0 and standard deviation 1 over the steps of a task that count,
+        0 elsewhere.
+    """
+    returns = discounted_sums(reward * mask, discount)
+    values = linear_baseline(observation, returns, mask, ridge)
+    return standardize(generalized(reward, values, mask, discount, gae_lambda), mask)
+
+
+def discounted_sums(x, discount):
+    """`y_t = sum_{k >= t} discount^(k - t) x_k` along the last axis.
+
+    Args:
+        x: float `[..., H]`.
+        discount: `float`.
+
+    Returns:
+        float `[..., H]`.
+    """
+    steps = tf.range(tf.shape(x)[-1])
+    ahead = steps[:, None] - steps[None, :]  # [from, to]: how much later `from` is
+    # One product with a triangular matrix in place of H dependent steps.
+    powers = tf.pow(tf.constant(discount, x.dtype), tf.cast(tf.maximum(ahead, 0), x.dtype))
+    kernel = tf.where(ahead >= 0, powers, tf.zeros_like(powers))
+    return tf.linalg.matvec(kernel, x, transpose_a=True)
+
+
+def generalized(reward, values, mask, discount, gae_lambda):
+    """Generalised advantages (Schulman et al., 2016, equation 16).
+
+    Args:
+        reward: float `[..., H]`.
+        values: float `[..., H]`, the baseline at each step.
+        mask: float `[..., H]`.
+        discount: `float`, gamma.
+        gae_lambda: `float`, lambda; 1 gives the discounted return less the baseline.
+
+    Returns:
+        float `[..., H]`, 0 where the mask is.
+    """
+    values = values * mask
+    following = tf.concat([values[..., 1:], tf.zeros_like(values[..., :1])], -1)
+    errors = (reward + discount * following - values) * mask
+    return discounted_sums(errors, discount * gae_lambda) * mask
+
+
+def linear_baseline(observation, returns, mask, ridge=1e-5):
+    """The values that a linear fit to the returns of each task predicts.
+
+    Args:
+        observation: float `[T, R, H, O]`.
+        returns: float `[T, R, H]`, discounted.
+        mask: float `[T, R, H]`; steps with 0 do not count.
+        ridge: `float`.
+
+    Returns:
+        float `[T, R, H]`, of the dtype of `returns`.
+    """
+    features = baseline_features(observation) * tf.cast(mask, tf.float64)[..., None]
+    shape = tf.shape(features)
+    flat = tf.reshape(features, [shape[0], -1, features.shape[-1]])
+    targets = tf.reshape(tf.cast(returns * mask, tf.float64), [shape[0], -1, 1])
+    # float64: the features are nearly collinear (1, t, t^2, t^3, and observations at rest).
+    gram = tf.matmul(flat, flat, transpose_a=True)
+    gram += ridge * tf.eye(features.shape[-1], dtype=tf.float64)
+    moments = tf.matmul(flat, targets, transpose_a=True)
+    coefficients = tf.linalg.cholesky_solve(tf.linalg.cholesky(gram), moments)
+    return tf.cast(tf.reshape(tf.matmul(flat, coefficients), shape[:3]), returns.dtype)
+
+
+def baseline_features(observation):
+    """[o, o^2, t/100, (t/100)^2, (t/100)^3, 1], o clipped to +-10.
+
+    Args:
+        observation: float `[T, R, H, O]`.
+
+    Returns:
+        float64 `[T, R, H, 2 O + 4]`.
+    """
+    o = tf.clip_by_value(tf.cast(observation, tf.float64), -10.0, 10.0)
+    time = tf.range(tf.shape(o)[2]) / 100
+    time = tf.broadcast_to(time[:, None], tf.shape(o[..., :1]))
+    return tf.concat([o, o**2, time, time**2, time**3, tf.ones_like(time)], -1)
+
+
+def standardize(advantages, mask):
+    """Mean 0 and standard deviation 1 over the steps of each task that count.
+
+    Args:
+        advantages: float `[T, R, H]`.
+        mask: float `[T, R, H]`.
+
+    Returns:
+        float `[T, R, H]`, 0 where the mask is.
+    """
+    count = tf.maximum(tf.reduce_sum(mask, [1, 2], keepdims=True), 1)
+    mean = tf.reduce_sum(advantages * mask, [1, 2], keepdims=True) / count
+    centred = (advantages - mean) * mask
+    deviation = tf.sqrt(tf.reduce_sum(centred**2, [1, 2], keepdims=True) / count)
+    return centred / (deviation + 1e-8)

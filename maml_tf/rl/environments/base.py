@@ -1,0 +1,77 @@
+"""What every environment here is besides a TF-Agents environment: a family of tasks.
+
+An environment holds `tasks x rollouts` rows, task-major: row `i * rollouts + j` is rollout j of
+task i. One step advances all rows. A row that has ended (`LAST`) begins anew at its next step,
+whatever its action, as TF-Agents asks of a batched environment.
+"""
+
+import abc
+
+import numpy as np
+
+
+class TaskEnvironment(abc.ABC):
+    """Mixed into `PyEnvironment` or `TFEnvironment`: tasks to draw, and tasks to work on.
+
+    Attributes:
+        tasks: `int` T, the tasks worked on at a time.
+        rollouts: `int` R, rollouts of each task; `batch_size` is T * R.
+        horizon: `int` H, the steps after which a rollout ends (discount 1: a time limit).
+        task_shape: shape of one task's parameters, `(2,)` for a goal in the plane.
+        observe_task: the task is a part of the observation (its last entries): an oracle.
+    """
+
+    tasks: int
+    rollouts: int
+    horizon: int
+    task_shape: tuple
+    observe_task: bool = False
+
+    @abc.abstractmethod
+    def sample_tasks(self, n, seed):
+        """Draws tasks from the distribution of the family.
+
+        Args:
+            n: `int`, how many.
+            seed: `int`; the same seed gives the same tasks.
+
+        Returns:
+            float32 `[n, *task_shape]`.
+        """
+
+    @abc.abstractmethod
+    def set_tasks(self, tasks):
+        """Works on these tasks from the next `reset` on.
+
+        Args:
+            tasks: float32 `[T, *task_shape]`, as `sample_tasks` gives them.
+
+        Raises:
+            ValueError: another number or shape of tasks, or a value that is not finite.
+        """
+
+    @abc.abstractmethod
+    def resized(self, tasks, rollouts, seed=0):
+        """The same family, physics and horizon with other numbers of tasks and rollouts."""
+
+    def checked_tasks(self, tasks):
+        """`tasks` as float32 `[T, *task_shape]`; `ValueError` where they are none."""
+        array = np.asarray(tasks, np.float32)
+        expected = (self.tasks, *self.task_shape)
+        if array.shape != expected:
+            raise ValueError(
+                f"Expected `tasks` of shape {expected}: {self.tasks} tasks of shape "
+                f"{tuple(self.task_shape)}, received shape {array.shape}. Use "
+                f"`sample_tasks({self.tasks}, seed)`, or `resized(tasks=..., rollouts=...)` for "
+                "another number of tasks."
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"Expected finite `tasks`, received {array.tolist()}.")
+        return array
+
+
+def checked_size(**sizes):
+    """Raises `ValueError` where a size is no positive `int`."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"Expected `{name}` to be a positive int, received {value!r}.")

@@ -1,0 +1,330 @@
+"""Robots in MuJoCo, all rollouts of all tasks in one C++ call a step.
+
+`Locomotion` holds the physics of T x R rows as arrays and steps them with `mujoco.rollout`; a robot
+(`half_cheetah.py`, `ant.py`) adds its observation, its reward and when it has fallen. Each comes
+in the physics of Finn et al. (2017) and in gymnasium's v5.
+
+A row's random numbers follow from (seed, row, episode): a row does the same in a batch of any
+size, and on any number of threads.
+"""
+
+import logging
+import os
+
+import mujoco
+import mujoco.rollout
+import numpy as np
+
+from maml_tf.rl._tf_agents import array_spec, py_environment, time_step
+from maml_tf.rl.environments import mujoco_models
+from maml_tf.rl.environments.base import TaskEnvironment, checked_size
+
+_FIRST, _MID, _LAST = 0, 1, 2
+_CONTROL = mujoco.mjtState.mjSTATE_CTRL
+_log = logging.getLogger(__name__)
+
+
+class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
+    """What all robots share; see the top of this file.
+
+    Args:
+        tasks: `int` T.
+        rollouts: `int` R of each task; `batch_size` is T * R, row `i * R + j` rollout j of task i.
+        horizon: `int` H, steps of a rollout.
+        physics: `"paper"` or `"v5"`.
+        observe_task: the task is a part of the observation (an oracle).
+        threads: of the physics; the number of cores by default.
+        seed: `int`, of the resets.
+
+    Attributes:
+        discarded: bool `[rows]`, whether the row's rollout broke (the physics diverged) and is
+            not to be learned from.
+    """
+
+    robot: str
+    task_shape = (1,)
+    frame_skip = {"paper": 1, "v5": 5}
+
+    def __init__(
+        self,
+        tasks=1,
+        rollouts=1,
+        *,
+        horizon=200,
+        physics="paper",
+        observe_task=False,
+        threads=None,
+        seed=0,
+    ):
+        checked_size(tasks=tasks, rollouts=rollouts, horizon=horizon)
+        # Rows restart by themselves, one by one: `PyEnvironment` could only restart all.
+        super().__init__(handle_auto_reset=False)
+        self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
+        self.physics, self.observe_task = physics, observe_task
+        self.model = mujoco_models.load(self.robot, physics)
+        threads = threads or os.cpu_count() or 1
+        self._pool = mujoco.rollout.Rollout(nthread=threads)
+        self._data = [mujoco.MjData(self.model) for _ in range(threads)]
+        rows, nq, nv = tasks * rollouts, self.model.nq, self.model.nv
+        self._threads = threads
+        self._out = np.zeros((rows, 1, 1 + nq + nv))
+        self._state = {
+            "qpos": np.tile(self.start(), (rows, 1)),
+            "qvel": np.zeros((rows, nv)),
+            "steps": np.zeros(rows, int),
+            "episode": np.zeros(rows, int),
+            "ended": np.ones(rows, bool),
+            "discarded": np.zeros(rows, bool),
+            "tasks": np.zeros((tasks, *self.task_shape), np.float32),
+            "seed": np.array(seed),
+        }
+        self._dt = self.model.opt.timestep * self.frame_skip[physics]
+        self.measure()
+        self._observation_size = self.observation().shape[1]
+
+    # What a robot defines.
+
+    def start(self):
+        """The position `[nq]` that resets scatter around."""
+        return self.model.qpos0
+
+    def measure(self):
+        """Computes from qpos and qvel what observation and reward need of the new state."""
+        raise NotImplementedError
+
+    def observe(self):
+        """The observation without the task, `[rows, O]`."""
+        raise NotImplementedError
+
+    def reward(self, action, before):
+        """Rewards `[rows]` for `action` `[rows, A]`, having been at qpos `before`."""
+        raise NotImplementedError
+
+    def fallen(self):
+        """Whether a row has reached a state that ends it, bool `[rows]`."""
+        return np.zeros(self.batch_size, bool)
+
+    # The environment on arrays.
+
+    @property
+    def qpos(self):
+        """Positions, float64 `[rows, nq]`."""
+        return self._state["qpos"]
+
+    @property
+    def qvel(self):
+        """Velocities, float64 `[rows, nv]`."""
+        return self._state["qvel"]
+
+    @property
+    def discarded(self):
+        """See the class."""
+        return self._state["discarded"]
+
+    @property
+    def row_tasks(self):
+        """The task of every row, float32 `[rows, *task_shape]`."""
+        return np.repeat(self._state["tasks"], self.rollouts, 0)
+
+    def observation(self):
+        """Float32 `[rows, O]`, with the task where it is observed."""
+        parts = [self.observe()]
+        if self.observe_task:
+            parts.append(self.row_tasks.reshape(self.batch_size, -1))
+        return np.concatenate(parts, 1).astype(np.float32)
+
+    def reset_rows(self):
+        """Begins a rollout in every row; gives the observation `[rows, O]`."""
+        self._restart(np.ones(self.batch_size, bool))
+        self.measure()
+        return self.observation()
+
+    def step_rows(self, action):
+        """One step of every row; one that had ended begins anew in place of it.
+
+        Args:
+            action: float `[rows, A]`, clipped to [-1, 1].
+
+        Returns:
+            `(observation [rows, O], reward [rows], ended [rows], terminated [rows])`; `terminated`
+            where it ended for another reason than the horizon.
+        """
+        action = np.clip(self._checked(action), -1, 1).astype(np.float64)
+        anew = self._state["ended"].copy()
+        before = self.qpos.copy()
+        diverged = self._advance(action) & ~anew
+        self._state["steps"] += 1
+        if anew.any():
+            self._restart(anew)
+        if diverged.any():
+            self._discard(diverged)
+        self.measure()
+        reward = np.where(anew | diverged, 0, self.reward(action, before)).astype(np.float32)
+        terminated = (self.fallen() | diverged) & ~anew
+        ended = terminated | (self._state["steps"] >= self.horizon)
+        self._state["ended"] = ended
+        # Copies: what is given out must not change at the next step.
+        return self.observation(), reward, ended.copy(), terminated
+
+    def _checked(self, action):
+        action = np.asarray(action)
+        expected = (self.batch_size, self.model.nu)
+        if action.shape != expected:
+            raise ValueError(
+                f"Expected actions of shape {expected} (rows, controls), "
+                f"received shape {action.shape}."
+            )
+        if not np.isfinite(action).all():
+            row = int(np.argwhere(~np.isfinite(action))[0, 0])
+            raise ValueError(
+                f"Expected finite actions, received {action[row].tolist()} in row {row}. Have the "
+                "policy's weights become NaN?"
+            )
+        return action
+
+    def _advance(self, action):
+        """Moves qpos and qvel on; gives the rows `[rows]` whose physics diverged."""
+        time = np.ones((self.batch_size, 1))
+        self._pool.rollout(
+            [self.model] * self.batch_size,
+            self._data,
+            np.concatenate([time, self.qpos, self.qvel], 1),
+            np.repeat(action[:, None], self.frame_skip[self.physics], 1),
+            nstep=self.frame_skip[self.physics],
+            control_spec=_CONTROL,
+            skip_checks=True,
+            state=self._out_of(self.frame_skip[self.physics]),
+        )
+        last = self._out[:, -1]
+        nq = self.model.nq
+        self._state["qpos"] = last[:, 1 : nq + 1].copy()
+        self._state["qvel"] = last[:, nq + 1 :].copy()
+        # MuJoCo sets a bad state back to the beginning, the time too: to 0, not the 1 given.
+        on_time = np.abs(last[:, 0] - 1 - self._dt) < 1e-9
+        return ~(on_time & np.isfinite(last).all(1))
+
+    def _out_of(self, steps):
+        if self._out.shape[1] != steps:
+            self._out = np.zeros((self.batch_size, steps, self._out.shape[2]))
+        return self._out
+
+    def _restart(self, rows):
+        state = self._state
+        for row in np.flatnonzero(rows):
+            counter = [0, 0, 0, int(state["episode"][row])]
+            key = [int(state["seed"]), int(row)]
+            generator = np.random.Generator(np.random.Philox(counter=counter, key=key))
+            state["qpos"][row], state["qvel"][row] = self._scattered(generator)
+        state["episode"][rows] += 1
+        state["steps"][rows] = 0
+        state["ended"][rows] = False
+        state["discarded"][rows] = False
+
+    def _scattered(self, generator):
+        nq, nv = self.model.nq, self.model.nv
+        if self.physics == "paper":
+            position = 0.01 * generator.normal(size=nq)
+        else:
+            position = generator.uniform(-0.1, 0.1, size=nq)
+        return self.start() + position, 0.1 * generator.normal(size=nv)
+
+    def _discard(self, rows):
+        state = self._state
+        state["discarded"] |= rows
+        state["qpos"][rows], state["qvel"][rows] = self.start(), 0
+        _log.warning(
+            "The physics diverged in %d of %d rollouts (rows %s): they end here and are not "
+            "learned from.",
+            rows.sum(),
+            self.batch_size,
+            np.flatnonzero(rows)[:10].tolist(),
+        )
+
+    # The same as a TF-Agents environment.
+
+    @property
+    def batched(self):
+        """True: TF-Agents shall not wrap it again."""
+        return True
+
+    @property
+    def batch_size(self):
+        """`int`, T * R rows."""
+        return self.tasks * self.rollouts
+
+    def observation_spec(self):
+        """Float32 `[O]`."""
+        return array_spec.ArraySpec((self._observation_size,), np.float32, "observation")
+
+    def action_spec(self):
+        """Float32 `[A]` in [-1, 1]."""
+        return array_spec.BoundedArraySpec((self.model.nu,), np.float32, -1.0, 1.0, "action")
+
+    def _reset(self):
+        return time_step.restart(self.reset_rows(), batch_size=self.batch_size)
+
+    def _step(self, action):
+        anew = self._state["ended"].copy()
+        observation, reward, ended, terminated = self.step_rows(action)
+        kind = np.where(anew, _FIRST, np.where(ended, _LAST, _MID)).astype(np.int32)
+        # The horizon is a limit on the time, not an end of the task: its discount stays 1.
+        discount = np.where(terminated, 0, 1).astype(np.float32)
+        return time_step.TimeStep(kind, reward, discount, observation)
+
+    def seed(self, seed=0):
+        """Begins the random numbers anew; the next reset is the first episode of `seed`."""
+        self._state["seed"] = np.array(seed)
+        self._state["episode"][:] = 0
+
+    def get_state(self):
+        """All that the future depends on: a dict of arrays."""
+        return {key: value.copy() for key, value in self._state.items()}
+
+    def set_state(self, state):
+        """Goes on from what `get_state` gave."""
+        self._state = {key: np.array(value) for key, value in state.items()}
+        self.measure()
+
+    # The family of tasks.
+
+    def set_tasks(self, tasks):
+        """See `TaskEnvironment`."""
+        self._state["tasks"] = self.checked_tasks(tasks)
+
+    def resized(self, tasks, rollouts, seed=0):
+        """See `TaskEnvironment`."""
+        return type(self)(
+            tasks,
+            rollouts,
+            horizon=self.horizon,
+            physics=self.physics,
+            observe_task=self.observe_task,
+            threads=self._threads,
+            seed=seed,
+        )
+
+
+class Direction:
+    """Tasks +1 and -1: forward and backward, each with probability 1/2."""
+
+    def sample_tasks(self, n, seed):
+        """Float32 `[n, 1]`."""
+        return np.random.default_rng(seed).choice([-1.0, 1.0], (n, 1)).astype(np.float32)
+
+    def progress(self, velocity):
+        """The speed in the direction of the task, `[rows]`."""
+        return self.row_tasks[:, 0] * velocity
+
+
+class Velocity:
+    """Tasks are speeds from 0 to `fastest`, m/s."""
+
+    fastest: float
+
+    def sample_tasks(self, n, seed):
+        """Float32 `[n, 1]`."""
+        return np.random.default_rng(seed).uniform(0, self.fastest, (n, 1)).astype(np.float32)
+
+    def progress(self, velocity):
+        """Minus the distance from the speed of the task, `[rows]`."""
+        return -np.abs(velocity - self.row_tasks[:, 0])

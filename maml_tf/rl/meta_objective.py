@@ -1,0 +1,245 @@
+"""The meta-objective of reinforcement learning as a function of the initial weights.
+
+For task i with rollouts D_0 .. D_{K-1} before each inner step and D_K after the last one,
+
+    theta_{k+1} = theta_k - alpha grad L_i(theta_k; D_k)            (Finn et al., 2017, equation 1)
+    J(theta) = mean over tasks of L'_i(theta_K; D_K),               (equation 4, algorithm 3)
+
+with L the inner loss and L' the surrogate of `maml_tf.rl.objectives`. `MetaObjective` gives J, its
+exact gradient, the divergence between the adapted policies, and the divergence's Hessian-vector
+product, from which `maml_tf.rl.trust_region` makes a step.
+"""
+
+import tensorflow as tf
+
+from maml_tf import inner_loop
+from maml_tf.rl import objectives, policies
+from maml_tf.task_map import map_tasks
+
+
+class MetaObjective:
+    """See the top of this file.
+
+    Args:
+        policy: as described in `maml_tf.rl.policies`.
+        inner_optimizer: one of `maml_tf.inner_optimizers`.
+        inner_loss: one of `objectives.INNER`.
+        outer_loss: one of `objectives.OUTER`.
+        first_order: inner gradients are constants in the meta-gradient.
+        adaptable: list of `bool`, which weights adapt; all of them by default.
+        clip: of the clipped surrogate.
+    """
+
+    def __init__(
+        self,
+        policy,
+        inner_optimizer,
+        *,
+        inner_loss="policy_gradient",
+        outer_loss="ratio",
+        first_order=False,
+        adaptable=None,
+        clip=0.2,
+    ):
+        self.policy = policy
+        self.inner_optimizer = inner_optimizer
+        self.inner_loss = inner_loss
+        self.outer_loss = outer_loss
+        self.first_order = first_order
+        self.adaptable = adaptable
+        self.clip = clip
+
+    def fast_weights(self, weights, before, first_order=None):
+        """The weights of one task after an inner step on each batch in `before`.
+
+        Args:
+            weights: list of tensors, theta.
+            before: list of K samples (dicts of `observation` [R, H, O], `action`, `advantage`,
+                `mask`), one for each inner step.
+            first_order: overrides that of the constructor.
+
+        Returns:
+            List of tensors.
+        """
+
+        def loss(weights, state, step):
+            sample = before[step]
+            outputs = self.outputs(weights, sample["observation"])
+            value = objectives.inner_loss(
+                self.inner_loss, outputs, sample["action"], sample["advantage"], sample["mask"]
+            )
+            return value, state
+
+        first_order = self.first_order if first_order is None else first_order
+        return inner_loop.adapt(
+            loss,
+            weights,
+            [],
+            self.inner_optimizer,
+            len(before),
+            adaptable=self.adaptable,
+            first_order=first_order,
+        ).weights
+
+    def outputs(self, weights, observation):
+        """The policy's outputs `[R, H, ...]` for observations `[R, H, ...]` of one task."""
+        shape = tf.shape(observation)
+        flat = tf.reshape(observation, tf.concat([[-1], shape[2:]], 0))
+        flat.set_shape([None, *observation.shape[2:]])
+        outputs = policies.apply(self.policy, weights, flat)
+
+        def unflattened(y):
+            full = tf.reshape(y, tf.concat([shape[:2], tf.shape(y)[1:]], 0))
+            full.set_shape([*observation.shape[:2], *y.shape[1:]])
+            return full
+
+        return tf.nest.map_structure(unflattened, outputs)
+
+    def adapted(self, weights, before):
+        """The fast weights of every task.
+
+        Args:
+            weights: list of tensors, theta.
+            before: list of K samples, each tensor `[T, ...]`.
+
+        Returns:
+            List of tensors `[T, ...]`.
+        """
+
+        def one(before, index):
+            return [], self.fast_weights(weights, before, first_order=True)
+
+        return map_tasks(one, before, "loop")[1]
+
+    def value(self, weights, before, after):
+        """`(J, divergence)`, means over tasks.
+
+        Args:
+            weights: list of tensors, theta.
+            before: list of K samples `[T, ...]`.
+            after: a sample `[T, ...]`, with `outputs`, what the policy gave when it acted.
+
+        Returns:
+            Two scalars.
+        """
+
+        def one(task, index):
+            before, after = task
+            outputs = self.outputs(self.fast_weights(weights, before, True), after["observation"])
+            return self._losses(outputs, after), []
+
+        return self._mean(one, (before, after))
+
+    def value_and_gradient(self, weights, before, after):
+        """`(J, gradient)`: the exact meta-gradient, a list of tensors; arguments as in `value`."""
+
+        def one(task, index):
+            before, after = task
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                outputs = self.outputs(self.fast_weights(weights, before), after["observation"])
+                loss = self._losses(outputs, after)[0]
+            return (loss, _gradient(tape, loss, weights)), []
+
+        return self._mean(one, (before, after))
+
+    def divergence_gradient(self, weights, before, after):
+        """Gradient of the divergence; arguments as in `value`."""
+
+        def one(task, index):
+            before, after = task
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                outputs = self.outputs(self.fast_weights(weights, before), after["observation"])
+                loss = self._losses(outputs, after)[1]
+            return _gradient(tape, loss, weights), []
+
+        return self._mean(one, (before, after))
+
+    def curvature_product(self, weights, vector, before, after):
+        """H x, the Hessian of the divergence at the policy that acted, times a vector.
+
+        The divergence is least at that policy, so the terms with its first derivative vanish and
+
+            H x = J' F J x,   J = d theta_K / d theta,   F the Fisher information of theta_K,
+
+        exactly, for every kind of inner step. It takes about half the time of differentiating
+        the divergence twice.
+
+        Args:
+            weights: list of tensors, theta.
+            vector: list of tensors, x.
+            before: list of K samples `[T, ...]`.
+            after: a sample `[T, ...]`.
+
+        Returns:
+            List of tensors.
+        """
+
+        def one(task, index):
+            before, after = task
+            with (
+                tf.autodiff.ForwardAccumulator(weights, vector) as forward,
+                tf.GradientTape(watch_accessed_variables=False) as tape,
+            ):
+                tape.watch(weights)
+                fast = self.fast_weights(weights, before)
+            tangent = [
+                tf.zeros_like(w) if t is None else t
+                for w, t in zip(fast, map(forward.jvp, fast), strict=True)
+            ]
+            fisher = self._fisher_product(fast, tangent, after)
+            return _gradient(tape, fast, weights, fisher), []
+
+        return self._mean(one, (before, after))
+
+    def _fisher_product(self, weights, vector, after):
+        weights = [tf.stop_gradient(w) for w in weights]
+        with (
+            tf.autodiff.ForwardAccumulator(weights, vector) as forward,
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
+            tape.watch(weights)
+            outputs = tf.nest.flatten(self.outputs(weights, after["observation"]))
+        tangents = [forward.jvp(o) for o in outputs]
+        structure = after["outputs"]
+        outputs_now = [tf.stop_gradient(o) for o in outputs]
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(outputs_now)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(outputs_now)
+                kl = objectives.divergence(
+                    tf.nest.pack_sequence_as(structure, outputs_now),
+                    tf.nest.pack_sequence_as(structure, [tf.stop_gradient(o) for o in outputs]),
+                    after["mask"],
+                )
+            slopes = inner.gradient(kl, outputs_now)
+        upstream = outer.gradient(slopes, outputs_now, output_gradients=tangents)
+        return _gradient(tape, outputs, weights, upstream)
+
+    def _losses(self, outputs, after):
+        loss = objectives.outer_loss(
+            self.outer_loss,
+            outputs,
+            after["outputs"],
+            after["action"],
+            after["advantage"],
+            after["mask"],
+            self.clip,
+        )
+        return loss, objectives.divergence(outputs, after["outputs"], after["mask"])
+
+    @staticmethod
+    def _mean(one, tasks):
+        sums, _ = map_tasks(one, tasks, "loop")
+        count = tf.shape(tf.nest.flatten(tasks)[0])[0]
+        return tf.nest.map_structure(lambda s: s / tf.cast(count, s.dtype), sums)
+
+
+def _gradient(tape, target, sources, upstream=None):
+    return tape.gradient(
+        target,
+        sources,
+        output_gradients=upstream,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )

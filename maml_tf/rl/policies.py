@@ -1,0 +1,174 @@
+"""Policies: Keras models whose outputs are the parameters of a distribution over actions.
+
+A policy is any built `keras.Model` from observations `[batch, ...]` to a dict:
+
+- `{"loc": [batch, A], "log_scale": [batch, A]}`: a Gaussian with diagonal covariance;
+- `{"logits": [batch, N]}`: a categorical distribution over N discrete actions.
+
+`gaussian` is the network of Finn et al. (2017), section 5.3: two hidden layers of 100 ReLU units,
+a standard deviation that does not depend on the observation and adapts with everything else.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from maml_tf import functional
+from maml_tf.rl._tf_agents import tfp
+
+_GAUSSIAN, _CATEGORICAL = {"loc", "log_scale"}, {"logits"}
+
+
+@keras.saving.register_keras_serializable("maml_tf")
+class LogScale(keras.layers.Layer):
+    """A trained vector, the same for every row of the input: `[batch, O]` to `[batch, units]`.
+
+    Args:
+        units: `int`, size of the vector.
+        initial: `float`, the value of its entries at the beginning.
+        minimum: `float`, what the output never goes below (its gradient is zero there).
+    """
+
+    def __init__(self, units, initial=0.0, minimum=math.log(1e-6), **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.initial, self.minimum = units, initial, minimum
+
+    def build(self, input_shape):
+        """Makes the vector."""
+        self.log_scale = self.add_weight(
+            name="log_scale",
+            shape=(self.units,),
+            initializer=keras.initializers.Constant(self.initial),
+        )
+        self.built = True
+
+    def call(self, inputs):
+        """The vector for every row."""
+        bounded = tf.maximum(tf.convert_to_tensor(self.log_scale), self.minimum)
+        return tf.broadcast_to(bounded, [tf.shape(inputs)[0], self.units])
+
+    def compute_output_shape(self, input_shape):
+        """`[batch, units]`."""
+        return (input_shape[0], self.units)
+
+    def get_config(self):
+        """What `from_config` makes it from."""
+        own = {"units": self.units, "initial": self.initial, "minimum": self.minimum}
+        return super().get_config() | own
+
+
+def gaussian(observation_size, action_size, hidden=(100, 100), *, log_scale=0.0, seed=0, **kwargs):
+    """The paper's policy for continuous actions (section 5.3).
+
+    Args:
+        observation_size: `int`, O.
+        action_size: `int`, A.
+        hidden: sizes of the hidden layers, ReLU, Glorot-uniform weights, zero bias.
+        log_scale: `float`, logarithm of the standard deviation at the beginning.
+        seed: `int`, of the initial weights.
+        **kwargs: `dtype` of the layers; `name` of the model.
+
+    Returns:
+        `keras.Model`, `[batch, O]` to `{"loc": [batch, A], "log_scale": [batch, A]}`.
+
+    Example:
+        >>> distribution(gaussian(2, 2)(tf.zeros([3, 2]))).sample(seed=[0, 1]).shape
+        TensorShape([3, 2])
+    """
+    inputs, x, dtype, name = _trunk(observation_size, hidden, seed, kwargs)
+    loc = _dense(action_size, "loc", seed + len(hidden), dtype)(x)
+    scale = LogScale(action_size, initial=log_scale, name="log_scale", dtype=dtype)(inputs)
+    outputs = {"loc": loc, "log_scale": scale}
+    return keras.Model(inputs, outputs, name=name or "gaussian_policy")
+
+
+def categorical(observation_size, actions, hidden=(100, 100), *, seed=0, **kwargs):
+    """The same network for `actions` discrete actions.
+
+    Args:
+        observation_size: `int`, O.
+        actions: `int`, N.
+        hidden: as in `gaussian`.
+        seed: as in `gaussian`.
+        **kwargs: as in `gaussian`.
+
+    Returns:
+        `keras.Model`, `[batch, O]` to `{"logits": [batch, N]}`.
+    """
+    inputs, x, dtype, name = _trunk(observation_size, hidden, seed, kwargs)
+    logits = _dense(actions, "logits", seed + len(hidden), dtype)(x)
+    return keras.Model(inputs, {"logits": logits}, name=name or "categorical_policy")
+
+
+def _trunk(observation_size, hidden, seed, kwargs):
+    dtype, name = kwargs.pop("dtype", None), kwargs.pop("name", None)
+    if kwargs:
+        raise TypeError(f"Expected `dtype` or `name`, received {sorted(kwargs)}.")
+    inputs = keras.Input((observation_size,), dtype=dtype, name="observation")
+    x = inputs
+    for i, units in enumerate(hidden):
+        x = _dense(units, f"hidden_{i}", seed + i, dtype, "relu")(x)
+    return inputs, x, dtype, name
+
+
+def _dense(units, name, seed, dtype, activation=None):
+    initializer = keras.initializers.GlorotUniform(seed=seed)
+    return keras.layers.Dense(
+        units, activation, kernel_initializer=initializer, name=name, dtype=dtype
+    )
+
+
+def distribution(outputs):
+    """The distribution over actions that a policy's outputs describe.
+
+    Args:
+        outputs: dict of tensors `[..., A]` as at the top of this file.
+
+    Returns:
+        A `tfp.distributions.Distribution`, batch shape `[...]`.
+
+    Raises:
+        ValueError: other keys.
+    """
+    keys = set(outputs) if isinstance(outputs, dict) else None
+    if keys == _GAUSSIAN:
+        return tfp.distributions.MultivariateNormalDiag(
+            outputs["loc"], tf.exp(outputs["log_scale"])
+        )
+    if keys == _CATEGORICAL:
+        return tfp.distributions.Categorical(outputs["logits"])
+    raise ValueError(
+        f"Expected a policy whose outputs are a dict with the keys {sorted(_GAUSSIAN)} or "
+        f"{sorted(_CATEGORICAL)}, received {sorted(keys) if keys else type(outputs).__name__}."
+    )
+
+
+def apply(policy, weights, observation):
+    """The policy's outputs at given weights; nothing of the policy is assigned.
+
+    Args:
+        policy: a built `keras.Model` as described at the top of this file.
+        weights: list of tensors in the order of `policy.trainable_variables`.
+        observation: `[batch, ...]`.
+
+    Returns:
+        Dict of tensors `[batch, ...]`.
+    """
+    state = [tf.convert_to_tensor(v) for v in policy.non_trainable_variables]
+    outputs, _ = functional.call(policy, weights, state, observation, training=False)
+    return outputs
+
+
+def apply_tasks(policy, weights, observation):
+    """`apply` with weights of its own for every task, all tasks at once.
+
+    Args:
+        policy: as in `apply`.
+        weights: list of tensors, each `[T, ...]`.
+        observation: `[T, batch, ...]`.
+
+    Returns:
+        Dict of tensors `[T, batch, ...]`.
+    """
+    return tf.vectorized_map(lambda e: apply(policy, e[0], e[1]), (list(weights), observation))

@@ -1,0 +1,143 @@
+"""Rollouts of all tasks at once.
+
+A batch of rollouts is a pure function of (weights, tasks, seed). Letters for shapes: T tasks,
+R rollouts of each, H steps (the horizon).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from maml_tf.rl import policies
+
+
+class Rollouts(NamedTuple):
+    """Rollouts of T tasks; what lies after the end of a rollout is masked."""
+
+    observation: tf.Tensor  # [T, R, H, O], before the action
+    action: tf.Tensor  # [T, R, H, A] or [T, R, H], as the policy drew it, not clipped
+    reward: tf.Tensor  # [T, R, H]
+    mask: tf.Tensor  # [T, R, H], 1 where the step belongs to its rollout
+    outputs: dict  # [T, R, H, ...], the policy's outputs when it acted
+
+    def returns(self):
+        """Undiscounted return of each rollout, `[T, R]`; NaN for one that was discarded."""
+        totals = tf.reduce_sum(self.reward * self.mask, -1)
+        none = tf.reduce_sum(self.mask, -1) == 0
+        return tf.where(none, tf.constant(np.nan, totals.dtype), totals)
+
+
+class Sampler:
+    """Draws rollouts of a policy in an environment.
+
+    Args:
+        policy: as described in `maml_tf.rl.policies`.
+        environment: one of `maml_tf.rl.environments`. Two kinds are fast: those with
+            `transition` (a pure function: the whole batch of rollouts is one compiled call) and
+            those with `step_rows` (NumPy, all rows at once).
+    """
+
+    def __init__(self, policy, environment):
+        if not hasattr(environment, "transition") and not hasattr(environment, "step_rows"):
+            raise TypeError(
+                "Expected an environment of `maml_tf.rl.environments` (with `step_rows` or "
+                f"`transition`), received {type(environment).__name__}. "
+                "`maml_tf.rl.environments.from_gymnasium` makes one of a gymnasium environment."
+            )
+        self.policy = policy
+        self.environment = environment
+        self._act = tf.function(self._act)
+        self._in_graph = tf.function(self._in_graph)
+
+    def collect(self, weights, seed):
+        """One rollout in every row of the environment, from its beginning.
+
+        Args:
+            weights: list of tensors, each `[T, ...]`: the fast weights of every task.
+            seed: `int`, of the actions and of the environment.
+
+        Returns:
+            `Rollouts`.
+        """
+        environment = self.environment
+        parts = [seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF]
+        seed = tf.constant(parts, tf.int32)
+        if hasattr(environment, "transition"):
+            return self._in_graph(weights, environment.current_tasks(), seed)
+        environment.seed(parts[0])
+        return self._row_by_row(weights, seed)
+
+    def _row_by_row(self, weights, seed):
+        environment = self.environment
+        shape = (environment.tasks, environment.rollouts)
+        observation = environment.reset_rows()
+        running = np.ones(environment.batch_size, bool)
+        steps = []
+        for t in range(environment.horizon):
+            o = observation.reshape(*shape, *observation.shape[1:])
+            action, outputs = self._act(weights, o, seed, tf.constant(t))
+            rows = action.numpy().reshape(environment.batch_size, *action.shape[2:])
+            observation, reward, ended, _ = environment.step_rows(rows)
+            steps.append((o.copy(), action, reward.reshape(shape), running.reshape(shape), outputs))
+            running = running & ~ended
+            if not running.any():
+                break
+        return self._stacked(steps, ~np.reshape(environment.discarded, shape))
+
+    def _stacked(self, steps, kept):
+        observation, action, reward, running, outputs = zip(*steps, strict=True)
+        mask = np.stack(running, 2) & kept[..., None]
+        # What a row did after its end, or before it broke, must not reach a sum as NaN * 0.
+        reward = np.where(mask, np.stack(reward, 2), 0).astype(np.float32)
+        return Rollouts(
+            tf.constant(np.stack(observation, 2)),
+            tf.stack(action, 2),
+            tf.constant(reward),
+            tf.constant(mask.astype(np.float32)),
+            {k: tf.stack([o[k] for o in outputs], 2) for k in outputs[0]},
+        )
+
+    def _act(self, weights, observation, seed, t):
+        outputs = policies.apply_tasks(self.policy, weights, observation)
+        step_seed = tf.random.experimental.stateless_fold_in(seed, t)
+        return policies.distribution(outputs).sample(seed=step_seed), outputs
+
+    def _in_graph(self, weights, tasks, seed):
+        environment = self.environment
+        state, observation = environment.initial(tasks)
+
+        def body(carry, t):
+            state, observation, running = carry[:3]
+            action, outputs = self._act(weights, observation, seed, t)
+            state, following, reward, terminated = environment.transition(state, action, tasks)
+            record = (observation, action, reward * running, running, outputs)
+            running = running * (1 - tf.cast(terminated, running.dtype))
+            return (state, following, running), record
+
+        running = tf.ones([environment.tasks, environment.rollouts])
+        return _scan(body, (state, observation, running), environment.horizon)
+
+
+def _scan(body, carry, steps):
+    """`body(carry, t) -> (carry, record)` for every t; the records stacked along axis 2."""
+    first = tf.nest.map_structure(lambda s: s, body(carry, tf.constant(0))[1])
+    arrays = [
+        tf.TensorArray(r.dtype, size=steps, element_shape=r.shape) for r in tf.nest.flatten(first)
+    ]
+
+    def loop_body(t, carry, arrays):
+        carry, record = body(carry, t)
+        flat = tf.nest.flatten(record)
+        return t + 1, carry, [a.write(t, r) for a, r in zip(arrays, flat, strict=True)]
+
+    _, _, arrays = tf.while_loop(
+        lambda t, *_: t < steps, loop_body, (tf.constant(0), carry, arrays), parallel_iterations=1
+    )
+
+    def stacked(array):
+        values = array.stack()  # [H, T, R, ...]
+        rank = values.shape.rank
+        return tf.transpose(values, [1, 2, 0, *range(3, rank)])
+
+    return Rollouts(*tf.nest.pack_sequence_as(first, [stacked(a) for a in arrays]))

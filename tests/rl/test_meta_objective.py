@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maml_tf.rl import objectives, policies
+from tests.rl.problems import central_difference, flat, problem, unflat
+
+CASES = [("gaussian", 0), ("gaussian", 1), ("gaussian", 2), ("categorical", 1)]
+
+
+@pytest.mark.parametrize(("kind", "steps"), CASES)
+@pytest.mark.parametrize("inner_loss", ["policy_gradient", "ratio"])
+def test_meta_gradient_is_that_of_finite_differences(kind, steps, inner_loss):
+    objective, weights, before, after = problem(kind, steps, inner_loss=inner_loss)
+    _, gradient = objective.value_and_gradient(weights, before, after)
+    direction = np.random.default_rng(3).normal(size=flat(weights).size)
+    if inner_loss == "ratio":
+        # The ratio's own value is constant: its derivative is that of the stopped weights, so
+        # a difference of `value` sees the inner gradient only through the policy gradient.
+        by_hand = problem(kind, steps, inner_loss="policy_gradient")[0]
+        _, other = by_hand.value_and_gradient(weights, before, after)
+        same = np.allclose(flat(gradient), flat(other), rtol=1e-9)
+        assert same == (steps == 0)
+        return
+
+    def value(x):
+        return objective.value(unflat(x, weights), before, after)[0]
+
+    slope = central_difference(value, flat(weights), direction)
+    np.testing.assert_allclose(flat(gradient) @ direction, slope, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(("kind", "steps"), CASES)
+def test_curvature_product_is_the_hessian_of_the_divergence(kind, steps):
+    objective, weights, before, after = problem(kind, steps)
+    direction = np.random.default_rng(4).normal(size=flat(weights).size)
+    product = objective.curvature_product(weights, unflat(direction, weights), before, after)
+
+    def gradient(x):
+        return flat(objective.divergence_gradient(unflat(x, weights), before, after))
+
+    np.testing.assert_allclose(gradient(flat(weights)), 0, atol=1e-12)
+    expected = central_difference(gradient, flat(weights), direction)
+    np.testing.assert_allclose(flat(product), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_curvature_product_equals_differentiating_twice():
+    objective, weights, before, after = problem()
+    vector = unflat(np.random.default_rng(5).normal(size=flat(weights).size), weights)
+    with tf.GradientTape() as outer:
+        outer.watch(weights)
+        gradient = objective.divergence_gradient(weights, before, after)
+    twice = outer.gradient(gradient, weights, output_gradients=vector)
+    product = objective.curvature_product(weights, vector, before, after)
+    np.testing.assert_allclose(flat(product), flat(twice), rtol=1e-9, atol=1e-12)
+
+
+def test_first_order_drops_the_inner_hessian():
+    exact, weights, before, after = problem()
+    first = problem(first_order=True)[0]
+    _, gradient = first.value_and_gradient(weights, before, after)
+    # By hand: the gradient at the fast weights of each task, averaged.
+    total = 0
+    for i in range(3):
+        one = [tf.nest.map_structure(lambda t: t[i], b) for b in before]  # noqa: B023
+        late = tf.nest.map_structure(lambda t: t[i], after)  # noqa: B023
+        fast = [tf.identity(w) for w in exact.fast_weights(weights, one)]
+        with tf.GradientTape() as tape:
+            tape.watch(fast)
+            outputs = exact.outputs(fast, late["observation"])
+            loss = objectives.outer_loss(
+                "ratio", outputs, late["outputs"], late["action"], late["advantage"], late["mask"]
+            )
+        total = total + flat(tape.gradient(loss, fast, unconnected_gradients="zero")) / 3
+    np.testing.assert_allclose(flat(gradient), total, rtol=1e-10)
+    assert not np.allclose(flat(exact.value_and_gradient(weights, before, after)[1]), total)
+
+
+def test_surrogates_gradient_at_the_old_policy_is_the_policy_gradient():
+    objective, weights, _, after = problem(inner_steps=0)
+    _, gradient = objective.value_and_gradient(weights, [], after)
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        losses = []
+        for i in range(3):
+            s = tf.nest.map_structure(lambda t: t[i], after)  # noqa: B023
+            outputs = objective.outputs(weights, s["observation"])
+            log_prob = policies.distribution(outputs).log_prob(s["action"])
+            losses.append(-objectives.masked_mean(log_prob * s["advantage"], s["mask"]))
+        loss = tf.add_n(losses) / 3
+    np.testing.assert_allclose(flat(gradient), flat(tape.gradient(loss, weights)), rtol=1e-10)
+
+
+def test_what_lies_after_the_end_changes_nothing():
+    objective, weights, before, after = problem()
+    value, gradient = objective.value_and_gradient(weights, before, after)
+
+    def spoiled(s):
+        gone = tf.cast(1 - s["mask"], tf.bool)
+        return s | {
+            "advantage": tf.where(gone, 1e6, s["advantage"]),
+            "action": tf.where(gone[..., None], 5.0, s["action"]),
+        }
+
+    other = objective.value_and_gradient(weights, [spoiled(b) for b in before], spoiled(after))
+    np.testing.assert_array_equal(value, other[0])
+    np.testing.assert_array_equal(flat(gradient), flat(other[1]))
+
+
+def test_inner_losses_share_their_gradient_but_not_their_hessian():
+    """On a bandit all Hessians are known: E[(log pi)'' A] and E[(log pi)'' A + (log pi)'^2 A]."""
+    logits = tf.constant([0.3, -0.2, 0.5], tf.float64)
+    gains = tf.constant([1.0, 3.0, -2.0], tf.float64)
+
+    def derivatives(kind):
+        x = tf.identity(logits)
+        actions = tf.range(3)[:, None]
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                # Every action once, weighted by its probability: the expectation itself.
+                p = tf.stop_gradient(tf.nn.softmax(x)) * 3
+                outputs = {"logits": tf.tile(x[None, None], [3, 1, 1])}
+                mask = tf.ones([3, 1], tf.float64)
+                loss = objectives.inner_loss(kind, outputs, actions, (p * gains)[:, None], mask)
+            gradient = inner.gradient(loss, x)
+        return gradient.numpy(), outer.jacobian(gradient, x).numpy()
+
+    with tf.GradientTape() as outer:
+        outer.watch(logits)
+        with tf.GradientTape() as inner:
+            inner.watch(logits)
+            expected = -tf.reduce_sum(tf.nn.softmax(logits) * gains)
+        true_gradient = inner.gradient(expected, logits)
+    true_hessian = outer.jacobian(true_gradient, logits).numpy()
+    for kind in objectives.INNER:
+        gradient, hessian = derivatives(kind)
+        np.testing.assert_allclose(gradient, true_gradient, rtol=1e-12)
+        # The meta-gradient through the sampling distribution is right for all but the paper's.
+        assert np.allclose(hessian, true_hessian, rtol=1e-12) == (kind != "policy_gradient")
+
+
+def test_dice_weights_whole_histories():
+    """Two steps, two actions: the Hessian of the expected return, by enumeration."""
+    logits = tf.constant([0.4, -0.3], tf.float64)
+    reward = np.array([[1.0, 2.0], [0.5, -1.0]])  # [t, action]
+    paths = np.array([[a, b] for a in (0, 1) for b in (0, 1)])
+    gains = np.take_along_axis(reward.T, paths, axis=0)
+
+    def expected(x):
+        p = tf.nn.softmax(x)
+        return -tf.reduce_sum(p * reward[0]) - tf.reduce_sum(p * reward[1])
+
+    def dice(x):
+        p = tf.stop_gradient(tf.reduce_prod(tf.gather(tf.nn.softmax(x), paths), -1)) * 4
+        outputs = {"logits": tf.tile(x[None, None], [4, 2, 1])}
+        mask = tf.ones([4, 2], tf.float64)
+        # The mean is over paths and steps, the return a sum over steps.
+        return 2 * objectives.inner_loss("dice", outputs, paths, p[:, None] * gains, mask)
+
+    hessians = []
+    for function in (expected, dice):
+        with tf.GradientTape() as outer:
+            outer.watch(logits)
+            with tf.GradientTape() as inner:
+                inner.watch(logits)
+                loss = function(logits)
+            gradient = inner.gradient(loss, logits)
+        hessians.append((gradient.numpy(), outer.jacobian(gradient, logits).numpy()))
+    np.testing.assert_allclose(hessians[0][0], hessians[1][0], rtol=1e-10)
+    np.testing.assert_allclose(hessians[0][1], hessians[1][1], rtol=1e-10)
