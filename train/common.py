@@ -162,7 +162,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.keras"
     learner = keras.saving.load_model(checkpoint) if checkpoint.exists() else make_learner()
-    done = int(learner.optimizer.iterations)
+    done = _iterations(learner)
     _check_steps(folder, done, iterations, epoch_iterations, learner.steps_per_execution)
     if done >= iterations:
         return learner
@@ -196,6 +196,12 @@ def train(
         verbose=1 if sys.stdout.isatty() else 2,
     )
     return learner
+
+
+def _iterations(learner):
+    """Training steps taken; a trust region is no Keras optimizer, its learner counts by itself."""
+    counter = getattr(learner, "iteration", None)
+    return int(learner.optimizer.iterations if counter is None else counter)
 
 
 def read_history(folder):

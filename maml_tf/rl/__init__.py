@@ -1,6 +1,14 @@
 """Reinforcement learning (Finn et al., 2017, section 5.3) on TF-Agents environments."""
 
-from maml_tf.rl import advantages, environments, objectives, policies, sampling, trust_region
+from maml_tf.rl import (
+    advantages,
+    environments,
+    evaluation,
+    objectives,
+    policies,
+    sampling,
+    trust_region,
+)
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.trust_region import TrustRegion
 
@@ -9,6 +17,7 @@ __all__ = [
     "TrustRegion",
     "advantages",
     "environments",
+    "evaluation",
     "objectives",
     "policies",
     "sampling",

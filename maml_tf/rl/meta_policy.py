@@ -9,6 +9,8 @@ A meta-policy wraps a policy network. One training step of `fit` is one meta-ite
 With `inner_steps=0` it is ordinary TRPO over all tasks: the paper's pretraining.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -46,7 +48,7 @@ class MetaPolicy(keras.Model):
         >>> environment = rl.environments.Navigation2D(tasks=20, rollouts=20)
         >>> learner = rl.MetaPolicy(rl.policies.gaussian(2, 2), inner_optimizers.SGD(0.5))
         >>> learner.compile(rl.TrustRegion(max_divergence=0.01))
-        >>> learner.fit(environment, iterations=100)
+        >>> learner.fit(environment, steps_per_epoch=100)
     """
 
     def __init__(
@@ -81,11 +83,12 @@ class MetaPolicy(keras.Model):
             name="iteration", shape=(), dtype="int64", initializer="zeros", trainable=False
         )
         self._sampler = None
+        self.objective = None
         self.built = True
 
     def get_config(self):
         """What `from_config` makes it from."""
-        names = "inner_steps inner_loss first_order discount gae_lambda seed".split()
+        names = ["inner_steps", "inner_loss", "first_order", "discount", "gae_lambda", "seed"]
         return {
             "name": self.name,
             "policy": keras.saving.serialize_keras_object(self.policy),
@@ -145,64 +148,142 @@ class MetaPolicy(keras.Model):
         step = self._trust_region_step if self.trust_region else self._gradient_steps
         self._outer_step = tf.function(step)
 
-    def fit(self, environment, iterations, *, epochs=1, **kwargs):
+    def fit(self, environment, steps_per_epoch, epochs=1, **kwargs):
         """Meta-trains.
 
         Args:
             environment: one of `maml_tf.rl.environments`; its `tasks` is the meta-batch.
-            iterations: `int`, meta-iterations an epoch.
+            steps_per_epoch: `int`, meta-iterations an epoch.
             epochs: `int`; callbacks and the progress bar report at the end of each.
             **kwargs: `callbacks`, `verbose`, `initial_epoch` of `keras.Model.fit`.
 
         Returns:
-            `keras.callbacks.History`.
+            `keras.callbacks.History`; `return_k` is the mean return after k inner steps, of the
+            last iteration of an epoch.
+
+        Raises:
+            ValueError: not compiled.
         """
+        if not self.compiled:
+            raise ValueError(
+                "Expected a compiled meta-policy, received one that is not. Call "
+                "`learner.compile(maml_tf.rl.TrustRegion())` first."
+            )
         self._sampler = Sampler(self.policy, environment)
-        numbers = tf.data.Dataset.range(iterations)
-        return super().fit(numbers, epochs=epochs, shuffle=False, **kwargs)
+        numbers = tf.data.Dataset.range(steps_per_epoch).repeat()
+        return super().fit(
+            numbers, steps_per_epoch=steps_per_epoch, epochs=epochs, **{"shuffle": False} | kwargs
+        )
+
+    def get_compile_config(self):
+        """What `compile_from_config` compiles it with again."""
+        region = self.trust_region
+        return {
+            "trust_region": dataclasses.asdict(region) if region else None,
+            "optimizer": None if region else keras.optimizers.serialize(self.optimizer),
+            "surrogate": self.objective.outer_loss,
+            "updates": self.updates,
+            "clip": self.objective.clip,
+        }
+
+    def compile_from_config(self, config):
+        """Compiles it as `get_compile_config` said."""
+        region, optimizer = config.pop("trust_region"), config.pop("optimizer")
+        if region:
+            optimizer = trust_region.TrustRegion(**region)
+        else:
+            optimizer = keras.optimizers.deserialize(optimizer)
+        self.compile(optimizer, **config)
+
+    def adapt(self, environment, inner_steps=None, *, inner_optimizer=None, seed=0):
+        """Adapts to one task by gradient steps, each on fresh rollouts.
+
+        Args:
+            environment: one of `maml_tf.rl.environments` with `tasks=1`, its task set.
+            inner_steps: `int`; that of training by default.
+            inner_optimizer: one of `maml_tf.inner_optimizers`; that of training by default.
+            seed: `int`, of actions and resets.
+
+        Returns:
+            `(policy, returns)`: an ordinary `keras.Model` with the adapted weights, and the mean
+            return before each step and after the last, float `[inner_steps + 1]`.
+
+        Raises:
+            ValueError: an environment of more than one task.
+        """
+        if environment.tasks != 1:
+            raise ValueError(
+                f"Expected an environment with `tasks=1`, received tasks={environment.tasks}. Use "
+                "`environment.resized(tasks=1, rollouts=...)` and `set_tasks`."
+            )
+        steps = self.inner_steps if inner_steps is None else inner_steps
+        optimizer = inner_optimizers.get(inner_optimizer or self.inner_optimizer)
+        objective = MetaObjective(self.policy, optimizer, inner_loss=self.inner_loss)
+        sampler = Sampler(self.policy, environment)
+        fast, drawn = self.adapt_and_sample(
+            sampler, objective, self.weights_of_policy(), steps, seed
+        )
+        policy = keras.models.clone_model(self.policy)
+        for variable, value in zip(policy.trainable_variables, fast, strict=True):
+            variable.assign(value[0])
+        return policy, np.array([mean_return(d) for d in drawn])
 
     def train_step(self, data):
         """One meta-iteration."""
         del data
-        iteration = int(self.iteration.numpy())
+        # All that is random in an iteration follows from the seed and its number.
+        seed = _mixed(self.seed, int(self.iteration.numpy()))
         environment = self._sampler.environment
-        environment.set_tasks(environment.sample_tasks(environment.tasks, self._seed(iteration, 0)))
+        environment.set_tasks(environment.sample_tasks(environment.tasks, seed))
         weights = self.weights_of_policy()
-        batches, returns = self.rollouts(self._sampler, weights, iteration)
-        logs = {f"return_{k}": mean for k, mean in enumerate(returns)}
-        logs |= self._outer_step(weights, batches[:-1], batches[-1])
+        _, drawn = self.adapt_and_sample(
+            self._sampler, self.objective, weights, self.inner_steps, seed
+        )
+        samples = [self.sample(d) for d in drawn]
+        logs = {f"return_{k}": mean_return(d) for k, d in enumerate(drawn)}
+        logs |= self._outer_step(weights, samples[:-1], samples[-1])
         self.iteration.assign_add(1)
-        return {k: float(v) for k, v in logs.items()}
+        return {name: tf.cast(value, tf.float32) for name, value in logs.items()}
 
     def weights_of_policy(self):
         """The meta-learned weights theta as tensors."""
         return [tf.convert_to_tensor(v) for v in self.policy.trainable_variables]
 
-    def rollouts(self, sampler, weights, iteration, inner_steps=None):
-        """Rollouts before and after each inner step.
+    def adapt_and_sample(self, sampler, objective, weights, inner_steps, seed):
+        """Rollouts before each inner step and after the last, on the environment's tasks.
 
         Args:
             sampler: `maml_tf.rl.sampling.Sampler`.
+            objective: `MetaObjective`, whose inner steps are taken.
             weights: list of tensors, theta.
-            iteration: `int`, from which with `seed` the random numbers follow.
-            inner_steps: `int`, K; that of the learner by default.
+            inner_steps: `int`, K.
+            seed: `int`.
 
         Returns:
-            `(samples, returns)`: K + 1 samples for `MetaObjective` and their mean returns.
+            `(fast, drawn)`: the weights after the last step, each `[T, ...]`, and K + 1
+            `Rollouts`.
         """
-        steps = self.inner_steps if inner_steps is None else inner_steps
-        tasks = sampler.environment.tasks
-        samples, returns = [], []
-        fast = [tf.repeat(w[None], tasks, 0) for w in weights]
-        for k in range(steps + 1):
+        adapted = self._compiled_adapted(objective)
+        fast = [tf.repeat(w[None], sampler.environment.tasks, 0) for w in weights]
+        drawn = []
+        for k in range(inner_steps + 1):
             if k:
-                fast = self._adapted(weights, samples)
-            drawn = sampler.collect(fast, self._seed(iteration, k + 1))
-            samples.append(self._sample(drawn))
-            returns.append(np.nanmean(drawn.returns().numpy()))
-        return samples, returns
+                fast = adapted(weights, [self.sample(d) for d in drawn])
+            drawn.append(sampler.collect(fast, _mixed(seed, k)))
+        return fast, drawn
 
-    def _sample(self, drawn):
+    def _compiled_adapted(self, objective):
+        # Traced once for the objective that training uses, in every iteration.
+        if objective is self.objective:
+            return self._adapted
+        return tf.function(objective.adapted)
+
+    def sample(self, drawn):
+        """What `MetaObjective` learns from: a dict of `[T, R, H, ...]`.
+
+        Args:
+            drawn: `maml_tf.rl.sampling.Rollouts`.
+        """
         advantage = self._advantages(
             drawn.observation,
             drawn.reward,
@@ -217,10 +298,6 @@ class MetaPolicy(keras.Model):
             "mask": drawn.mask,
             "outputs": drawn.outputs,
         }
-
-    def _seed(self, iteration, stream):
-        # SeedSequence mixes: neighbouring iterations and streams share nothing.
-        return int(np.random.SeedSequence([self.seed, iteration, stream]).generate_state(1)[0] >> 1)
 
     def _trust_region_step(self, weights, before, after):
         settings, objective = self.trust_region, self.objective
@@ -283,3 +360,14 @@ class MetaPolicy(keras.Model):
             "surrogate": surrogate,
             "divergence": divergence,
         }
+
+
+def mean_return(drawn):
+    """Mean return over tasks and rollouts, those that were discarded left out."""
+    returns = drawn.returns().numpy()
+    return np.nanmean(returns) if np.isfinite(returns).any() else np.nan
+
+
+def _mixed(seed, stream):
+    # SeedSequence mixes: neighbouring seeds and streams share nothing.
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0] >> 1)

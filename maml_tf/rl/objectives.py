@@ -1,14 +1,15 @@
 """What the inner and the outer loop minimise, for the rollouts of one task.
 
-    inner:  -mean(log pi(a|s) A)                        `"policy_gradient"`, Finn et al. (2017), eq. 4
-            -mean(pi(a|s) / stop(pi(a|s)) A)            `"ratio"`, Rothfuss et al. (2019), LVC
-            -mean over rollouts of sum_t box_t A_t      `"dice"`, Foerster et al. (2018)
-    outer:  -mean(r A), r = pi'(a|s) / pi'_old(a|s)     `"ratio"`, TRPO
-            -mean(min(r A, clip(r) A))                  `"clipped"`, PPO (Schulman et al., 2017)
+    inner:  -mean(log pi(a|s) A)                     `"policy_gradient"`, Finn et al. (2017)
+            -mean(pi(a|s) / stop(pi(a|s)) A)         `"ratio"`, Rothfuss et al. (2019), LVC
+            -mean over steps of box_t A_t            `"dice"`, Foerster et al. (2018)
+    outer:  -mean(r A), r = pi'(a|s) / pi'_old(a|s)  `"ratio"`, TRPO
+            -mean(min(r A, clip(r) A))               `"clipped"`, PPO (Schulman et al., 2017)
 
-All inner losses have the same gradient at the policy that acted, but for the last, whose box_t =
-exp(sum of log pi - stop(log pi) up to t) weights whole histories; they differ in the second derivative,
-that is in what the meta-gradient knows about how the weights change the data.
+The first two inner losses have the same gradient at the policy that acted; the last one's box_t =
+exp(sum of log pi - stop(log pi) up to t) weights whole histories. They differ in the second
+derivative, that is in what the meta-gradient knows about how the weights change the data: the
+paper's leaves that out.
 """
 
 import tensorflow as tf

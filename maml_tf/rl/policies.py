@@ -17,6 +17,7 @@ import tensorflow as tf
 from maml_tf import functional
 from maml_tf.rl._tf_agents import tfp
 
+_SMALLEST_LOG_SCALE = math.log(1e-6)
 _GAUSSIAN, _CATEGORICAL = {"loc", "log_scale"}, {"logits"}
 
 
@@ -30,7 +31,7 @@ class LogScale(keras.layers.Layer):
         minimum: `float`, what the output never goes below (its gradient is zero there).
     """
 
-    def __init__(self, units, initial=0.0, minimum=math.log(1e-6), **kwargs):
+    def __init__(self, units, initial=0.0, minimum=_SMALLEST_LOG_SCALE, **kwargs):
         super().__init__(**kwargs)
         self.units, self.initial, self.minimum = units, initial, minimum
 
