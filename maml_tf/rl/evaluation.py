@@ -1,14 +1,12 @@
-"""The paper's protocol for reinforcement learning: held-out tasks, returns after each gradient step.
+"""The paper's protocol for reinforcement learning: returns after each gradient step.
 
-Finn et al. (2017), section 5.3: 40 tasks; the return after 0, 1, 2, 3 gradient steps, each on
-fresh rollouts, averaged over tasks; the step size is halved after the first step.
+Finn et al. (2017), section 5.3: 40 held-out tasks; the return after 0, 1, 2, 3 gradient steps, each
+on fresh rollouts, averaged over tasks; the step size is halved after the first step.
 """
 
 import numpy as np
 
 from maml_tf import evaluation, inner_optimizers
-from maml_tf.rl.meta_objective import MetaObjective
-from maml_tf.rl.sampling import Sampler
 
 
 def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks=None, seed=0):
@@ -30,11 +28,23 @@ def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks
     if tasks is None:
         tasks = environment.sample_tasks(environment.tasks, seed)
     environment.set_tasks(tasks)
-    optimizer = inner_optimizers.get(inner_optimizer or learner.inner_optimizer)
-    objective = MetaObjective(learner.policy, optimizer, inner_loss=learner.inner_loss)
-    sampler = Sampler(learner.policy, environment)
-    _, drawn = learner.adapt_and_sample(
-        sampler, objective, learner.weights_of_policy(), inner_steps, seed
-    )
+    drawn = rollouts(learner, environment, inner_steps, inner_optimizer=inner_optimizer, seed=seed)
     values = [np.nanmean(d.returns().numpy(), 1) for d in drawn]
     return evaluation.Result("return", np.stack(values, 1).astype(np.float64))
+
+
+def rollouts(learner, environment, inner_steps, *, inner_optimizer=None, seed=0):
+    """Rollouts before each gradient step and after the last, on the environment's tasks.
+
+    Args:
+        learner: as in `evaluate`.
+        environment: as in `evaluate`, its tasks set.
+        inner_steps: as in `evaluate`.
+        inner_optimizer: as in `evaluate`.
+        seed: `int`, of actions and resets.
+
+    Returns:
+        List of `inner_steps + 1` `maml_tf.rl.sampling.Rollouts`.
+    """
+    optimizer = inner_optimizers.get(inner_optimizer or learner.inner_optimizer)
+    return learner.adapt_and_sample(environment, optimizer, inner_steps, seed)[1]

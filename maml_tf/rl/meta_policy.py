@@ -218,11 +218,7 @@ class MetaPolicy(keras.Model):
             )
         steps = self.inner_steps if inner_steps is None else inner_steps
         optimizer = inner_optimizers.get(inner_optimizer or self.inner_optimizer)
-        objective = MetaObjective(self.policy, optimizer, inner_loss=self.inner_loss)
-        sampler = Sampler(self.policy, environment)
-        fast, drawn = self.adapt_and_sample(
-            sampler, objective, self.weights_of_policy(), steps, seed
-        )
+        fast, drawn = self.adapt_and_sample(environment, optimizer, steps, seed)
         policy = keras.models.clone_model(self.policy)
         for variable, value in zip(policy.trainable_variables, fast, strict=True):
             variable.assign(value[0])
@@ -236,9 +232,7 @@ class MetaPolicy(keras.Model):
         environment = self._sampler.environment
         environment.set_tasks(environment.sample_tasks(environment.tasks, seed))
         weights = self.weights_of_policy()
-        _, drawn = self.adapt_and_sample(
-            self._sampler, self.objective, weights, self.inner_steps, seed
-        )
+        _, drawn = self._alternate(self._sampler, self._adapted, weights, self.inner_steps, seed)
         samples = [self.sample(d) for d in drawn]
         logs = {f"return_{k}": mean_return(d) for k, d in enumerate(drawn)}
         logs |= self._outer_step(weights, samples[:-1], samples[-1])
@@ -249,21 +243,25 @@ class MetaPolicy(keras.Model):
         """The meta-learned weights theta as tensors."""
         return [tf.convert_to_tensor(v) for v in self.policy.trainable_variables]
 
-    def adapt_and_sample(self, sampler, objective, weights, inner_steps, seed):
+    def adapt_and_sample(self, environment, inner_optimizer, inner_steps, seed):
         """Rollouts before each inner step and after the last, on the environment's tasks.
 
         Args:
-            sampler: `maml_tf.rl.sampling.Sampler`.
-            objective: `MetaObjective`, whose inner steps are taken.
-            weights: list of tensors, theta.
+            environment: one of `maml_tf.rl.environments`, its tasks set.
+            inner_optimizer: one of `maml_tf.inner_optimizers`.
             inner_steps: `int`, K.
-            seed: `int`.
+            seed: `int`, of actions and resets.
 
         Returns:
-            `(fast, drawn)`: the weights after the last step, each `[T, ...]`, and K + 1
-            `Rollouts`.
+            `(weights, drawn)`: the weights after the last step, each `[T, ...]`, and K + 1
+            `maml_tf.rl.sampling.Rollouts`.
         """
-        adapted = self._compiled_adapted(objective)
+        objective = MetaObjective(self.policy, inner_optimizer, inner_loss=self.inner_loss)
+        sampler = Sampler(self.policy, environment)
+        adapted = tf.function(objective.adapted)
+        return self._alternate(sampler, adapted, self.weights_of_policy(), inner_steps, seed)
+
+    def _alternate(self, sampler, adapted, weights, inner_steps, seed):
         fast = [tf.repeat(w[None], sampler.environment.tasks, 0) for w in weights]
         drawn = []
         for k in range(inner_steps + 1):
@@ -271,12 +269,6 @@ class MetaPolicy(keras.Model):
                 fast = adapted(weights, [self.sample(d) for d in drawn])
             drawn.append(sampler.collect(fast, _mixed(seed, k)))
         return fast, drawn
-
-    def _compiled_adapted(self, objective):
-        # Traced once for the objective that training uses, in every iteration.
-        if objective is self.objective:
-            return self._adapted
-        return tf.function(objective.adapted)
 
     def sample(self, drawn):
         """What `MetaObjective` learns from: a dict of `[T, R, H, ...]`.
@@ -318,8 +310,8 @@ class MetaPolicy(keras.Model):
             return flat(objective.curvature_product(weights, unflat(x), *part))
 
         def difference(x):
-            # A step of the order of the weights' rounding would give nothing but noise.
-            size = 1e-2 / (tf.norm(x) + 1e-12)
+            # The authors' step, 1 / ||theta||, is long: a curvature over some distance.
+            size = 1 / (tf.norm(theta) + 1e-8)
             ahead = objective.divergence_gradient(unflat(theta + size * x), *part)
             behind = objective.divergence_gradient(unflat(theta - size * x), *part)
             return (flat(ahead) - flat(behind)) / (2 * size)

@@ -1,12 +1,12 @@
 """Ant that walks at a speed, in a direction or to a goal (Finn et al., 2017, section 5.3).
 
-In the paper's physics (rllab's): 0.02 s a step, RK4; the speed is that of the centre of mass after the
-step; reward = progress + 0.05 - 0.005 ||a||^2 - 0.0005 ||clip(contact forces, +-1)||^2, and 1 more
-for the speed task; observation of 125: qpos, qvel, contact forces, rotation of the torso, centre of
-mass; it has fallen when the torso's height leaves [0.2, 1]. gymnasium's v5: 0.05 s, speed
-(x' - x) / dt, control cost 0.5 ||a||^2, 1 for being upright, observation of 105.
-The contact forces are those of the new state, as in rllab; gymnasium keeps the ones before the
-last frame.
+In the paper's physics (rllab's): 0.02 s a step, RK4; the speed is that of the centre of mass after
+the step; reward = progress + 0.05 - 0.005 ||a||^2 - 0.0005 ||clip(contact forces, +-1)||^2, and 1
+more for the speed task; observation of 125: qpos, qvel, contact forces, rotation of the torso,
+centre of mass; it has fallen when the torso's height leaves [0.2, 1].
+gymnasium's v5: 0.05 s, speed (x' - x) / dt, control cost 0.5 ||a||^2, 1 for being upright,
+observation of 105. The contact forces are those of the new state, as in rllab; gymnasium keeps the
+ones before the last frame.
 """
 
 import concurrent.futures

@@ -1,7 +1,7 @@
 """Half-cheetah that runs at a speed or in a direction (Finn et al., 2017, section 5.3).
 
-In the paper's physics (rllab's): 0.01 s a step; the speed is that of the centre of mass after the step;
-reward = progress - 0.05 ||a||^2; observation of 20: qpos without x, qvel, centre of mass. In
+In the paper's physics (rllab's): 0.01 s a step; the speed is that of the centre of mass after the
+step; reward = progress - 0.05 ||a||^2; observation of 20: qpos without x, qvel, centre of mass. In
 gymnasium's v5: 0.05 s, speed (x' - x) / dt, reward = progress - 0.1 ||a||^2, observation of 17.
 """
 

@@ -1,0 +1,181 @@
+"""What the scripts of reinforcement learning share: settings, learners, the report."""
+
+import dataclasses
+import sys
+
+import numpy as np
+
+import maml_tf
+from maml_tf import plots, rl
+from train import common
+
+# What may change between a run and its continuation: nothing that training depends on.
+FREE = ("iterations", "test_tasks", "test_rollouts", "test_steps", "fine_tuning", "tensorboard")
+
+
+@dataclasses.dataclass
+class Settings:
+    """The fields that navigation and locomotion share."""
+
+    inner_step_size: float = 0.1
+    """Inner step size in training and of the first step at test; half of it for later ones."""
+    inner_steps: int = 1
+    """Inner steps in training (paper: 1)."""
+    inner_loss: str = "policy_gradient"
+    """Inner loss: policy_gradient (paper), ratio or dice; see maml_tf.rl.objectives."""
+    first_order: bool = common.switch("First-order MAML.")
+    iterations: int = 100
+    """Meta-iterations in all; a finished run goes on when this is raised."""
+    meta_batch: int = 40
+    """Tasks in a meta-iteration."""
+    rollouts: int = 20
+    """Rollouts of each task before and after each inner step."""
+    horizon: int = 200
+    """Steps of a rollout."""
+    max_divergence: float = 0.01
+    """Trust region: mean Kullback-Leibler divergence of a step, nats."""
+    curvature_tasks: int | None = None
+    """Tasks that the trust region's curvature is formed from; all by default (paper)."""
+    discount: float = 0.99
+    """Discount factor gamma (paper: 0.99)."""
+    gae_lambda: float = 1.0
+    """Lambda of the advantages (paper: 1)."""
+    test_tasks: int = 40
+    """Held-out tasks (paper: 40)."""
+    test_rollouts: int = 20
+    """Rollouts of each task and step at test."""
+    test_steps: int = 3
+    """Gradient steps at test (paper: 3)."""
+    fine_tuning: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
+    """Step sizes that pretraining and the random policy take the best of, on other tasks."""
+    baselines: str = "pretrained random oracle"
+    """What is trained and shown beside MAML, of: pretrained random oracle."""
+    epoch_iterations: int = 5
+    """Meta-iterations from one checkpoint to the next."""
+    seed: int = 0
+    """Seed of the initial weights, tasks, actions and resets."""
+    fresh: bool = common.switch("Delete what the run directory holds and start anew.")
+    tensorboard: bool = common.switch("Write logs for TensorBoard into the run directory.")
+    quick: bool = common.switch("A small run of a few minutes.")
+
+
+def make_learner(settings, environment, inner_steps):
+    """A compiled meta-policy; without inner steps it is TRPO over all tasks."""
+    sizes = environment.observation_spec().shape[0], environment.action_spec().shape[0]
+    learner = rl.MetaPolicy(
+        rl.policies.gaussian(*sizes, seed=settings.seed),
+        maml_tf.inner_optimizers.SGD(settings.inner_step_size),
+        inner_steps,
+        inner_loss=settings.inner_loss,
+        first_order=settings.first_order,
+        discount=settings.discount,
+        gae_lambda=settings.gae_lambda,
+        seed=settings.seed,
+    )
+    learner.compile(
+        rl.TrustRegion(settings.max_divergence, curvature_tasks=settings.curvature_tasks)
+    )
+    return learner
+
+
+def train(settings, folder, make_environment):
+    """Trains MAML and the baselines: learners by name.
+
+    Args:
+        settings: `Settings`.
+        folder: `pathlib.Path`, the run directory.
+        make_environment: `make_environment(tasks, rollouts, observe_task)`.
+    """
+    chosen = settings.baselines.split()
+    unknown = set(chosen) - {"pretrained", "random", "oracle"}
+    if unknown:
+        sys.exit(f"--baselines: of pretrained, random and oracle. Received: {sorted(unknown)}.")
+    learners = {}
+    for name in ["MAML", *chosen]:
+        oracle = name == "oracle"
+        environment = make_environment(settings.meta_batch, settings.rollouts, oracle)
+        steps = settings.inner_steps if name == "MAML" else 0
+
+        def make(environment=environment, steps=steps):
+            return make_learner(settings, environment, steps)
+
+        if name == "random":
+            learners[name] = make()
+            continue
+        print(f"{name}:")
+        learners[name] = common.train(
+            make,
+            lambda done, environment=environment: environment,
+            folder / name.lower(),
+            iterations=settings.iterations,
+            epoch_iterations=settings.epoch_iterations,
+            tensorboard=settings.tensorboard,
+        )
+    return learners
+
+
+def evaluate(settings, learners, make_environment):
+    """Results and step sizes by name, on the same held-out tasks."""
+    results, step_sizes = {}, {}
+    for name, learner in learners.items():
+        environment = make_environment(
+            settings.test_tasks, settings.test_rollouts, name == "oracle"
+        )
+
+        def measure(size, seed, steps, learner=learner, environment=environment):
+            optimizer = maml_tf.inner_optimizers.SGD([size, size / 2])
+            return rl.evaluation.evaluate(
+                learner, environment, steps, inner_optimizer=optimizer, seed=seed
+            )
+
+        steps = 0 if name == "oracle" else settings.test_steps
+        size = settings.inner_step_size
+        if name in ("pretrained", "random"):
+            # Tuned on tasks that are neither trained nor tested on.
+            scores = [measure(s, 2**20, steps).mean[-1] for s in settings.fine_tuning]
+            size = settings.fine_tuning[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]
+        results[name] = measure(size, 2**21, steps)
+        step_sizes[name] = size if steps else None
+    return results, step_sizes
+
+
+def table(results, step_sizes, paper):
+    """Returns as a Markdown table, the paper's numbers beside."""
+    steps = range(max(result.inner_steps for result in results.values()) + 1)
+    lines = [
+        "| method | step size | " + " | ".join(f"step {k}" for k in steps) + " | paper |",
+        "|---|---|" + "---|" * (len(steps) + 1),
+    ]
+    for name, result in results.items():
+        cells = [
+            f"{result.mean[k]:.1f} ± {result.interval[k]:.1f}" if k <= result.inner_steps else "–"
+            for k in steps
+        ]
+        published = " / ".join(str(value) for value in paper.get(name, []))
+        lines.append(f"| {name} | {step_sizes[name] or '–'} | {' | '.join(cells)} | {published} |")
+    return "\n".join(lines) + "\n"
+
+
+def report(settings, folder, learners, make_environment, paper):
+    """Evaluates, prints, writes `results.json` and draws `returns.png`."""
+    results, step_sizes = evaluate(settings, learners, make_environment)
+    print("\n" + table(results, step_sizes, paper))
+    plots.error_against_steps(
+        results,
+        ylabel="return",
+        title=f"mean return and 95 % interval over {settings.test_tasks} held-out tasks",
+        references={name: dict(enumerate(values)) for name, values in paper.items()},
+    ).savefig(folder / "returns.png")
+    test = {
+        name: {"step_size": step_sizes[name], **result.to_dict()}
+        for name, result in results.items()
+    }
+    content = {
+        "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "output"},
+        "iterations": int(learners["MAML"].iteration),
+        "training_seconds": {n: common.training_seconds(folder / n.lower()) for n in learners},
+        "paper": paper,
+        "test": test,
+    }
+    common.write_json(folder / "results.json", content)
+    return results
