@@ -10,7 +10,15 @@ from maml_tf import plots, rl
 from train import common
 
 # What may change between a run and its continuation: nothing that training depends on.
-FREE = ("iterations", "test_tasks", "test_rollouts", "test_steps", "fine_tuning", "tensorboard")
+FREE = (
+    "iterations",
+    "baselines",
+    "test_tasks",
+    "test_rollouts",
+    "test_steps",
+    "fine_tuning",
+    "tensorboard",
+)
 
 
 @dataclasses.dataclass

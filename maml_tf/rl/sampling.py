@@ -4,12 +4,15 @@ A batch of rollouts is a pure function of (weights, tasks, seed). Letters for sh
 R rollouts of each, H steps (the horizon).
 """
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from maml_tf.rl import policies
+
+_log = logging.getLogger(__name__)
 
 
 class Rollouts(NamedTuple):
@@ -64,9 +67,11 @@ class Sampler:
         parts = [seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF]
         seed = tf.constant(parts, tf.int32)
         if hasattr(environment, "transition"):
-            return self._in_graph(weights, environment.current_tasks(), seed)
-        environment.seed(parts[0])
-        return self._row_by_row(weights, seed)
+            drawn = self._in_graph(weights, environment.current_tasks(), seed)
+        else:
+            environment.seed(parts[0])
+            drawn = self._row_by_row(weights, seed)
+        return _without_broken(drawn)
 
     def _row_by_row(self, weights, seed):
         environment = self.environment
@@ -117,6 +122,30 @@ class Sampler:
 
         running = tf.ones([environment.tasks, environment.rollouts])
         return _scan(body, (state, observation, running), environment.horizon)
+
+
+def _without_broken(drawn):
+    """Masks rollouts in which anything is NaN or infinite: they must not reach the policy."""
+    counted = drawn.mask > 0
+    finite = tf.math.is_finite(drawn.reward) & tf.reduce_all(
+        tf.math.is_finite(drawn.observation), -1
+    )
+    whole = tf.reduce_all(finite | ~counted, -1, keepdims=True)
+    broken = int(tf.reduce_sum(tf.cast(~whole, tf.int32)))
+    if not broken:
+        return drawn
+    _log.warning(
+        "%d of %d rollouts have a reward or an observation that is not finite: they are not "
+        "learned from.",
+        broken,
+        tf.size(whole),
+    )
+    # Zeros, not only the mask: NaN * 0 is NaN.
+    return drawn._replace(
+        reward=tf.where(whole, drawn.reward, 0.0),
+        observation=tf.where(whole[..., None], drawn.observation, 0.0),
+        mask=tf.where(whole, drawn.mask, 0.0),
+    )
 
 
 def _scan(body, carry, steps):

@@ -1,0 +1,54 @@
+import subprocess
+import sys
+
+HIDE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+"""
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_the_library_alone_needs_no_tf_agents():
+    result = run(
+        "import sys, maml_tf\n"
+        "names = {'tf_agents', 'mujoco', 'tensorflow_probability', 'gymnasium'}\n"
+        "print(names & set(sys.modules))"
+    )
+    assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_a_missing_extra_names_the_pip_line():
+    result = run(HIDE.format(module="tf_agents") + "import maml_tf.rl")
+    assert "ModuleNotFoundError" in result.stderr
+    assert 'pip install "maml_tf[rl]"' in result.stderr
+
+
+def test_only_locomotion_needs_mujoco():
+    # Something of TF-Agents' own imports mujoco; so it is hidden only from ours.
+    code = (
+        "from maml_tf import rl\n"
+        "rl.environments.Navigation2D()\n"
+        "import sys\n"
+        "sys.modules['mujoco'] = None\n"
+        "rl.environments.HalfCheetahVelocity\n"
+    )
+    assert "did not find `mujoco`" in run(code).stderr
+
+
+def test_importing_leaves_the_environment_and_keras_as_they_were():
+    result = run(
+        "import os, keras, numpy as np\n"
+        "import maml_tf.rl\n"
+        "model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
+        "model.compile('sgd', 'mse'); model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)\n"
+        "print(keras.__version__[0], os.environ.get('TF_USE_LEGACY_KERAS'))"
+    )
+    assert result.stdout.strip().splitlines()[-1] == "3 None", result.stderr
+    assert "Gym has been unmaintained" not in result.stderr
