@@ -79,7 +79,10 @@ class Client:
 
     def predict(self, x):
         """Predictions at the meta-learned weights, without adaptation."""
-        return _outputs(self._call("predict", _entries("query_x", x)))
+        tensors = _entries("query_x", x)
+        if "query_count" in self._signatures().get("predict", {}):
+            tensors["query_count"] = len(next(iter(tensors.values())))
+        return _outputs(self._call("predict", tensors))
 
     def close(self):
         """Closes the connection."""
@@ -96,9 +99,7 @@ class Client:
         return tensors
 
     def _call(self, signature, tensors):
-        if self._inputs is None:
-            self._inputs = self._try(self._transport.inputs)
-        known = self._inputs.get(signature)
+        known = self._signatures().get(signature)
         if known is None or not set(tensors) <= set(known):
             raise ValueError(
                 f"Expected a model with the signature {signature!r} of {sorted(tensors)}. "
@@ -106,6 +107,12 @@ class Client:
             )
         arrays = {name: np.asarray(array, known[name]) for name, array in tensors.items()}
         return self._try(self._transport.predict, signature, arrays)
+
+    def _signatures(self):
+        """Types of the inputs by signature and name, asked for once."""
+        if self._inputs is None:
+            self._inputs = self._try(self._transport.inputs)
+        return self._inputs
 
     def _try(self, function, *args):
         for attempt in range(self._retries):

@@ -42,7 +42,10 @@ def export(
       `[T, S, ...]`, `support_y` `[T, S, ...]`, `query_x` `[T, Q, ...]`, and int32 `[T]`
       `inner_steps`, `support_count` and `query_count`: how many of each row count, the others
       being padding. `predictions` `[T, Q, ...]`: 0 for padding, NaN for a row that is wrong;
-    - `predict`: `query_x` to `predictions` at the meta-learned weights, without adaptation.
+    - `predict`: `query_x` to `predictions` at the meta-learned weights, without adaptation. Where
+      the model normalises queries with each other (batch normalisation, `"transductive"`) also
+      `query_count` (int32 scalar), how many they are: a server that batches requests then refuses
+      it, in place of normalising several clients' queries together.
 
     Beside the model lie `card.json` and `README.md`: what it is, what its signatures take, and how
     to ask it by REST and gRPC.

@@ -4,12 +4,14 @@
     adapt(support_x, support_y, inner_steps) -> weights            one flat tensor
     predict_with(weights, query_x) -> predictions
     adapt_and_predict_tasks(..., support_count, query_count)       one row is one task
-    predict(query_x) -> predictions                                at the meta-learned weights
+    predict(query_x[, query_count]) -> predictions                 at the meta-learned weights
 
 A request that cannot be answered (no support example, labels that the model has no output for,
 numbers that are not finite) is an error that says so, and changes nothing for the next one. Only
 `adapt_and_predict_tasks`, whose rows a server may have put together from several clients, answers
-NaN for such a row and leaves the others alone.
+NaN for such a row and leaves the others alone. What normalises queries with each other must not be
+put together at all: a scalar among the inputs (`inner_steps`, `query_count`) makes a server that
+batches refuse it.
 """
 
 import inspect
@@ -18,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import functional
 from maml_tf.learners import checks
 from maml_tf.serving import requests
 
@@ -45,6 +48,10 @@ class Signatures:
         # How many outputs integer labels choose from; None for other labels.
         chooses = isinstance(y_spec, tf.TensorSpec) and checks.is_sparse(learner.loss)
         self._classes = self._outputs.shape[-1] if chooses else None
+        # Whether a prediction depends on the other queries of its request.
+        self._transductive = learner.batch_norm == "transductive" and bool(
+            functional.batch_norm_layers(model)
+        )
         self.module = tf.Module(name="learner")
         self.module.weights = [tf.Variable(v.value, name="w") for v in model.trainable_variables]
         self.module.state = [tf.Variable(v.value, name="s") for v in model.non_trainable_variables]
@@ -58,7 +65,7 @@ class Signatures:
             "adapt": self._concrete(self._adapt, ("support_x", "support_y")),
             "predict_with": self._concrete(self._predict_with, ("query_x",), weights=True),
             "adapt_and_predict_tasks": self._concrete_tasks(),
-            "predict": self._concrete(self._predict, ("query_x",), steps=False),
+            "predict": self._concrete_predict(),
         }
 
     def examples(self):
@@ -93,7 +100,8 @@ class Signatures:
             "adapt": {**support, "inner_steps": steps},
             "predict_with": {"weights": weights, **query},
             "adapt_and_predict_tasks": row,
-            "predict": query,
+            "predict": query
+            | ({"query_count": counts["query_count"]} if self._transductive else {}),
         }
 
     # One task.
@@ -111,9 +119,14 @@ class Signatures:
         check = tf.debugging.assert_equal(tf.size(weights), size, message)
         return self._predictions(requests.after([check], weights), query_x)
 
-    def _predict(self, query_x):
+    def _predict(self, query_x, query_count=None):
         weights, state = self._values()
         query_x = requests.checked_x("query_x", query_x)
+        if query_count is not None:
+            given = tf.shape(tf.nest.flatten(query_x)[0])[0]
+            message = "Expected `query_count` to be the number of examples in `query_x`."
+            check = tf.debugging.assert_equal(given, query_count, message)
+            query_x = requests.after([check], query_x)
         y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
         return requests.entries("predictions", y)
 
@@ -195,12 +208,22 @@ class Signatures:
 
     # Concrete functions.
 
-    def _concrete(self, function, parts, weights=False, steps=True):
+    def _concrete_predict(self):
+        specs, structures = self._specs(("query_x",), axes=())
+        if self._transductive:
+            specs["query_count"] = tf.TensorSpec([], tf.int32, name="query_count")
+
+        def flat(**tensors):
+            return self._predict(**_arguments(tensors, specs, structures))
+
+        return tf.function(flat, autograph=False).get_concrete_function(**specs)
+
+    def _concrete(self, function, parts, weights=False):
         """Traces a function of one task for tensors of `parts` and what else it takes."""
         specs, structures = self._specs(parts, axes=())
         if weights:
             specs["weights"] = tf.TensorSpec([None], self._flat_dtype(), name="weights")
-        steps = steps and not weights
+        steps = not weights
 
         def flat(*, inner_steps=None, **tensors):
             of_steps = {"inner_steps": inner_steps} if steps else {}

@@ -31,12 +31,9 @@ def test_a_missing_extra_names_the_pip_line():
 
 
 def test_only_locomotion_needs_mujoco():
-    # Something of TF-Agents' own imports mujoco; so it is hidden only from ours.
-    code = (
+    code = HIDE.format(module="mujoco") + (
         "from maml_tf import rl\n"
         "rl.environments.Navigation2D()\n"
-        "import sys\n"
-        "sys.modules['mujoco'] = None\n"
         "rl.environments.HalfCheetahVelocity\n"
     )
     assert "did not find `mujoco`" in run(code).stderr

@@ -86,8 +86,91 @@ def test_convolutional_predictions_are_the_learners(serve, drawings):
     server = serve(SAVED / "omniglot" / "1")
     answer = server("serving_default", **task, inner_steps=steps(1))["predictions"]
     np.testing.assert_allclose(answer, expected[1], rtol=1e-5, atol=1e-5)
-    answer = server("predict", query_x=task["query_x"])["predictions"]
+    answer = server("predict", query_x=task["query_x"], query_count=steps(50))["predictions"]
     np.testing.assert_allclose(answer, expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_predictions_that_depend_on_each_other_cannot_be_put_together(serve, drawings, sine):
+    """As the batching of the server would: along the first axis of what has one."""
+    _, task = drawings
+    server = serve(SAVED / "omniglot" / "1")
+    query_x = np.concatenate([task["query_x"], task["query_x"]])
+    with pytest.raises(RuntimeError, match="number of examples"):
+        server("predict", query_x=query_x, query_count=steps(50))
+    known = server.signatures["predict"].inputs
+    assert not known["query_count"].tensor_shape.dim  # no axis to put together along
+    # Rows of the sine model do not see each other: together they are what each is alone.
+    server = serve(SAVED / "sinusoid" / "1")
+    assert set(server.signatures["predict"].inputs) == {"query_x"}
+    x = sine[1]["query_x"]
+    alone = [server("predict", query_x=part)["predictions"] for part in x[:2]]
+    together = server("predict", query_x=np.concatenate(x[:2]))["predictions"]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-6, atol=1e-6)
+
+
+def two_inputs():
+    """A learner of a model with an image, a token and a length as inputs."""
+    image = keras.Input((4, 4, 1), dtype="uint8", name="image")
+    token = keras.Input((3,), dtype="int32", name="token")
+    length = keras.Input((1,), name="length")
+    pixels = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    words = keras.layers.Flatten()(keras.layers.Embedding(7, 4)(token))
+    joined = keras.layers.Concatenate()([pixels, words, length])
+    outputs = keras.layers.Dense(2)(keras.layers.Dense(8, "tanh")(joined))
+    inputs = {"image": image, "length": length, "token": token}
+    learner = maml_tf.MAML(keras.Model(inputs, outputs), 0.1)
+    learner.compile(loss="mean_squared_error")
+    random = np.random.default_rng(0)
+
+    def x(number):
+        return {
+            "image": random.integers(0, 256, (number, 4, 4, 1)).astype(np.uint8),
+            "length": random.random((number, 1)).astype(np.float32),
+            "token": random.integers(0, 7, (number, 3)).astype(np.int32),
+        }
+
+    y = random.random((5, 2)).astype(np.float32)
+    return learner, x(5), y, x(6)
+
+
+def float64_one_hot():
+    """A float64 classifier with labels as one-hot vectors."""
+    model = keras.Sequential(
+        [keras.Input((3,), dtype="float64"), keras.layers.Dense(4, dtype="float64")]
+    )
+    learner = maml_tf.MAML(model, 0.1)
+    learner.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    random = np.random.default_rng(1)
+    y = np.eye(4, dtype=np.float64)[random.integers(0, 4, 6)]
+    return learner, random.random((6, 3)), y, random.random((5, 3))
+
+
+@pytest.mark.parametrize("make", [two_inputs, float64_one_hot])
+def test_several_inputs_and_other_types(serve, tmp_path, make):
+    learner, support_x, support_y, query_x = make()
+    server = serve(maml_tf.serving.export(learner, tmp_path / "model"))
+
+    def entries(part, x):
+        flat = keras.tree.flatten(x)
+        return {f"{part}_{i}": a for i, a in enumerate(flat)} if flat[1:] else {part: flat[0]}
+
+    support = entries("support_x", support_x) | {"support_y": support_y}
+    query = entries("query_x", query_x)
+    expected = np.asarray(learner.adapt(support_x, support_y, inner_steps=3).predict(query_x))
+    at_once = server("adapt_and_predict", **support, **query, inner_steps=steps(3))
+    np.testing.assert_allclose(at_once["predictions"], expected, rtol=1e-5, atol=1e-5)
+    weights = server("adapt", **support, inner_steps=steps(3))["weights"]
+    later = server("predict_with", weights=weights, **query)
+    np.testing.assert_array_equal(later["predictions"], at_once["predictions"])
+    initial = np.asarray(learner.model.predict(query_x, verbose=0))
+    np.testing.assert_allclose(server("predict", **query)["predictions"], initial, rtol=1e-5)
+    counts = {
+        "support_count": steps([len(support_y)] * 2),
+        "query_count": steps([len(expected)] * 2),
+    }
+    rows = {name: np.stack([a, a]) for name, a in {**support, **query}.items()}
+    tasks = server("adapt_and_predict_tasks", **rows, **counts, inner_steps=steps([3, 3]))
+    np.testing.assert_allclose(tasks["predictions"][1], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])

@@ -11,10 +11,10 @@ ones before the last frame.
 
 import concurrent.futures
 
-import mujoco
 import numpy as np
 
 from maml_tf.rl.environments.locomotion import Direction, Locomotion, Velocity
+from maml_tf.rl.environments.mujoco_models import mujoco
 
 _START = [0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1]  # of rllab's model file
 _CONTROL_COST = {"paper": 0.005, "v5": 0.5}

@@ -11,13 +11,11 @@ size, and on any number of threads.
 import logging
 import os
 
-import mujoco
-import mujoco.rollout
 import numpy as np
 
 from maml_tf.rl._tf_agents import array_spec, py_environment, time_step
-from maml_tf.rl.environments import mujoco_models
 from maml_tf.rl.environments.base import TaskEnvironment, checked_size
+from maml_tf.rl.environments.mujoco_models import load, mujoco
 
 _FIRST, _MID, _LAST = 0, 1, 2
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL
@@ -61,7 +59,7 @@ class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
         super().__init__(handle_auto_reset=False)
         self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
         self.physics, self.observe_task = physics, observe_task
-        self.model = mujoco_models.load(self.robot, physics)
+        self.model = load(self.robot, physics)
         threads = threads or os.cpu_count() or 1
         self._pool = mujoco.rollout.Rollout(nthread=threads)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]

@@ -11,12 +11,16 @@ import pathlib
 try:
     import gymnasium
     import mujoco
+    import mujoco.rollout
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"Expected gymnasium and mujoco for locomotion, did not find `{error.name}`. Install them "
         'with `pip install "maml_tf[rl]"`.',
         name=error.name,
     ) from error
+
+# Others take it from here, so that its absence is told once, above.
+__all__ = ["PHYSICS", "load", "mujoco"]
 
 PHYSICS = ("paper", "v5")
 
