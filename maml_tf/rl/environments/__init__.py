@@ -5,13 +5,14 @@ import importlib
 from maml_tf.rl.environments.base import TaskEnvironment
 from maml_tf.rl.environments.navigation import Navigation2D
 
-# MuJoCo is needed only by those who use it.
+# MuJoCo and gymnasium are needed only by those who use them.
 _LAZY = {
     "HalfCheetahDirection": "half_cheetah",
     "HalfCheetahVelocity": "half_cheetah",
     "AntDirection": "ant",
     "AntVelocity": "ant",
     "AntGoal": "ant",
+    "from_gymnasium": "gymnasium_tasks",
 }
 
 __all__ = ["Navigation2D", "TaskEnvironment", *_LAZY]

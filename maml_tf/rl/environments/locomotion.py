@@ -13,16 +13,16 @@ import os
 
 import numpy as np
 
-from maml_tf.rl._tf_agents import array_spec, py_environment, time_step
-from maml_tf.rl.environments.base import TaskEnvironment, checked_size
+from maml_tf.rl._tf_agents import array_spec
+from maml_tf.rl.environments.base import checked_size
 from maml_tf.rl.environments.mujoco_models import load, mujoco
+from maml_tf.rl.environments.rows import RowEnvironment, checked_action
 
-_FIRST, _MID, _LAST = 0, 1, 2
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL
 _log = logging.getLogger(__name__)
 
 
-class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
+class Locomotion(RowEnvironment):
     """What all robots share; see the top of this file.
 
     Args:
@@ -55,8 +55,7 @@ class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
         seed=0,
     ):
         checked_size(tasks=tasks, rollouts=rollouts, horizon=horizon)
-        # Rows restart by themselves, one by one: `PyEnvironment` could only restart all.
-        super().__init__(handle_auto_reset=False)
+        super().__init__()
         self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
         self.physics, self.observe_task = physics, observe_task
         self.model = load(self.robot, physics)
@@ -131,6 +130,10 @@ class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
             parts.append(self.row_tasks.reshape(self.batch_size, -1))
         return np.concatenate(parts, 1).astype(np.float32)
 
+    def ended_rows(self):
+        """See `RowEnvironment`."""
+        return self._state["ended"]
+
     def reset_rows(self):
         """Begins a rollout in every row; gives the observation `[rows, O]`."""
         self._restart(np.ones(self.batch_size, bool))
@@ -147,7 +150,8 @@ class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
             `(observation [rows, O], reward [rows], ended [rows], terminated [rows])`; `terminated`
             where it ended for another reason than the horizon.
         """
-        action = np.clip(self._checked(action), -1, 1).astype(np.float64)
+        action = checked_action(action, (self.batch_size, self.model.nu))
+        action = np.clip(action, -1, 1).astype(np.float64)
         anew = self._state["ended"].copy()
         before = self.qpos.copy()
         diverged = self._advance(action) & ~anew
@@ -163,22 +167,6 @@ class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
         self._state["ended"] = ended
         # Copies: what is given out must not change at the next step.
         return self.observation(), reward, ended.copy(), terminated
-
-    def _checked(self, action):
-        action = np.asarray(action)
-        expected = (self.batch_size, self.model.nu)
-        if action.shape != expected:
-            raise ValueError(
-                f"Expected actions of shape {expected} (rows, controls), "
-                f"received shape {action.shape}."
-            )
-        if not np.isfinite(action).all():
-            row = int(np.argwhere(~np.isfinite(action))[0, 0])
-            raise ValueError(
-                f"Expected finite actions, received {action[row].tolist()} in row {row}. Have the "
-                "policy's weights become NaN?"
-            )
-        return action
 
     def _advance(self, action):
         """Moves qpos and qvel on; gives the rows `[rows]` whose physics diverged."""
@@ -240,16 +228,6 @@ class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
 
     # The same as a TF-Agents environment.
 
-    @property
-    def batched(self):
-        """True: TF-Agents shall not wrap it again."""
-        return True
-
-    @property
-    def batch_size(self):
-        """`int`, T * R rows."""
-        return self.tasks * self.rollouts
-
     def observation_spec(self):
         """Float32 `[O]`."""
         return array_spec.ArraySpec((self._observation_size,), np.float32, "observation")
@@ -257,17 +235,6 @@ class Locomotion(TaskEnvironment, py_environment.PyEnvironment):
     def action_spec(self):
         """Float32 `[A]` in [-1, 1]."""
         return array_spec.BoundedArraySpec((self.model.nu,), np.float32, -1.0, 1.0, "action")
-
-    def _reset(self):
-        return time_step.restart(self.reset_rows(), batch_size=self.batch_size)
-
-    def _step(self, action):
-        anew = self._state["ended"].copy()
-        observation, reward, ended, terminated = self.step_rows(action)
-        kind = np.where(anew, _FIRST, np.where(ended, _LAST, _MID)).astype(np.int32)
-        # The horizon is a limit on the time, not an end of the task: its discount stays 1.
-        discount = np.where(terminated, 0, 1).astype(np.float32)
-        return time_step.TimeStep(kind, reward, discount, observation)
 
     def seed(self, seed=0):
         """Begins the random numbers anew; the next reset is the first episode of `seed`."""

@@ -1,0 +1,85 @@
+"""A TF-Agents `PyEnvironment` of many rows, made of two functions on arrays.
+
+`reset_rows` and `step_rows` are all that rollouts need (`maml_tf.rl.sampling`); TF-Agents' time
+steps are made of what they give.
+"""
+
+import abc
+
+import numpy as np
+
+from maml_tf.rl._tf_agents import py_environment, time_step
+from maml_tf.rl.environments.base import TaskEnvironment
+
+_FIRST, _MID, _LAST = 0, 1, 2
+
+
+class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
+    """Rows of tasks and rollouts on arrays; see the top of this file.
+
+    Attributes:
+        discarded: bool `[rows]`, whether the row's rollout broke and is not to be learned from.
+    """
+
+    discarded: np.ndarray
+
+    def __init__(self):
+        # Rows restart by themselves, one by one: `PyEnvironment` could only restart all.
+        super().__init__(handle_auto_reset=False)
+
+    @abc.abstractmethod
+    def reset_rows(self):
+        """Begins a rollout in every row; gives the observation, float32 `[rows, ...]`."""
+
+    @abc.abstractmethod
+    def step_rows(self, action):
+        """One step of every row; one that had ended begins anew in place of it.
+
+        Args:
+            action: `[rows, ...]`.
+
+        Returns:
+            `(observation [rows, ...], reward [rows], ended [rows], terminated [rows])`;
+            `terminated` where it ended for another reason than the horizon.
+        """
+
+    @abc.abstractmethod
+    def ended_rows(self):
+        """Which rows have ended and begin anew at the next step, bool `[rows]`."""
+
+    @property
+    def batched(self):
+        """True: TF-Agents shall not wrap it again."""
+        return True
+
+    @property
+    def batch_size(self):
+        """`int`, T * R rows."""
+        return self.tasks * self.rollouts
+
+    def _reset(self):
+        return time_step.restart(self.reset_rows(), batch_size=self.batch_size)
+
+    def _step(self, action):
+        anew = self.ended_rows().copy()
+        observation, reward, ended, terminated = self.step_rows(action)
+        kind = np.where(anew, _FIRST, np.where(ended, _LAST, _MID)).astype(np.int32)
+        # The horizon is a limit on the time, not an end of the task: its discount stays 1.
+        discount = np.where(terminated, 0, 1).astype(np.float32)
+        return time_step.TimeStep(kind, reward, discount, observation)
+
+
+def checked_action(action, shape, finite=True):
+    """`action` as an array of `shape`; `ValueError` where it is not, or not finite."""
+    action = np.asarray(action)
+    if action.shape != shape:
+        raise ValueError(
+            f"Expected actions of shape {shape} (rows first), received shape {action.shape}."
+        )
+    if finite and not np.isfinite(action).all():
+        row = int(np.argwhere(~np.isfinite(action))[0, 0])
+        raise ValueError(
+            f"Expected finite actions, received {action[row].tolist()} in row {row}. Have the "
+            "policy's weights become NaN?"
+        )
+    return action
