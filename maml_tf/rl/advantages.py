@@ -21,12 +21,16 @@ def estimate(observation, reward, mask, *, discount=0.99, gae_lambda=1.0, ridge=
         ridge: `float`, weight of the squared coefficients in the baseline's fit.
 
     Returns:
-        float `[T, R, H]`, mean 0 and standard deviation 1 over the steps of a task that count,
-        0 elsewhere.
+        `(advantage, error)`, float `[T, R, H]`, 0 where the mask is. Advantages have mean 0 and
+        standard deviation 1 over the steps of a task that count. Errors are the temporal
+        differences that advantages are sums of, in the same unit, not centred.
     """
     returns = discounted_sums(reward * mask, discount)
     values = linear_baseline(observation, returns, mask, ridge)
-    return standardize(generalized(reward, values, mask, discount, gae_lambda), mask)
+    errors = temporal_differences(reward, values, mask, discount)
+    advantages = discounted_sums(errors, discount * gae_lambda) * mask
+    centred, deviation = _centred(advantages, mask)
+    return centred / deviation, errors / deviation
 
 
 def discounted_sums(x, discount):
@@ -47,23 +51,21 @@ def discounted_sums(x, discount):
     return tf.linalg.matvec(kernel, x, transpose_a=True)
 
 
-def generalized(reward, values, mask, discount, gae_lambda):
-    """Generalised advantages (Schulman et al., 2016, equation 16).
+def temporal_differences(reward, values, mask, discount):
+    """`r_t + discount V_{t+1} - V_t`; their sums discounted by gamma lambda are the advantages.
 
     Args:
         reward: float `[..., H]`.
-        values: float `[..., H]`, the baseline at each step.
+        values: float `[..., H]`, the baseline at each step; it is 0 after the last one.
         mask: float `[..., H]`.
         discount: `float`, gamma.
-        gae_lambda: `float`, lambda; 1 gives the discounted return less the baseline.
 
     Returns:
         float `[..., H]`, 0 where the mask is.
     """
     values = values * mask
     following = tf.concat([values[..., 1:], tf.zeros_like(values[..., :1])], -1)
-    errors = (reward + discount * following - values) * mask
-    return discounted_sums(errors, discount * gae_lambda) * mask
+    return (reward + discount * following - values) * mask
 
 
 def linear_baseline(observation, returns, mask, ridge=1e-5):
@@ -105,18 +107,9 @@ def baseline_features(observation):
     return tf.concat([o, o**2, time, time**2, time**3, tf.ones_like(time)], -1)
 
 
-def standardize(advantages, mask):
-    """Mean 0 and standard deviation 1 over the steps of each task that count.
-
-    Args:
-        advantages: float `[T, R, H]`.
-        mask: float `[T, R, H]`.
-
-    Returns:
-        float `[T, R, H]`, 0 where the mask is.
-    """
+def _centred(advantages, mask):
+    """Advantages less their mean over a task's steps, and their standard deviation."""
     count = tf.maximum(tf.reduce_sum(mask, [1, 2], keepdims=True), 1)
     mean = tf.reduce_sum(advantages * mask, [1, 2], keepdims=True) / count
     centred = (advantages - mean) * mask
-    deviation = tf.sqrt(tf.reduce_sum(centred**2, [1, 2], keepdims=True) / count)
-    return centred / (deviation + 1e-8)
+    return centred, tf.sqrt(tf.reduce_sum(centred**2, [1, 2], keepdims=True) / count) + 1e-8

@@ -28,6 +28,7 @@ class MetaObjective:
         first_order: inner gradients are constants in the meta-gradient.
         adaptable: list of `bool`, which weights adapt; all of them by default.
         clip: of the clipped surrogate.
+        decay: `float`, gamma lambda, of the inner loss `"dice"`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class MetaObjective:
         first_order=False,
         adaptable=None,
         clip=0.2,
+        decay=1.0,
     ):
         self.policy = policy
         self.inner_optimizer = inner_optimizer
@@ -48,6 +50,7 @@ class MetaObjective:
         self.first_order = first_order
         self.adaptable = adaptable
         self.clip = clip
+        self.decay = decay
 
     def fast_weights(self, weights, before, first_order=None):
         """The weights of one task after an inner step on each batch in `before`.
@@ -55,7 +58,7 @@ class MetaObjective:
         Args:
             weights: list of tensors, theta.
             before: list of K samples (dicts of `observation` [R, H, O], `action`, `advantage`,
-                `mask`), one for each inner step.
+                `mask`, for `"dice"` `error`), one for each inner step.
             first_order: overrides that of the constructor.
 
         Returns:
@@ -65,10 +68,7 @@ class MetaObjective:
         def loss(weights, state, step):
             sample = before[step]
             outputs = self.outputs(weights, sample["observation"])
-            value = objectives.inner_loss(
-                self.inner_loss, outputs, sample["action"], sample["advantage"], sample["mask"]
-            )
-            return value, state
+            return objectives.inner_loss(self.inner_loss, outputs, sample, self.decay), state
 
         first_order = self.first_order if first_order is None else first_order
         return inner_loop.adapt(

@@ -84,6 +84,7 @@ class MetaPolicy(keras.Model):
         )
         self._sampler = None
         self.objective = None
+        self._advantages = tf.function(advantages.estimate, reduce_retracing=True)
         self.built = True
 
     def get_config(self):
@@ -135,16 +136,10 @@ class MetaPolicy(keras.Model):
         if not self.trust_region:
             self.optimizer.build(self.policy.trainable_variables)
         self.updates = updates
-        self.objective = MetaObjective(
-            self.policy,
-            self.inner_optimizer,
-            inner_loss=self.inner_loss,
-            outer_loss=surrogate,
-            first_order=self.first_order,
-            clip=clip,
+        self.objective = self._objective(
+            self.inner_optimizer, outer_loss=surrogate, first_order=self.first_order, clip=clip
         )
         self._adapted = tf.function(self.objective.adapted)
-        self._advantages = tf.function(advantages.estimate, reduce_retracing=True)
         step = self._trust_region_step if self.trust_region else self._gradient_steps
         self._outer_step = tf.function(step)
 
@@ -256,10 +251,18 @@ class MetaPolicy(keras.Model):
             `(weights, drawn)`: the weights after the last step, each `[T, ...]`, and K + 1
             `maml_tf.rl.sampling.Rollouts`.
         """
-        objective = MetaObjective(self.policy, inner_optimizer, inner_loss=self.inner_loss)
         sampler = Sampler(self.policy, environment)
-        adapted = tf.function(objective.adapted)
+        adapted = tf.function(self._objective(inner_optimizer).adapted)
         return self._alternate(sampler, adapted, self.weights_of_policy(), inner_steps, seed)
+
+    def _objective(self, inner_optimizer, **kwargs):
+        return MetaObjective(
+            self.policy,
+            inner_optimizer,
+            inner_loss=self.inner_loss,
+            decay=self.discount * self.gae_lambda,
+            **kwargs,
+        )
 
     def _alternate(self, sampler, adapted, weights, inner_steps, seed):
         fast = [tf.repeat(w[None], sampler.environment.tasks, 0) for w in weights]
@@ -276,7 +279,7 @@ class MetaPolicy(keras.Model):
         Args:
             drawn: `maml_tf.rl.sampling.Rollouts`.
         """
-        advantage = self._advantages(
+        advantage, error = self._advantages(
             drawn.observation,
             drawn.reward,
             drawn.mask,
@@ -287,6 +290,7 @@ class MetaPolicy(keras.Model):
             "observation": drawn.observation,
             "action": drawn.action,
             "advantage": advantage,
+            "error": error,
             "mask": drawn.mask,
             "outputs": drawn.outputs,
         }

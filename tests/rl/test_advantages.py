@@ -47,7 +47,7 @@ def test_equals_a_plain_loop(gae_lambda):
     reward = rng.normal(size=(3, 4, 20))
     mask = (np.arange(20) < rng.integers(5, 21, size=(3, 4, 1))).astype(float)
     given_ = [tf.constant(x) for x in (observation, reward, mask)]
-    result = advantages.estimate(*given_, discount=0.95, gae_lambda=gae_lambda)
+    result, _ = advantages.estimate(*given_, discount=0.95, gae_lambda=gae_lambda)
     expected = plain_loop(observation, reward, mask, 0.95, gae_lambda, 1e-5)
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-8)
 
@@ -64,6 +64,14 @@ def test_discounted_sums_obey_their_recursion(discount, seed):
 def test_a_task_does_not_see_another():
     rng = np.random.default_rng(1)
     data = [rng.normal(size=(2, 3, 6, 2)), rng.normal(size=(2, 3, 6)), np.ones((2, 3, 6))]
-    both = advantages.estimate(*map(tf.constant, data))
-    alone = advantages.estimate(*[tf.constant(x[1:]) for x in data])
+    both, _ = advantages.estimate(*map(tf.constant, data))
+    alone, _ = advantages.estimate(*[tf.constant(x[1:]) for x in data])
     np.testing.assert_allclose(both[1:], alone, rtol=1e-9)
+
+
+def test_advantages_are_sums_of_the_errors():
+    rng = np.random.default_rng(2)
+    data = [rng.normal(size=(2, 3, 9, 2)), rng.normal(size=(2, 3, 9)), np.ones((2, 3, 9))]
+    advantage, error = advantages.estimate(*map(tf.constant, data), discount=0.9, gae_lambda=0.8)
+    sums = advantages.discounted_sums(error, 0.72).numpy()
+    np.testing.assert_allclose(sums - sums.mean((1, 2), keepdims=True), advantage, atol=1e-6)

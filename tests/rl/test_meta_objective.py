@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.rl import objectives, policies
+from maml_tf.rl import advantages, objectives, policies
 from tests.rl.problems import central_difference, flat, problem, unflat
 
 CASES = [("gaussian", 0), ("gaussian", 1), ("gaussian", 2), ("categorical", 1)]
@@ -123,7 +123,9 @@ def test_inner_losses_share_their_gradient_but_not_their_hessian():
                 p = tf.stop_gradient(tf.nn.softmax(x)) * 3
                 outputs = {"logits": tf.tile(x[None, None], [3, 1, 1])}
                 mask = tf.ones([3, 1], tf.float64)
-                loss = objectives.inner_loss(kind, outputs, actions, (p * gains)[:, None], mask)
+                gain = (p * gains)[:, None]
+                sample = {"action": actions, "advantage": gain, "error": gain, "mask": mask}
+                loss = objectives.inner_loss(kind, outputs, sample)
             gradient = inner.gradient(loss, x)
         return gradient.numpy(), outer.jacobian(gradient, x).numpy()
 
@@ -157,7 +159,8 @@ def test_dice_weights_whole_histories():
         outputs = {"logits": tf.tile(x[None, None], [4, 2, 1])}
         mask = tf.ones([4, 2], tf.float64)
         # The mean is over paths and steps, the return a sum over steps.
-        return 2 * objectives.inner_loss("dice", outputs, paths, p[:, None] * gains, mask)
+        sample = {"action": paths, "error": p[:, None] * gains, "mask": mask}
+        return 2 * objectives.inner_loss("dice", outputs, sample)
 
     hessians = []
     for function in (expected, dice):
@@ -170,3 +173,26 @@ def test_dice_weights_whole_histories():
         hessians.append((gradient.numpy(), outer.jacobian(gradient, logits).numpy()))
     np.testing.assert_allclose(hessians[0][0], hessians[1][0], rtol=1e-10)
     np.testing.assert_allclose(hessians[0][1], hessians[1][1], rtol=1e-10)
+
+
+def test_dice_has_the_gradient_of_generalised_advantages():
+    """sum_t d_t h_t and sum_t A_t log pi_t are the same sum in another order."""
+    policy = problem(inner_steps=0)[0].policy
+    rng = np.random.default_rng(7)
+    mask = np.ones((4, 6))
+    mask[1, 4:] = 0
+    error = tf.constant(rng.normal(size=(4, 6)) * mask)
+    advantage = advantages.discounted_sums(error, 0.85) * mask
+    observation, action = rng.normal(size=(24, 3)), tf.constant(rng.normal(size=(4, 6, 2)))
+    weights = [tf.convert_to_tensor(v) for v in policy.trainable_variables]
+    sample = {"action": action, "error": error, "advantage": advantage, "mask": tf.constant(mask)}
+    gradients = []
+    for kind in objectives.INNER:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            flat_outputs = policies.apply(policy, weights, tf.constant(observation))
+            outputs = {k: tf.reshape(v, [4, 6, -1]) for k, v in flat_outputs.items()}
+            loss = objectives.inner_loss(kind, outputs, sample, decay=0.85)
+        gradients.append(flat(tape.gradient(loss, weights)))
+    for gradient in gradients[1:]:
+        np.testing.assert_allclose(gradient, gradients[0], rtol=1e-9, atol=1e-12)
