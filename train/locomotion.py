@@ -104,8 +104,11 @@ def film(settings, learner, environment, folder):
     """Adapts to one task by one step and renders a rollout of it."""
     from maml_tf.rl import video
 
-    environment.set_tasks(environment.sample_tasks(1, settings.seed))
-    policy, _ = learner.adapt(environment.resized(1, settings.rollouts), 1)
+    task = environment.sample_tasks(1, settings.seed)
+    adapting = environment.resized(1, settings.rollouts)
+    for each in (environment, adapting):
+        each.set_tasks(task)
+    policy, _ = learner.adapt(adapting, 1)
     path = folder / "adapted.gif"
     video.record(policy, environment, path, seed=settings.seed)
     print(f"An adapted runner: {path}")

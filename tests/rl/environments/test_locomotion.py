@@ -209,3 +209,23 @@ def test_an_oracle_sees_its_task():
     environment = make("AntGoal", observe_task=True)
     observation = environment.reset_rows()
     np.testing.assert_array_equal(observation[:, -2:], environment.row_tasks)
+
+
+def test_a_film_of_a_policy(tmp_path):
+    import imageio.v3 as imageio
+
+    from maml_tf import rl
+    from maml_tf.rl import video
+
+    environment = make("HalfCheetahDirection", tasks=1, rollouts=1, horizon=10)
+    path = tmp_path / "film.gif"
+    try:
+        video.record(rl.policies.gaussian(20, 6), environment, path, width=64, height=48)
+    except RuntimeError as error:
+        assert "MUJOCO_GL" in str(error)
+        pytest.skip("no way of drawing without a screen here")
+    frames = imageio.imread(path)
+    assert frames.shape == (5, 48, 64, 3)
+    assert (frames[0] != frames[-1]).any()
+    with pytest.raises(ValueError, match="batch_size=4"):
+        video.record(rl.policies.gaussian(20, 6), make("HalfCheetahDirection"), path)
