@@ -78,6 +78,7 @@ class Sampler:
         shape = (environment.tasks, environment.rollouts)
         observation = environment.reset_rows()
         running = np.ones(environment.batch_size, bool)
+        broken = np.zeros(environment.batch_size, bool)
         steps = []
         for t in range(environment.horizon):
             o = observation.reshape(*shape, *observation.shape[1:])
@@ -85,10 +86,10 @@ class Sampler:
             rows = action.numpy().reshape(environment.batch_size, *action.shape[2:])
             observation, reward, ended, _ = environment.step_rows(rows)
             steps.append((o.copy(), action, reward.reshape(shape), running.reshape(shape), outputs))
+            # Asked at once: a row that broke begins anew at the next step.
+            broken = broken | (environment.discarded & running)
             running = running & ~ended
-            if not running.any():
-                break
-        return self._stacked(steps, ~np.reshape(environment.discarded, shape))
+        return self._stacked(steps, ~broken.reshape(shape))
 
     def _stacked(self, steps, kept):
         observation, action, reward, running, outputs = zip(*steps, strict=True)

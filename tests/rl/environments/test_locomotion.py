@@ -229,3 +229,25 @@ def test_a_film_of_a_policy(tmp_path):
     assert (frames[0] != frames[-1]).any()
     with pytest.raises(ValueError, match="batch_size=4"):
         video.record(rl.policies.gaussian(20, 6), make("HalfCheetahDirection"), path)
+
+
+class Exploding(environments.HalfCheetahDirection):
+    """Row 2 explodes in the middle of its rollout."""
+
+    def step_rows(self, action):
+        if self._state["steps"][2] == 3:
+            self.qvel[2] = 1e12
+        return super().step_rows(action)
+
+
+def test_a_rollout_that_breaks_in_its_middle_does_not_count(tmp_path, monkeypatch):
+    from maml_tf import rl
+
+    monkeypatch.chdir(tmp_path)
+    environment = Exploding(2, 2, horizon=8)
+    environment.set_tasks([[1.0], [-1.0]])
+    policy = rl.policies.gaussian(20, 6, hidden=(4,))
+    weights = [np.repeat(w[None], 2, 0) for w in policy.get_weights()]
+    drawn = rl.sampling.Sampler(policy, environment).collect(weights, seed=0)
+    np.testing.assert_array_equal(drawn.mask.numpy().sum(-1), [[8, 8], [0, 8]])
+    assert np.isnan(drawn.returns().numpy()).tolist() == [[False, False], [True, False]]
