@@ -132,27 +132,20 @@ class MetaObjective:
 
     def value_and_gradient(self, weights, before, after):
         """`(J, gradient)`: the exact meta-gradient, a list of tensors; arguments as in `value`."""
-
-        def one(task, index):
-            before, after = task
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
-                outputs = self.outputs(self.fast_weights(weights, before), after["observation"])
-                loss = self._losses(outputs, after)[0]
-            return (loss, _gradient(tape, loss, weights)), []
-
-        return self._mean(one, (before, after))
+        return self._with_gradient(0, weights, before, after)
 
     def divergence_gradient(self, weights, before, after):
         """Gradient of the divergence; arguments as in `value`."""
+        return self._with_gradient(1, weights, before, after)[1]
 
+    def _with_gradient(self, which, weights, before, after):
         def one(task, index):
             before, after = task
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
                 outputs = self.outputs(self.fast_weights(weights, before), after["observation"])
-                loss = self._losses(outputs, after)[1]
-            return _gradient(tape, loss, weights), []
+                loss = self._losses(outputs, after)[which]
+            return (loss, _gradient(tape, loss, weights)), []
 
         return self._mean(one, (before, after))
 
