@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import inner_optimizers
-from maml_tf.rl import advantages, objectives, trust_region
+from maml_tf.rl import advantages, objectives, outer_steps, trust_region
 from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
 
@@ -140,7 +140,10 @@ class MetaPolicy(keras.Model):
             self.inner_optimizer, outer_loss=surrogate, first_order=self.first_order, clip=clip
         )
         self._adapted = tf.function(self.objective.adapted)
-        step = self._trust_region_step if self.trust_region else self._gradient_steps
+        if self.trust_region:
+            step = outer_steps.trust_region_step(self.objective, self.trust_region)
+        else:
+            step = outer_steps.gradient_steps(self.objective, self.optimizer, updates)
         self._outer_step = tf.function(step)
 
     def fit(self, environment, steps_per_epoch, epochs=1, **kwargs):
@@ -230,7 +233,7 @@ class MetaPolicy(keras.Model):
         _, drawn = self._alternate(self._sampler, self._adapted, weights, self.inner_steps, seed)
         samples = [self.sample(d) for d in drawn]
         logs = {f"return_{k}": mean_return(d) for k, d in enumerate(drawn)}
-        logs |= self._outer_step(weights, samples[:-1], samples[-1])
+        logs |= self._outer_step(samples[:-1], samples[-1])
         self.iteration.assign_add(1)
         return {name: tf.cast(value, tf.float32) for name, value in logs.items()}
 
@@ -293,68 +296,6 @@ class MetaPolicy(keras.Model):
             "error": error,
             "mask": drawn.mask,
             "outputs": drawn.outputs,
-        }
-
-    def _trust_region_step(self, weights, before, after):
-        settings, objective = self.trust_region, self.objective
-        shapes = [w.shape for w in weights]
-
-        def flat(tensors):
-            return tf.concat([tf.reshape(t, [-1]) for t in tensors], 0)
-
-        def unflat(vector):
-            parts = tf.split(vector, [shape.num_elements() for shape in shapes])
-            return [tf.reshape(p, shape) for p, shape in zip(parts, shapes, strict=True)]
-
-        n = settings.curvature_tasks
-        part = tf.nest.map_structure(lambda t: t[:n], (before, after))
-        theta = flat(weights)
-
-        def product(x):
-            return flat(objective.curvature_product(weights, unflat(x), *part))
-
-        def difference(x):
-            # The authors' step, 1 / ||theta||, is long: a curvature over some distance.
-            size = 1 / (tf.norm(theta) + 1e-8)
-            ahead = objective.divergence_gradient(unflat(theta + size * x), *part)
-            behind = objective.divergence_gradient(unflat(theta - size * x), *part)
-            return (flat(ahead) - flat(behind)) / (2 * size)
-
-        surrogate, gradient = objective.value_and_gradient(weights, before, after)
-        step = trust_region.step(
-            settings,
-            theta,
-            surrogate,
-            flat(gradient),
-            lambda w: objective.value(unflat(w), before, after),
-            product if settings.product == "exact" else difference,
-        )
-        for variable, value in zip(
-            self.policy.trainable_variables, unflat(step.weights), strict=True
-        ):
-            variable.assign(value)
-        return {
-            "surrogate_before": step.surrogate_before,
-            "surrogate": step.surrogate,
-            "divergence": step.divergence,
-            "accepted": tf.cast(step.accepted, tf.float32),
-            "backtracks": step.backtracks,
-        }
-
-    def _gradient_steps(self, weights, before, after):
-        variables = self.policy.trainable_variables
-        first = None
-        for _ in range(self.updates):
-            weights = [tf.convert_to_tensor(v) for v in variables]
-            surrogate, gradient = self.objective.value_and_gradient(weights, before, after)
-            first = surrogate if first is None else first
-            self.optimizer.apply_gradients(zip(gradient, variables, strict=True))
-        weights = [tf.convert_to_tensor(v) for v in variables]
-        surrogate, divergence = self.objective.value(weights, before, after)
-        return {
-            "surrogate_before": first,
-            "surrogate": surrogate,
-            "divergence": divergence,
         }
 
 

@@ -117,7 +117,7 @@ def learning(rounds):
             after = learner.sample(sampler.collect(fast, 1))
             timed(
                 "outer step",
-                lambda s=sample, a=after, m=learner, w=theta: m._outer_step(w, [s], a),
+                lambda s=sample, a=after, m=learner: m._outer_step([s], a),
             )
         medians = {
             n: statistics.median(v[1:]) * (2 if "twice" in n else 1) for n, v in parts.items()
