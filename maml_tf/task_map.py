@@ -37,7 +37,7 @@ def choose(strategy, model):
     return "vectorized" if small and not looping else "loop"
 
 
-def map_tasks(function, tasks, strategy, parallel=None):
+def map_tasks(function, tasks, strategy, parallel=None, jit_compile=False):
     """Applies `function(task, index) -> (summed, stacked)` to every task.
 
     Args:
@@ -47,6 +47,7 @@ def map_tasks(function, tasks, strategy, parallel=None):
         strategy: `"loop"` or `"vectorized"`.
         parallel: how many tasks the loop works on at the same time; the number of cores by
             default. More tasks in flight take more memory.
+        jit_compile: compile `function` with XLA, one program that the loop runs for each task.
 
     Returns:
         `(sums, stacks)`: the first structure added up over tasks, the second one stacked,
@@ -55,6 +56,8 @@ def map_tasks(function, tasks, strategy, parallel=None):
     flat = tf.nest.flatten(tasks)
     count = flat[0].shape[0] if flat[0].shape[0] is not None else tf.shape(flat[0])[0]
     indices = tf.range(count)
+    if jit_compile:
+        function = tf.function(function, autograph=False, jit_compile=True)
     if strategy == "vectorized":
         summed, stacked = tf.vectorized_map(lambda e: function(e[0], e[1]), (tasks, indices))
         return tf.nest.map_structure(lambda t: tf.reduce_sum(t, 0), summed), stacked

@@ -81,7 +81,9 @@ def make_learner(settings, environment, inner_steps):
         seed=settings.seed,
     )
     learner.compile(
-        rl.TrustRegion(settings.max_divergence, curvature_tasks=settings.curvature_tasks)
+        rl.TrustRegion(settings.max_divergence, curvature_tasks=settings.curvature_tasks),
+        # Right for these networks: a test compares it with the gradient that is not compiled.
+        jit_compile=True,
     )
     return learner
 

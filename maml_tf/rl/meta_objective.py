@@ -12,7 +12,7 @@ product, from which `maml_tf.rl.trust_region` makes a step.
 
 import tensorflow as tf
 
-from maml_tf import inner_loop
+from maml_tf import functional, inner_loop
 from maml_tf.rl import objectives, policies
 from maml_tf.task_map import map_tasks
 
@@ -29,6 +29,7 @@ class MetaObjective:
         adaptable: list of `bool`, which weights adapt; all of them by default.
         clip: of the clipped surrogate.
         decay: `float`, gamma lambda, of the inner loss `"dice"`.
+        jit_compile: compile what is done for a task with XLA.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class MetaObjective:
         adaptable=None,
         clip=0.2,
         decay=1.0,
+        jit_compile=False,
     ):
         self.policy = policy
         self.inner_optimizer = inner_optimizer
@@ -51,6 +53,7 @@ class MetaObjective:
         self.adaptable = adaptable
         self.clip = clip
         self.decay = decay
+        self.jit_compile = jit_compile
 
     def fast_weights(self, weights, before, first_order=None):
         """The weights of one task after an inner step on each batch in `before`.
@@ -109,7 +112,7 @@ class MetaObjective:
         def one(before, index):
             return [], self.fast_weights(weights, before, first_order=True)
 
-        return map_tasks(one, before, "loop")[1]
+        return self._map(one, before)[1]
 
     def value(self, weights, before, after):
         """`(J, divergence)`, means over tasks.
@@ -145,7 +148,9 @@ class MetaObjective:
                 tape.watch(weights)
                 outputs = self.outputs(self.fast_weights(weights, before), after["observation"])
                 loss = self._losses(outputs, after)[which]
-            return (loss, _gradient(tape, loss, weights)), []
+            gradient = _gradient(tape, loss, weights)
+            functional.refuse_wrong_xla(self.jit_compile, self.first_order)
+            return (loss, gradient), []
 
         return self._mean(one, (before, after))
 
@@ -222,9 +227,11 @@ class MetaObjective:
         )
         return loss, objectives.divergence(outputs, after["outputs"], after["mask"])
 
-    @staticmethod
-    def _mean(one, tasks):
-        sums, _ = map_tasks(one, tasks, "loop")
+    def _map(self, one, tasks):
+        return map_tasks(one, tasks, "loop", jit_compile=self.jit_compile)
+
+    def _mean(self, one, tasks):
+        sums, _ = self._map(one, tasks)
         count = tf.shape(tf.nest.flatten(tasks)[0])[0]
         return tf.nest.map_structure(lambda s: s / tf.cast(count, s.dtype), sums)
 

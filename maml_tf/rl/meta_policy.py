@@ -109,7 +109,7 @@ class MetaPolicy(keras.Model):
         """The outputs of the policy at the meta-learned weights, `[batch, ...]`."""
         return self.policy(observation)
 
-    def compile(self, optimizer=None, surrogate="ratio", updates=5, clip=0.2):
+    def compile(self, optimizer=None, surrogate="ratio", updates=5, clip=0.2, *, jit_compile=False):
         """Chooses the outer step.
 
         Args:
@@ -119,6 +119,9 @@ class MetaPolicy(keras.Model):
             updates: `int`, gradient steps a batch of a Keras optimizer: 1 with `"ratio"` is
                 vanilla policy gradient.
             clip: of the clipped surrogate.
+            jit_compile: compile the inner and outer steps with XLA: twice as fast on a CPU. Never
+                by itself; a policy whose second-order gradient XLA gets wrong (max-pooling) is
+                refused at the first step.
 
         Raises:
             ValueError: an unknown surrogate.
@@ -137,7 +140,11 @@ class MetaPolicy(keras.Model):
             self.optimizer.build(self.policy.trainable_variables)
         self.updates = updates
         self.objective = self._objective(
-            self.inner_optimizer, outer_loss=surrogate, first_order=self.first_order, clip=clip
+            self.inner_optimizer,
+            outer_loss=surrogate,
+            first_order=self.first_order,
+            clip=clip,
+            jit_compile=jit_compile,
         )
         self._adapted = tf.function(self.objective.adapted)
         if self.trust_region:
@@ -182,6 +189,7 @@ class MetaPolicy(keras.Model):
             "surrogate": self.objective.outer_loss,
             "updates": self.updates,
             "clip": self.objective.clip,
+            "jit_compile": self.objective.jit_compile,
         }
 
     def compile_from_config(self, config):

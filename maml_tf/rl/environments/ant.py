@@ -9,12 +9,10 @@ observation of 105. The contact forces are those of the new state, as in rllab; 
 ones before the last frame.
 """
 
-import concurrent.futures
-
 import numpy as np
 
 from maml_tf.rl.environments.locomotion import Direction, Locomotion, Velocity
-from maml_tf.rl.environments.mujoco_models import mujoco
+from maml_tf.rl.environments.mujoco_models import load_sensing, mujoco
 
 _START = [0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1]  # of rllab's model file
 _CONTROL_COST = {"paper": 0.005, "v5": 0.5}
@@ -33,35 +31,36 @@ class Ant(Locomotion):
         return np.array(_START, float) if self.physics == "paper" else self.model.qpos0
 
     def measure(self):
-        """Contact forces, rotation and centre of mass, which `mujoco.rollout` does not give."""
-        rows, bodies = self.batch_size, self.model.nbody
-        self.contact = np.empty((rows, bodies, 6))
-        self.rotation = np.empty((rows, 9))
-        self.centre, self.centre_velocity = np.empty((rows, 3)), np.empty((rows, 3))
-        chunks = np.array_split(np.arange(rows), min(self._threads, rows))
-        if len(chunks) == 1:
-            self._measure_rows(self._data[0], chunks[0])
-            return
-        with concurrent.futures.ThreadPoolExecutor(len(chunks)) as pool:
-            # MuJoCo works without the interpreter's lock. `list` raises what a thread raised.
-            list(pool.map(self._measure_rows, self._data, chunks))
+        """Contact forces, rotation and centre of mass of the state, read off sensors.
 
-    def _measure_rows(self, data, rows):
-        model = self.model
-        for row in rows:
-            data.qpos[:], data.qvel[:] = self.qpos[row], self.qvel[row]
-            # The solver's first guess must not come from another row.
-            data.qacc_warmstart[:] = 0
-            data.ctrl[:] = 0
-            mujoco.mj_forward(model, data)
-            mujoco.mj_rnePostConstraint(model, data)
-            mujoco.mj_subtreeVel(model, data)
-            self.contact[row] = data.cfrc_ext
-            self.rotation[row] = data.xmat[1]
-            self.centre[row], self.centre_velocity[row] = (
-                data.subtree_com[1],
-                data.subtree_linvel[1],
-            )
+        `mujoco.rollout` gives no contact forces and its sensors lag a step behind, so the state is
+        evaluated once more, in one C++ call, by a copy of the model that only measures. The
+        motors hold on to the last action, as in rllab.
+        """
+        rows, bodies = self.batch_size, self.model.nbody
+        if not hasattr(self, "_sensing"):
+            self._sensing = load_sensing(self.robot, self.physics)
+            self._sensing_data = [mujoco.MjData(self._sensing) for _ in range(self._threads)]
+            self._read = np.empty((rows, 1, self._sensing.nsensordata))
+        self._pool.rollout(
+            [self._sensing] * rows,
+            self._sensing_data,
+            np.concatenate([np.ones((rows, 1)), self.qpos, self.qvel], 1),
+            self._state["control"][:, None],
+            nstep=1,
+            control_spec=mujoco.mjtState.mjSTATE_CTRL,
+            skip_checks=True,
+            sensordata=self._read,
+        )
+        self.centre, self.centre_velocity = self._read[:, 0, :3], self._read[:, 0, 3:6]
+        wrench = self._read[:, 0, 6:].reshape(rows, bodies - 1, 3, 3)
+        force, torque, place = wrench[:, :, 0], wrench[:, :, 1], wrench[:, :, 2]
+        # MuJoCo's `cfrc_ext`: torque about the centre of mass, then force, on each body; the
+        # sensors tell what the body does to the ground. Nothing acts on the world.
+        self.contact = np.zeros((rows, bodies, 6))
+        self.contact[:, 1:, :3] = -torque - np.cross(place - self.centre[:, None], force)
+        self.contact[:, 1:, 3:] = -force
+        self.rotation = _rotation(self.qpos[:, 3:7])
 
     def observe(self):
         """Float64 `[rows, 125]`, or `[rows, 105]` in v5."""
@@ -125,3 +124,14 @@ class AntGoal(Ant):
     def ant_progress(self, velocity):
         """Minus the L1 distance to the goal after the step."""
         return -np.abs(self.qpos[:, :2] - self.row_tasks).sum(1)
+
+
+def _rotation(quaternion):
+    """Rotation matrices `[rows, 9]`, row by row, of quaternions `[rows, 4]`."""
+    w, x, y, z = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
+    entries = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return np.stack(entries, 1)

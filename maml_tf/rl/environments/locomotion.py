@@ -68,6 +68,7 @@ class Locomotion(RowEnvironment):
         self._state = {
             "qpos": np.tile(self.start(), (rows, 1)),
             "qvel": np.zeros((rows, nv)),
+            "control": np.zeros((rows, self.model.nu)),
             "steps": np.zeros(rows, int),
             "episode": np.zeros(rows, int),
             "ended": np.ones(rows, bool),
@@ -86,7 +87,7 @@ class Locomotion(RowEnvironment):
         return self.model.qpos0
 
     def measure(self):
-        """Computes from qpos and qvel what observation and reward need of the new state."""
+        """Computes from the state what observation and reward need of it."""
         raise NotImplementedError
 
     def observe(self):
@@ -155,6 +156,7 @@ class Locomotion(RowEnvironment):
         anew = self._state["ended"].copy()
         before = self.qpos.copy()
         diverged = self._advance(action) & ~anew
+        self._state["control"] = action
         self._state["steps"] += 1
         if anew.any():
             self._restart(anew)
@@ -201,6 +203,7 @@ class Locomotion(RowEnvironment):
             key = [int(state["seed"]), int(row)]
             generator = np.random.Generator(np.random.Philox(counter=counter, key=key))
             state["qpos"][row], state["qvel"][row] = self._scattered(generator)
+        state["control"][rows] = 0
         state["episode"][rows] += 1
         state["steps"][rows] = 0
         state["ended"][rows] = False
@@ -217,7 +220,7 @@ class Locomotion(RowEnvironment):
     def _discard(self, rows):
         state = self._state
         state["discarded"] |= rows
-        state["qpos"][rows], state["qvel"][rows] = self.start(), 0
+        state["qpos"][rows], state["qvel"][rows], state["control"][rows] = self.start(), 0, 0
         _log.warning(
             "The physics diverged in %d of %d rollouts (rows %s): they end here and are not "
             "learned from.",
