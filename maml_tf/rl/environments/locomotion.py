@@ -31,7 +31,7 @@ class Locomotion(RowEnvironment):
         horizon: `int` H, steps of a rollout.
         physics: `"paper"` or `"v5"`.
         observe_task: the task is a part of the observation (an oracle).
-        threads: of the physics; the number of cores by default.
+        threads: of the physics; the cores that the process may use by default.
         seed: `int`, of the resets.
 
     Attributes:
@@ -59,7 +59,8 @@ class Locomotion(RowEnvironment):
         self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
         self.physics, self.observe_task = physics, observe_task
         self.model = load(self.robot, physics)
-        threads = threads or os.cpu_count() or 1
+        # The cores that this process may use: a container or `taskset` may leave it fewer.
+        threads = threads or len(os.sched_getaffinity(0))
         self._pool = mujoco.rollout.Rollout(nthread=threads)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         rows, nq, nv = tasks * rollouts, self.model.nq, self.model.nv
