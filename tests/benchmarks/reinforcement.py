@@ -5,6 +5,12 @@ batch, beside gymnasium's `SyncVectorEnv` with 800 environments and its `AsyncVe
 an environment, with 16. Learning: one meta-iteration of the paper's half-cheetah size, in parts.
 
     python -m tests.benchmarks.reinforcement [--rounds 3]
+
+With `--peers` nothing but the learning part is timed, beside PyTorch on the same rollouts:
+
+    python3.11 -m venv .peers
+    .peers/bin/pip install -r tests/benchmarks/requirements-peers.txt
+    python -m tests.benchmarks.reinforcement --peers .peers/bin/python
 """
 
 import argparse
@@ -17,6 +23,7 @@ import tensorflow as tf
 
 from maml_tf import inner_optimizers, rl
 from maml_tf.rl.sampling import Sampler
+from tests.benchmarks.rl_against_peers import against_peers
 from train.common import use_threads_for_tasks
 
 TASKS, ROLLOUTS, HORIZON = 40, 20, 200
@@ -130,12 +137,26 @@ def learning(rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--peers", help="Python with PyTorch: compares the learning part with it")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=3,
+        metavar=("TASKS", "ROLLOUTS", "HORIZON"),
+        default=(TASKS, ROLLOUTS, HORIZON),
+        help="of the comparison with --peers",
+    )
+    arguments = parser.parse_args()
     use_threads_for_tasks()
-    sampling(rounds)
-    learning(rounds)
+    if arguments.peers:
+        against_peers(arguments.peers, arguments.rounds, tuple(arguments.size))
+        return
+    sampling(arguments.rounds)
+    learning(arguments.rounds)
 
 
 if __name__ == "__main__":
