@@ -7,6 +7,7 @@ watches the initial weights sees every step, which makes the meta-gradient exact
 with `first_order=True` the inner gradients are constants to it (section 5.2 of the paper).
 """
 
+import re
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -114,6 +115,44 @@ def adapt_in_loop(objective, weights, state, optimizer, steps, *, adaptable=None
         return weights, state
     observed = tf.nest.pack_sequence_as(before, [array.stack() for array in arrays])
     return weights, state, observed
+
+
+def adaptable_weights(choice, model):
+    """Which trainable weights of a model the inner loop changes, as `adapt` takes it.
+
+    Args:
+        choice: None for all of them; a function of a variable; a regular expression searched in
+            `variable.path`; or a list of `bool` in the order of `model.trainable_variables`.
+        model: a built `keras.Model`.
+
+    Returns:
+        List of `bool` in the order of `model.trainable_variables`, or None for all.
+
+    Raises:
+        ValueError: a choice of no weight, or a list of another length.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
+        >>> adaptable_weights("head/bias", model)
+        [False, True]
+    """
+    variables = model.trainable_variables
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        chosen = [re.search(choice, v.path) is not None for v in variables]
+    elif callable(choice):
+        chosen = [bool(choice(v)) for v in variables]
+    else:
+        chosen = [bool(c) for c in choice]
+    if len(chosen) != len(variables) or not any(chosen):
+        raise ValueError(
+            f"`adaptable` must choose at least one of the {len(variables)} trainable weights "
+            f"{[v.path for v in variables]}, as a function of a variable, a regular expression on "
+            f"its path or a list of {len(variables)} booleans. Received: adaptable={choice!r}, "
+            f"which gives {chosen}"
+        )
+    return chosen
 
 
 def _step_function(objective, optimizer, adaptable, first_order):

@@ -1,7 +1,8 @@
 """Half-cheetah and ant with MAML and its baselines (Finn et al., 2017, section 5.3, figure 5).
 
 Trains MAML and a policy pretrained on all tasks with TRPO; compares them and a random policy after
-0 to 3 gradient steps on 40 held-out tasks; draws returns; films an adapted runner with --video:
+0 to 3 gradient steps on 40 held-out tasks; draws returns; films an adapted runner with --video.
+With --baselines context also a policy of which only a context vector adapts (appendix C.2):
 python -m train.locomotion --environment half_cheetah_direction
 """
 
@@ -30,6 +31,7 @@ PAPER = {
         "pretrained": [-43, -25, -13, 20],
         "random": [-36, 22, 62, 86],
         "oracle": [442.7],
+        "context": [-40.49, -44.08, -38.27, -42.50],
     },
     "ant_velocity": {
         "MAML": [30.6, 96.7, 100.1, 101.4],
@@ -80,7 +82,7 @@ class Settings(reinforcement.Settings):
     max_divergence: float | None = None
     """Trust region, nats; the paper's for the environment by default."""
     baselines: str = "pretrained random"
-    """What is trained and shown beside MAML, of: pretrained random oracle."""
+    """What is trained and shown beside MAML, of: pretrained random oracle context."""
     video: bool = common.switch("Render an adapted runner to a GIF, without a screen.")
     output: str = ""
     """Run directory; runs/ and the environment's name by default."""

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 
+import keras
 import numpy as np
 
 import maml_tf
@@ -19,6 +20,9 @@ FREE = (
     "fine_tuning",
     "tensorboard",
 )
+BASELINES = ("pretrained", "random", "oracle", "context")
+# Entries of the context vector; the paper does not say how many it has.
+CONTEXT = 8
 
 
 @dataclasses.dataclass
@@ -55,11 +59,13 @@ class Settings:
     test_steps: int = 3
     """Gradient steps at test (paper: 3)."""
     fine_tuning: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
-    """Step sizes that pretraining and the random policy take the best of, on other tasks."""
+    """Step sizes that all but MAML take the best of, on other tasks."""
     baselines: str = "pretrained random oracle"
-    """What is trained and shown beside MAML, of: pretrained random oracle."""
+    """What is trained and shown beside MAML, of: pretrained random oracle context."""
     epoch_iterations: int = 5
     """Meta-iterations from one checkpoint to the next."""
+    patience: int | None = None
+    """Stop early after so many epochs without a better return, and keep the best epoch."""
     seed: int = 0
     """Seed of the initial weights, tasks, actions and resets."""
     fresh: bool = common.switch("Delete what the run directory holds and start anew.")
@@ -67,15 +73,23 @@ class Settings:
     quick: bool = common.switch("A small run of a few minutes.")
 
 
-def make_learner(settings, environment, inner_steps):
-    """A compiled meta-policy; without inner steps it is TRPO over all tasks."""
+def make_learner(settings, environment, inner_steps, context=0):
+    """A compiled meta-policy; without inner steps it is TRPO over all tasks.
+
+    Args:
+        settings: `Settings`.
+        environment: one of `maml_tf.rl.environments`.
+        inner_steps: int, in training.
+        context: int, size of a context vector that adapts in place of the weights.
+    """
     sizes = environment.observation_spec().shape[0], environment.action_spec().shape[0]
     learner = rl.MetaPolicy(
-        rl.policies.gaussian(*sizes, seed=settings.seed),
+        rl.policies.gaussian(*sizes, context=context, seed=settings.seed),
         maml_tf.inner_optimizers.SGD(settings.inner_step_size),
         inner_steps,
         inner_loss=settings.inner_loss,
         first_order=settings.first_order,
+        adaptable="context" if context else None,
         discount=settings.discount,
         gae_lambda=settings.gae_lambda,
         seed=settings.seed,
@@ -97,30 +111,36 @@ def train(settings, folder, make_environment):
         make_environment: `make_environment(tasks, rollouts, observe_task)`.
     """
     chosen = settings.baselines.split()
-    unknown = set(chosen) - {"pretrained", "random", "oracle"}
+    unknown = set(chosen) - set(BASELINES)
     if unknown:
-        sys.exit(f"--baselines: of pretrained, random and oracle. Received: {sorted(unknown)}.")
+        sys.exit(f"--baselines: of {', '.join(BASELINES)}. Received: {sorted(unknown)}.")
     learners = {}
     for name in ["MAML", *chosen]:
-        oracle = name == "oracle"
-        environment = make_environment(settings.meta_batch, settings.rollouts, oracle)
-        steps = settings.inner_steps if name == "MAML" else 0
+        environment = make_environment(settings.meta_batch, settings.rollouts, name == "oracle")
+        steps = settings.inner_steps if name in ("MAML", "context") else 0
+        context = CONTEXT if name == "context" else 0
 
-        def make(environment=environment, steps=steps):
-            return make_learner(settings, environment, steps)
+        def make(environment=environment, steps=steps, context=context):
+            return make_learner(settings, environment, steps, context)
 
         if name == "random":
             learners[name] = make()
             continue
         print(f"{name}:")
+        # What is optimised, on the epoch's last meta-batch, whose tasks are new ones.
+        best = f"return_{steps}" if settings.patience else None
         learners[name] = common.train(
             make,
             lambda done, environment=environment: environment,
             folder / name.lower(),
             iterations=settings.iterations,
             epoch_iterations=settings.epoch_iterations,
+            best=best,
+            patience=settings.patience,
             tensorboard=settings.tensorboard,
         )
+        if best:
+            learners[name] = keras.saving.load_model(folder / name.lower() / "best.keras")
     return learners
 
 
@@ -140,7 +160,7 @@ def evaluate(settings, learners, make_environment):
 
         steps = 0 if name == "oracle" else settings.test_steps
         size = settings.inner_step_size
-        if name in ("pretrained", "random"):
+        if name in ("pretrained", "random", "context"):
             # Tuned on tasks that are neither trained nor tested on.
             scores = [measure(s, 2**20, steps).mean[-1] for s in settings.fine_tuning]
             size = settings.fine_tuning[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]
@@ -177,7 +197,11 @@ def report(settings, folder, learners, make_environment, paper):
         references={name: dict(enumerate(values)) for name, values in paper.items()},
     ).savefig(folder / "returns.png")
     test = {
-        name: {"step_size": step_sizes[name], **result.to_dict()}
+        name: {
+            "step_size": step_sizes[name],
+            "iterations": int(learners[name].iteration),
+            **result.to_dict(),
+        }
         for name, result in results.items()
     }
     content = {

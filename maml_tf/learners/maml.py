@@ -8,8 +8,6 @@ optimizer given to `compile`, t a task of the meta-batch. The outer gradient goe
 steps (second order); `first_order=True` leaves the second derivatives out (section 5.2).
 """
 
-import re
-
 import keras
 import tensorflow as tf
 
@@ -84,7 +82,7 @@ class MAML(Learner):
         self.inner_steps = checks.check_inner_steps(inner_steps)
         self.first_order = bool(first_order)
         self.rematerialize = bool(rematerialize)
-        self.adaptable = _adaptable(adaptable, model)
+        self.adaptable = inner_loop.adaptable_weights(adaptable, model)
 
     def adapt_task(self, weights, state, support_x, support_y, *, inner_steps, training):
         """See `Learner`."""
@@ -185,24 +183,3 @@ class MAML(Learner):
             "adaptable": None if self.adaptable is None else list(self.adaptable),
             "rematerialize": self.rematerialize,
         }
-
-
-def _adaptable(choice, model):
-    """`choice` as a list of `bool` in the order of `model.trainable_variables`, or None for all."""
-    variables = model.trainable_variables
-    if choice is None:
-        return None
-    if isinstance(choice, str):
-        chosen = [re.search(choice, v.path) is not None for v in variables]
-    elif callable(choice):
-        chosen = [bool(choice(v)) for v in variables]
-    else:
-        chosen = [bool(c) for c in choice]
-    if len(chosen) != len(variables) or not any(chosen):
-        raise ValueError(
-            f"`adaptable` must choose at least one of the {len(variables)} trainable weights "
-            f"{[v.path for v in variables]}, as a function of a variable, a regular expression on "
-            f"its path or a list of {len(variables)} booleans. Received: adaptable={choice!r}, "
-            f"which gives {chosen}"
-        )
-    return chosen

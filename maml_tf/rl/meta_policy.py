@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import inner_optimizers
+from maml_tf import inner_loop, inner_optimizers
 from maml_tf.rl import advantages, objectives, outer_steps, trust_region
 from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
@@ -30,18 +30,25 @@ class MetaPolicy(keras.Model):
     Args:
         policy: a built `keras.Model` as described in `maml_tf.rl.policies`. This very model is
             trained: its variables are the meta-learned initial weights.
-        inner_optimizer: one of `maml_tf.inner_optimizers`; the paper's is `SGD(0.1)`.
+        inner_optimizer: one of `maml_tf.inner_optimizers`, or a number: the step size of plain
+            gradient descent; the paper's, 0.1, by default.
         inner_steps: `int` K, steps with fresh rollouts before each.
         inner_loss: `"policy_gradient"`, the paper's; `"ratio"`; `"dice"`. See
             `maml_tf.rl.objectives`.
         first_order: inner gradients are constants in the meta-gradient (section 5.2).
+        adaptable: which trainable weights of the policy the inner loop changes, as in
+            `maml_tf.MAML`: a function of a variable, a regular expression searched in
+            `variable.path`, or a list of `bool`; all by default. The outer step changes all of
+            them. `"context"` with `policies.gaussian(..., context=8)` is the context vector of
+            appendix C.2.
         discount: `float`, gamma.
         gae_lambda: `float`, lambda of the advantages.
         seed: `int`; tasks, actions and environments follow from it and the iteration.
         name: of the model.
 
     Raises:
-        ValueError: an unknown `inner_loss`, `inner_steps` below 0.
+        ValueError: an unknown `inner_loss`, `inner_steps` below 0, an `adaptable` that chooses no
+            weight or does not fit the policy.
 
     Example:
         >>> from maml_tf import rl
@@ -54,11 +61,12 @@ class MetaPolicy(keras.Model):
     def __init__(
         self,
         policy,
-        inner_optimizer="sgd",
+        inner_optimizer=0.1,
         inner_steps=1,
         *,
         inner_loss="policy_gradient",
         first_order=False,
+        adaptable=None,
         discount=0.99,
         gae_lambda=1.0,
         seed=0,
@@ -76,6 +84,7 @@ class MetaPolicy(keras.Model):
         self.inner_steps = inner_steps
         self.inner_loss = inner_loss
         self.first_order = first_order
+        self.adaptable = inner_loop.adaptable_weights(adaptable, policy)
         self.discount = discount
         self.gae_lambda = gae_lambda
         self.seed = seed
@@ -94,6 +103,8 @@ class MetaPolicy(keras.Model):
             "name": self.name,
             "policy": keras.saving.serialize_keras_object(self.policy),
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            # As booleans: a saved learner needs no function of the user's to load.
+            "adaptable": None if self.adaptable is None else list(self.adaptable),
         } | {name: getattr(self, name) for name in names}
 
     @classmethod
@@ -271,6 +282,7 @@ class MetaPolicy(keras.Model):
             self.policy,
             inner_optimizer,
             inner_loss=self.inner_loss,
+            adaptable=self.adaptable,
             decay=self.discount * self.gae_lambda,
             **kwargs,
         )

@@ -6,7 +6,9 @@ A policy is any built `keras.Model` from observations `[batch, ...]` to a dict:
 - `{"logits": [batch, N]}`: a categorical distribution over N discrete actions.
 
 `gaussian` is the network of Finn et al. (2017), section 5.3: two hidden layers of 100 ReLU units,
-a standard deviation that does not depend on the observation and adapts with everything else.
+a standard deviation that does not depend on the observation and adapts with everything else. With
+`context` the network sees free parameters beside the observation; a meta-policy that adapts only
+these is the paper's context vector (appendix C.2, after Rei, 2015).
 """
 
 import math
@@ -21,24 +23,17 @@ _SMALLEST_LOG_SCALE = math.log(1e-6)
 _GAUSSIAN, _CATEGORICAL = {"loc", "log_scale"}, {"logits"}
 
 
-@keras.saving.register_keras_serializable("maml_tf")
-class LogScale(keras.layers.Layer):
-    """A trained vector, the same for every row of the input: `[batch, O]` to `[batch, units]`.
+class _Vector(keras.layers.Layer):
+    """A trained vector, the same for every row of the input: `[batch, ...]` to `[batch, units]`."""
 
-    Args:
-        units: `int`, size of the vector.
-        initial: `float`, the value of its entries at the beginning.
-        minimum: `float`, what the output never goes below (its gradient is zero there).
-    """
-
-    def __init__(self, units, initial=0.0, minimum=_SMALLEST_LOG_SCALE, **kwargs):
+    def __init__(self, units, initial=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.units, self.initial, self.minimum = units, initial, minimum
+        self.units, self.initial = units, initial
 
     def build(self, input_shape):
         """Makes the vector."""
-        self.log_scale = self.add_weight(
-            name="log_scale",
+        self.vector = self.add_weight(
+            name="vector",
             shape=(self.units,),
             initializer=keras.initializers.Constant(self.initial),
         )
@@ -46,8 +41,11 @@ class LogScale(keras.layers.Layer):
 
     def call(self, inputs):
         """The vector for every row."""
-        bounded = tf.maximum(tf.convert_to_tensor(self.log_scale), self.minimum)
-        return tf.broadcast_to(bounded, [tf.shape(inputs)[0], self.units])
+        return tf.broadcast_to(self.value(), [tf.shape(inputs)[0], self.units])
+
+    def value(self):
+        """The vector as the output holds it, `[units]`."""
+        return tf.convert_to_tensor(self.vector)
 
     def compute_output_shape(self, input_shape):
         """`[batch, units]`."""
@@ -55,11 +53,55 @@ class LogScale(keras.layers.Layer):
 
     def get_config(self):
         """What `from_config` makes it from."""
-        own = {"units": self.units, "initial": self.initial, "minimum": self.minimum}
-        return super().get_config() | own
+        return super().get_config() | {"units": self.units, "initial": self.initial}
 
 
-def gaussian(observation_size, action_size, hidden=(100, 100), *, log_scale=0.0, seed=0, **kwargs):
+@keras.saving.register_keras_serializable("maml_tf")
+class Context(_Vector):
+    """Free parameters beside the input, which adapt in place of the weights (appendix C.2).
+
+    `[batch, ...]` to `[batch, units]`, the same for every row. Its gradient is not zero where the
+    vector is: the weights that it meets are not.
+
+    Args:
+        units: `int`, size of the vector.
+        initial: `float`, the value of its entries at the beginning.
+    """
+
+
+@keras.saving.register_keras_serializable("maml_tf")
+class LogScale(_Vector):
+    """Logarithm of a standard deviation that no observation changes: `[batch, O]` to `[batch, A]`.
+
+    Args:
+        units: `int`, A.
+        initial: `float`, the value of its entries at the beginning.
+        minimum: `float`, what the output never goes below (its gradient is zero there).
+    """
+
+    def __init__(self, units, initial=0.0, minimum=_SMALLEST_LOG_SCALE, **kwargs):
+        super().__init__(units, initial, **kwargs)
+        self.minimum = minimum
+
+    def value(self):
+        """The vector, bounded."""
+        return tf.maximum(super().value(), self.minimum)
+
+    def get_config(self):
+        """What `from_config` makes it from."""
+        return super().get_config() | {"minimum": self.minimum}
+
+
+def gaussian(
+    observation_size,
+    action_size,
+    hidden=(100, 100),
+    *,
+    log_scale=0.0,
+    context=0,
+    seed=0,
+    **kwargs,
+):
     """The paper's policy for continuous actions (section 5.3).
 
     Args:
@@ -67,6 +109,8 @@ def gaussian(observation_size, action_size, hidden=(100, 100), *, log_scale=0.0,
         action_size: `int`, A.
         hidden: sizes of the hidden layers, ReLU, Glorot-uniform weights, zero bias.
         log_scale: `float`, logarithm of the standard deviation at the beginning.
+        context: `int`, C, size of a trained vector that is concatenated to every observation, zero
+            at the beginning; none by default. Its layer is called `"context"`.
         seed: `int`, of the initial weights.
         **kwargs: `dtype` of the layers; `name` of the model.
 
@@ -76,38 +120,46 @@ def gaussian(observation_size, action_size, hidden=(100, 100), *, log_scale=0.0,
     Example:
         >>> distribution(gaussian(2, 2)(tf.zeros([3, 2]))).sample(seed=[0, 1]).shape
         TensorShape([3, 2])
+
+        Only the context vector adapts:
+
+        >>> maml_tf.rl.MetaPolicy(gaussian(2, 2, context=8), 0.5, adaptable="context")
     """
-    inputs, x, dtype, name = _trunk(observation_size, hidden, seed, kwargs)
+    inputs, x, dtype, name = _trunk(observation_size, hidden, context, seed, kwargs)
     loc = _dense(action_size, "loc", seed + len(hidden), dtype)(x)
     scale = LogScale(action_size, initial=log_scale, name="log_scale", dtype=dtype)(inputs)
     outputs = {"loc": loc, "log_scale": scale}
     return keras.Model(inputs, outputs, name=name or "gaussian_policy")
 
 
-def categorical(observation_size, actions, hidden=(100, 100), *, seed=0, **kwargs):
+def categorical(observation_size, actions, hidden=(100, 100), *, context=0, seed=0, **kwargs):
     """The same network for `actions` discrete actions.
 
     Args:
         observation_size: `int`, O.
         actions: `int`, N.
         hidden: as in `gaussian`.
+        context: as in `gaussian`.
         seed: as in `gaussian`.
         **kwargs: as in `gaussian`.
 
     Returns:
         `keras.Model`, `[batch, O]` to `{"logits": [batch, N]}`.
     """
-    inputs, x, dtype, name = _trunk(observation_size, hidden, seed, kwargs)
+    inputs, x, dtype, name = _trunk(observation_size, hidden, context, seed, kwargs)
     logits = _dense(actions, "logits", seed + len(hidden), dtype)(x)
     return keras.Model(inputs, {"logits": logits}, name=name or "categorical_policy")
 
 
-def _trunk(observation_size, hidden, seed, kwargs):
+def _trunk(observation_size, hidden, context, seed, kwargs):
     dtype, name = kwargs.pop("dtype", None), kwargs.pop("name", None)
     if kwargs:
         raise TypeError(f"Expected `dtype` or `name`, received {sorted(kwargs)}.")
     inputs = keras.Input((observation_size,), dtype=dtype, name="observation")
     x = inputs
+    if context:
+        vector = Context(context, name="context", dtype=dtype)(inputs)
+        x = keras.layers.Concatenate(name="observation_and_context", dtype=dtype)([inputs, vector])
     for i, units in enumerate(hidden):
         x = _dense(units, f"hidden_{i}", seed + i, dtype, "relu")(x)
     return inputs, x, dtype, name

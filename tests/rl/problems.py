@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import inner_optimizers
+from maml_tf import inner_loop, inner_optimizers
 from maml_tf.rl import meta_objective, objectives, policies
 
 
@@ -28,11 +28,14 @@ def sample(policy, weights, seed, tasks=3, rollouts=4, steps=5, scale=1.0):
     }
 
 
-def problem(kind="gaussian", inner_steps=1, **kwargs):
+def problem(kind="gaussian", inner_steps=1, *, context=0, adaptable=None, **kwargs):
     """`(objective, weights, before, after)` in float64."""
     make = {"gaussian": policies.gaussian, "categorical": policies.categorical}[kind]
-    policy = make(3, 2, hidden=(5,), seed=1, dtype="float64")
-    objective = meta_objective.MetaObjective(policy, inner_optimizers.SGD(0.3), **kwargs)
+    policy = make(3, 2, hidden=(5,), context=context, seed=1, dtype="float64")
+    adaptable = inner_loop.adaptable_weights(adaptable, policy)
+    objective = meta_objective.MetaObjective(
+        policy, inner_optimizers.SGD(0.3), adaptable=adaptable, **kwargs
+    )
     weights = [tf.convert_to_tensor(v) for v in policy.trainable_variables]
     # ReLU has kinks; biases off zero keep finite differences away from them.
     rng = np.random.default_rng(0)

@@ -5,19 +5,28 @@ import tensorflow as tf
 from maml_tf.rl import advantages, objectives, policies
 from tests.rl.problems import central_difference, flat, problem, unflat
 
-CASES = [("gaussian", 0), ("gaussian", 1), ("gaussian", 2), ("categorical", 1)]
+CONTEXT = {"context": 2, "adaptable": "context"}
+CASES = [
+    ("gaussian", 0, {}),
+    ("gaussian", 1, {}),
+    ("gaussian", 2, {}),
+    ("gaussian", 2, CONTEXT),
+    ("gaussian", 1, {"adaptable": "kernel"}),
+    ("categorical", 1, {}),
+    ("categorical", 1, CONTEXT),
+]
 
 
-@pytest.mark.parametrize(("kind", "steps"), CASES)
+@pytest.mark.parametrize(("kind", "steps", "options"), CASES)
 @pytest.mark.parametrize("inner_loss", ["policy_gradient", "ratio"])
-def test_meta_gradient_is_that_of_finite_differences(kind, steps, inner_loss):
-    objective, weights, before, after = problem(kind, steps, inner_loss=inner_loss)
+def test_meta_gradient_is_that_of_finite_differences(kind, steps, options, inner_loss):
+    objective, weights, before, after = problem(kind, steps, inner_loss=inner_loss, **options)
     _, gradient = objective.value_and_gradient(weights, before, after)
     direction = np.random.default_rng(3).normal(size=flat(weights).size)
     if inner_loss == "ratio":
         # The ratio's own value is constant: its derivative is that of the stopped weights, so
         # a difference of `value` sees the inner gradient only through the policy gradient.
-        by_hand = problem(kind, steps, inner_loss="policy_gradient")[0]
+        by_hand = problem(kind, steps, inner_loss="policy_gradient", **options)[0]
         _, other = by_hand.value_and_gradient(weights, before, after)
         same = np.allclose(flat(gradient), flat(other), rtol=1e-9)
         assert same == (steps == 0)
@@ -30,9 +39,9 @@ def test_meta_gradient_is_that_of_finite_differences(kind, steps, inner_loss):
     np.testing.assert_allclose(flat(gradient) @ direction, slope, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize(("kind", "steps"), CASES)
-def test_curvature_product_is_the_hessian_of_the_divergence(kind, steps):
-    objective, weights, before, after = problem(kind, steps)
+@pytest.mark.parametrize(("kind", "steps", "options"), CASES)
+def test_curvature_product_is_the_hessian_of_the_divergence(kind, steps, options):
+    objective, weights, before, after = problem(kind, steps, **options)
     direction = np.random.default_rng(4).normal(size=flat(weights).size)
     product = objective.curvature_product(weights, unflat(direction, weights), before, after)
 
@@ -44,8 +53,9 @@ def test_curvature_product_is_the_hessian_of_the_divergence(kind, steps):
     np.testing.assert_allclose(flat(product), expected, rtol=1e-6, atol=1e-8)
 
 
-def test_curvature_product_equals_differentiating_twice():
-    objective, weights, before, after = problem()
+@pytest.mark.parametrize("options", [{}, CONTEXT])
+def test_curvature_product_equals_differentiating_twice(options):
+    objective, weights, before, after = problem(**options)
     vector = unflat(np.random.default_rng(5).normal(size=flat(weights).size), weights)
     with tf.GradientTape() as outer:
         outer.watch(weights)
@@ -53,6 +63,24 @@ def test_curvature_product_equals_differentiating_twice():
     twice = outer.gradient(gradient, weights, output_gradients=vector)
     product = objective.curvature_product(weights, vector, before, after)
     np.testing.assert_allclose(flat(product), flat(twice), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [CONTEXT, {"adaptable": "loc|log_scale"}])
+def test_only_adaptable_weights_change_and_by_their_gradient(options):
+    objective, weights, before, _ = problem(**options)
+    adapted = objective.adapted(weights, before)
+    assert sum(objective.adaptable) == len(objective.adaptable) - sum(
+        np.array_equal(a, np.repeat(w[None], 3, 0)) for a, w in zip(adapted, weights, strict=True)
+    )
+    for i in range(3):
+        sample = tf.nest.map_structure(lambda t: t[i], before[0])  # noqa: B023
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            outputs = objective.outputs(weights, sample["observation"])
+            loss = objectives.inner_loss("policy_gradient", outputs, sample)
+        gradient = tape.gradient(loss, weights)
+        for a, w, g, adapts in zip(adapted, weights, gradient, objective.adaptable, strict=True):
+            np.testing.assert_allclose(a[i], w - 0.3 * g if adapts else w, rtol=1e-12)
 
 
 def test_first_order_drops_the_inner_hessian():

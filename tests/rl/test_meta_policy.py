@@ -152,6 +152,10 @@ def test_mistakes_are_told():
         made.fit(environment(), 1)
     with pytest.raises(ValueError, match="tasks=4"):
         learner().adapt(environment())
+    with pytest.raises(ValueError, match="at least one of the 7 trainable weights"):
+        rl.MetaPolicy(rl.policies.gaussian(2, 2), adaptable="context")
+    with pytest.raises(ValueError, match="a list of 7 booleans"):
+        rl.MetaPolicy(rl.policies.gaussian(2, 2), adaptable=[True])
     with pytest.raises(ValueError, match="'dise'"):
         rl.MetaPolicy(rl.policies.gaussian(2, 2), inner_loss="dise")
     with pytest.raises(TypeError, match="from_gymnasium|step_rows"):

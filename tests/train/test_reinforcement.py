@@ -2,10 +2,11 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
-from train import common, locomotion, navigation
+from train import common, locomotion, navigation, reinforcement
 
 TINY = "--meta-batch 2 --rollouts 3 --horizon 6 --epoch-iterations 1 --test-tasks 3 --test-steps 1"
 
@@ -43,6 +44,59 @@ def test_locomotion_takes_the_papers_settings_of_the_environment(run):
     assert settings["inner_loss"] == "ratio"
     results = json.loads((folder / "results.json").read_text())
     assert results["paper"]["MAML"][1] == 293.19
+
+
+def test_the_context_vector_is_trained_with_mamls_step_and_tested_with_its_own(run):
+    folder = run(navigation, "--iterations", "1", "--baselines", "context")
+    test = json.loads((folder / "results.json").read_text())["test"]
+    assert test["MAML"]["step_size"] == 0.5
+    assert test["context"]["step_size"] == 0.1
+    assert np.shape(test["context"]["values"]) == (3, 2)
+    learners = [
+        keras.saving.load_model(folder / n / "checkpoint.keras") for n in ("maml", "context")
+    ]
+    assert [made.adaptable is None for made in learners] == [True, False]
+    assert learners[1].policy.get_layer("context").units == reinforcement.CONTEXT
+    chosen = zip(learners[1].policy.trainable_variables, learners[1].adaptable, strict=True)
+    assert [v.shape for v, adapts in chosen if adapts] == [(reinforcement.CONTEXT,)]
+    for made in learners:
+        assert made.inner_steps == 1
+        assert made.inner_optimizer.get_config() == learners[0].inner_optimizer.get_config()
+
+
+class _MadeUp(keras.callbacks.Callback):
+    """In place of the measured returns after adaptation those of a list."""
+
+    def __init__(self, returns):
+        super().__init__()
+        self._returns = returns
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "return_1" in logs:
+            # Before adapting it gets better all the time.
+            logs |= {"return_0": epoch, "return_1": self._returns[epoch]}
+        else:
+            logs["return_0"] = self._returns[epoch]
+        logs["seconds"] = 1.0
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_patience_counts_over_an_interruption_and_the_best_epoch_is_tested(
+    run, monkeypatch, interrupted
+):
+    """The best epoch is the second; with a patience of 2 the fourth is the last one."""
+    returns = [-9.0, -1.0, -5.0, -2.0, 3.0, 4.0]
+    monkeypatch.setattr(common, "_Seconds", lambda: _MadeUp(returns))
+    options = ["--patience", "2", "--baselines", "oracle"]
+    if interrupted:
+        run(navigation, "--iterations", "3", *options)
+    folder = run(navigation, "--iterations", "6", *options)
+    results = json.loads((folder / "results.json").read_text())
+    for name in ("MAML", "oracle"):
+        assert len(common.read_history(folder / name.lower())) == 4
+        assert results["test"][name]["iterations"] == 2
+    with pytest.raises(SystemExit, match="patience: 2 there, None here"):
+        run(navigation, "--iterations", "6", "--baselines", "oracle")
 
 
 def test_mistakes_are_told(run):
