@@ -58,7 +58,7 @@ def adapt(
         >>> adapted.weights[0].numpy()
         array([1.28, 1.92], dtype=float32)
     """
-    step_function = _step_function(objective, optimizer, adaptable, first_order)
+    step_function = gradient_step(objective, optimizer, adaptable, first_order)
     if rematerialize:
         step_function = _rematerialized(step_function)
     slots = optimizer.init(_select(weights, adaptable))
@@ -89,7 +89,7 @@ def adapt_in_loop(objective, weights, state, optimizer, steps, *, adaptable=None
         `(weights, state)`, or with `observe` `(weights, state, observations)`, observations
         stacked along a new first axis, `[steps + 1, ...]`.
     """
-    step_function = _step_function(objective, optimizer, adaptable, first_order=True)
+    step_function = gradient_step(objective, optimizer, adaptable, first_order=True)
     slots = optimizer.init(_select(weights, adaptable))
     steps = tf.convert_to_tensor(steps, tf.int32)
     before = [] if observe is None else observe(weights, state)
@@ -155,7 +155,19 @@ def adaptable_weights(choice, model):
     return chosen
 
 
-def _step_function(objective, optimizer, adaptable, first_order):
+def gradient_step(objective, optimizer, adaptable=None, first_order=False):
+    """One inner step, for callers that keep what goes from step to step themselves.
+
+    Args:
+        objective: as in `adapt`.
+        optimizer: as in `adapt`; its slots before the first step are `optimizer.init(weights)`.
+        adaptable: as in `adapt`.
+        first_order: as in `adapt`.
+
+    Returns:
+        A function `(step, weights, state, slots) -> (weights, state, slots, loss)`.
+    """
+
     def step_function(step, weights, state, slots):
         fast = _select(weights, adaptable)
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -4,6 +4,8 @@ import pathlib
 import keras
 import pytest
 
+from tests.serving.c_api import Server
+
 
 @pytest.fixture
 def float64():
@@ -14,6 +16,21 @@ def float64():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """`serve(folder)`: a process that answers for that SavedModel, started once."""
+    servers = {}
+
+    def start(folder):
+        if folder not in servers:
+            servers[folder] = Server(folder)
+        return servers[folder]
+
+    yield start
+    for server in servers.values():
+        server.close()
 
 
 @pytest.fixture(scope="session")

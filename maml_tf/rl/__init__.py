@@ -9,6 +9,7 @@ from maml_tf.rl import (
     sampling,
     trust_region,
 )
+from maml_tf.rl.export import export
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.trust_region import TrustRegion
 
@@ -18,6 +19,7 @@ __all__ = [
     "advantages",
     "environments",
     "evaluation",
+    "export",
     "objectives",
     "policies",
     "sampling",

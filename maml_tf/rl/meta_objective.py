@@ -30,6 +30,8 @@ class MetaObjective:
         clip: of the clipped surrogate.
         decay: `float`, gamma lambda, of the inner loss `"dice"`.
         jit_compile: compile what is done for a task with XLA.
+        state: list of tensors or variables in the place of the policy's variables that are not
+            trained; those of the policy by default.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class MetaObjective:
         clip=0.2,
         decay=1.0,
         jit_compile=False,
+        state=None,
     ):
         self.policy = policy
         self.inner_optimizer = inner_optimizer
@@ -54,6 +57,7 @@ class MetaObjective:
         self.clip = clip
         self.decay = decay
         self.jit_compile = jit_compile
+        self.state = state
 
     def fast_weights(self, weights, before, first_order=None):
         """The weights of one task after an inner step on each batch in `before`.
@@ -69,9 +73,7 @@ class MetaObjective:
         """
 
         def loss(weights, state, step):
-            sample = before[step]
-            outputs = self.outputs(weights, sample["observation"])
-            return objectives.inner_loss(self.inner_loss, outputs, sample, self.decay), state
+            return self._inner_loss(weights, before[step]), state
 
         first_order = self.first_order if first_order is None else first_order
         return inner_loop.adapt(
@@ -84,12 +86,39 @@ class MetaObjective:
             first_order=first_order,
         ).weights
 
+    def step(self, number, weights, slots, sample):
+        """One inner step of one task by itself: one of those that `fast_weights` takes.
+
+        Args:
+            number: `int` or int32 scalar, which of the inner steps it is, from 0.
+            weights: list of tensors, theta_k.
+            slots: list of tensors, what the inner optimizer carries from step to step:
+                `inner_optimizer.init(weights)` before the first one.
+            sample: as those in `before` of `fast_weights`, drawn with these weights.
+
+        Returns:
+            `(weights, slots)` after the step.
+        """
+
+        def loss(weights, state, step):
+            return self._inner_loss(weights, sample), state
+
+        step = inner_loop.gradient_step(
+            loss, self.inner_optimizer, self.adaptable, first_order=True
+        )
+        weights, _, slots, _ = step(number, weights, [], slots)
+        return weights, slots
+
+    def _inner_loss(self, weights, sample):
+        outputs = self.outputs(weights, sample["observation"])
+        return objectives.inner_loss(self.inner_loss, outputs, sample, self.decay)
+
     def outputs(self, weights, observation):
         """The policy's outputs `[R, H, ...]` for observations `[R, H, ...]` of one task."""
         shape = tf.shape(observation)
         flat = tf.reshape(observation, tf.concat([[-1], shape[2:]], 0))
         flat.set_shape([None, *observation.shape[2:]])
-        outputs = policies.apply(self.policy, weights, flat)
+        outputs = policies.apply(self.policy, weights, flat, self.state)
 
         def unflattened(y):
             full = tf.reshape(y, tf.concat([shape[:2], tf.shape(y)[1:]], 0))

@@ -150,7 +150,7 @@ class MetaPolicy(keras.Model):
         if not self.trust_region:
             self.optimizer.build(self.policy.trainable_variables)
         self.updates = updates
-        self.objective = self._objective(
+        self.objective = self.make_objective(
             self.inner_optimizer,
             outer_loss=surrogate,
             first_order=self.first_order,
@@ -274,10 +274,16 @@ class MetaPolicy(keras.Model):
             `maml_tf.rl.sampling.Rollouts`.
         """
         sampler = Sampler(self.policy, environment)
-        adapted = tf.function(self._objective(inner_optimizer).adapted)
+        adapted = tf.function(self.make_objective(inner_optimizer).adapted)
         return self._alternate(sampler, adapted, self.weights_of_policy(), inner_steps, seed)
 
-    def _objective(self, inner_optimizer, **kwargs):
+    def make_objective(self, inner_optimizer, **kwargs):
+        """The `MetaObjective` of this policy and inner loss.
+
+        Args:
+            inner_optimizer: one of `maml_tf.inner_optimizers`.
+            **kwargs: of `MetaObjective`.
+        """
         return MetaObjective(
             self.policy,
             inner_optimizer,

@@ -197,18 +197,21 @@ def distribution(outputs):
     )
 
 
-def apply(policy, weights, observation):
+def apply(policy, weights, observation, state=None):
     """The policy's outputs at given weights; nothing of the policy is assigned.
 
     Args:
         policy: a built `keras.Model` as described at the top of this file.
         weights: list of tensors in the order of `policy.trainable_variables`.
         observation: `[batch, ...]`.
+        state: list of tensors or variables in the order of `policy.non_trainable_variables`;
+            those of the policy by default.
 
     Returns:
         Dict of tensors `[batch, ...]`.
     """
-    state = [tf.convert_to_tensor(v) for v in policy.non_trainable_variables]
+    state = policy.non_trainable_variables if state is None else state
+    state = [tf.convert_to_tensor(v) for v in state]
     outputs, _ = functional.call(policy, weights, state, observation, training=False)
     return outputs
 

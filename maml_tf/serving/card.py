@@ -15,7 +15,7 @@ _README = """# {name}
 
 {signatures}
 
-`inner_steps` is at most {max_inner_steps}; gRPC requests that leave it out get {inner_steps}.
+{note}
 
 ## Asking it
 
@@ -32,45 +32,47 @@ gRPC, in Python with tensorflow-serving-api:
 
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "{name}"
-    request.model_spec.signature_name = "adapt_and_predict"
+    request.model_spec.signature_name = "{signature}"
 {grpc}
     stub = prediction_service_pb2_grpc.PredictionServiceStub(
         grpc.insecure_channel("localhost:8500", [("grpc.max_receive_message_length", -1)])
     )
-    predictions = tf.make_ndarray(stub.Predict(request, timeout=10).outputs["predictions"])
+    {output} = tf.make_ndarray(stub.Predict(request, timeout=10).outputs["{output}"])
 """
 
 
-def write(folder, name, learner, inner_steps, max_inner_steps, facts):
+def about(learner, model):
+    """What a card says of every learner: dict of its method, its `model`'s name and size."""
+    return {
+        "method": type(learner).__name__,
+        "model": model.name,
+        "parameters": sum(v.value.shape.num_elements() for v in model.trainable_variables),
+    }
+
+
+def write(folder, name, facts, signature, output, note):
     """Writes `card.json` and `README.md` into an exported version.
 
     Args:
         folder: path of the version, already written by `tf.saved_model.save`.
         name: str, under which the model is to be served.
-        learner: the exported learner.
-        inner_steps: int, the default of the export.
-        max_inner_steps: int, its bound.
-        facts: dict of what only its maker knows, such as "data", "accuracy", "command", "commit";
-            values that JSON can hold.
+        facts: dict of what its maker knows, such as "data", "accuracy", "command", "commit", and
+            of what the learner is; values that JSON can hold.
+        signature: str, the one that the examples of requests ask.
+        output: str, the output of it that they read.
+        note: str, what the tables of the signatures do not say.
     """
     folder = pathlib.Path(folder)
-    signatures = _signatures(folder)
-    weights = learner.model.trainable_variables
     card = {
         "name": name,
         **facts,
-        "method": type(learner).__name__,
-        "model": learner.model.name,
-        "parameters": sum(v.value.shape.num_elements() for v in weights),
-        "batch_norm": learner.batch_norm,
-        "inner_steps": inner_steps,
-        "max_inner_steps": max_inner_steps,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "signatures": signatures,
+        "signatures": _signatures(folder),
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n")
-    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
+    text = _readme(card, signature, output, note)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _signatures(folder):
@@ -94,8 +96,8 @@ def _signatures(folder):
     }
 
 
-def _readme(card):
-    inputs = card["signatures"]["adapt_and_predict"]["inputs"]
+def _readme(card, asked, output, note):
+    inputs = card["signatures"][asked]["inputs"]
     lines = [
         f"- {name.replace('_', ' ')}: {value}"
         for name, value in card.items()
@@ -116,12 +118,15 @@ def _readme(card):
         f'    request.inputs["{name}"].CopyFrom(tf.make_tensor_proto({name}, "{spec["dtype"]}"))'
         for name, spec in inputs.items()
     )
-    body = json.dumps({"signature_name": "adapt_and_predict", "inputs": rest})
+    body = json.dumps({"signature_name": asked, "inputs": rest})
     return _README.format(
-        **{key: card[key] for key in ("name", "inner_steps", "max_inner_steps")},
+        name=card["name"],
         facts="\n".join(lines),
         signatures="\n\n".join(tables),
-        rest=body if len(body) < 400 else _shortened(inputs),
+        note=note,
+        signature=asked,
+        output=output,
+        rest=body if len(body) < 400 else _shortened(asked, inputs),
         grpc=grpc,
     )
 
@@ -134,7 +139,7 @@ def _example(name, spec):
     return value
 
 
-def _shortened(inputs):
+def _shortened(signature, inputs):
     """The form of a REST request whose example would be long."""
     parts = [f'"{name}": {1 if name == "inner_steps" else "[...]"}' for name in inputs]
-    return '{"signature_name": "adapt_and_predict", "inputs": {' + ", ".join(parts) + "}}"
+    return f'{{"signature_name": "{signature}", "inputs": {{{", ".join(parts)}}}}}'

@@ -4,15 +4,11 @@ The exported graph holds the meta-learned weights as plain variables and a loop 
 needs neither Keras nor this package to run: TensorFlow, its C API or TensorFlow Serving do.
 """
 
-import os
-import pathlib
-import shutil
-
 import tensorflow as tf
 
 from maml_tf.learners import checks, specs
 from maml_tf.serving import card as card_file
-from maml_tf.serving import warmup
+from maml_tf.serving import versions, warmup
 from maml_tf.serving.signatures import Signatures
 
 
@@ -94,36 +90,22 @@ def export(
             f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
             f"and max_inner_steps={most}."
         )
-    base_path = pathlib.Path(base_path)
-    version = _version(base_path, version)
+    path = versions.path_of(base_path, version)
     x_spec = specs.x_spec(learner.model) if x_spec is None else x_spec
     y_spec = specs.y_spec(learner, x_spec) if y_spec is None else y_spec
     signatures = Signatures(learner, steps, most, x_spec, y_spec)
-    base_path.mkdir(parents=True, exist_ok=True)
-    # Written beside and renamed: a server that polls the directory sees a whole model or none,
-    # and takes only names that are numbers for versions.
-    temporary = base_path / f"writing-{version}-{os.getpid()}"
-    try:
-        tf.saved_model.save(signatures.module, str(temporary), signatures=signatures.all())
+    with versions.written_whole(path) as folder:
+        tf.saved_model.save(signatures.module, str(folder), signatures=signatures.all())
         if warm_up or (warm_up is None and warmup.is_possible()):
-            warmup.write(temporary, signatures.examples())
-        card_file.write(temporary, base_path.resolve().name, learner, steps, most, card or {})
-        temporary.rename(base_path / str(version))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return base_path / str(version)
-
-
-def _version(base_path, version):
-    there = [int(p.name) for p in base_path.glob("*") if p.name.isdigit()]
-    if version is None:
-        return max(there, default=0) + 1
-    if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-        raise ValueError(f"`version` must be an integer of at least 0. Received: {version!r}")
-    if version in there:
-        raise FileExistsError(
-            f"Expected a version that is not there yet. Received: version={version} for "
-            f"{str(base_path)!r}, which holds {sorted(there)}. Leave `version` out to write the "
-            "next one."
+            warmup.write(folder, signatures.examples())
+        about = card_file.about(learner, learner.model) | {
+            "batch_norm": learner.batch_norm,
+            "inner_steps": steps,
+            "max_inner_steps": most,
+        }
+        note = f"`inner_steps` is at most {most}; gRPC requests that leave it out get {steps}."
+        name = path.parent.resolve().name
+        card_file.write(
+            folder, name, (card or {}) | about, "adapt_and_predict", "predictions", note
         )
-    return version
+    return path

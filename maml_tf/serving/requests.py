@@ -41,7 +41,7 @@ def checked_support(support_x, support_y, classes):
         message = "Expected as many support_y as support_x."
         assertions.append(tf.debugging.assert_equal(tf.shape(y)[0], count, message))
         if y.dtype.is_floating:
-            assertions.append(_finite("support_y", y))
+            assertions.append(finite("support_y", y))
     if classes is not None:
         known = tf.reduce_all((support_y >= 0) & (support_y < classes))
         message = f"Expected labels from 0 to {classes - 1} in support_y."
@@ -56,8 +56,16 @@ def checked_x(name, x):
     assertions = [
         tf.debugging.assert_equal(tf.shape(t)[0], tf.shape(flat[0])[0], message) for t in flat[1:]
     ]
-    assertions += [_finite(name, t) for t in flat if t.dtype.is_floating]
+    assertions += [finite(name, t) for t in flat if t.dtype.is_floating]
     return after(assertions, x)
+
+
+def of_shape(tensors, specs):
+    """The tensors of a request by name, once they are of the shapes of `specs`.
+
+    A fed tensor of another rank than its placeholder would end the process in some kernels.
+    """
+    return {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
 
 
 def after(operations, structure):
@@ -110,5 +118,6 @@ def padded(tensor, length, good):
     return tf.where(good, tensor, tf.constant(float("nan"), tensor.dtype))
 
 
-def _finite(name, tensor):
+def finite(name, tensor):
+    """The assertion that a tensor holds finite numbers."""
     return tf.debugging.assert_all_finite(tensor, f"Expected finite numbers in {name}.")

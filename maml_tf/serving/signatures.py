@@ -23,6 +23,7 @@ import tensorflow as tf
 from maml_tf import functional
 from maml_tf.learners import checks
 from maml_tf.serving import requests
+from maml_tf.serving.flat_tensors import FlatTensors
 
 
 class Signatures:
@@ -55,6 +56,9 @@ class Signatures:
         self.module = tf.Module(name="learner")
         self.module.weights = [tf.Variable(v.value, name="w") for v in model.trainable_variables]
         self.module.state = [tf.Variable(v.value, name="s") for v in model.non_trainable_variables]
+        # Integers (seeds, which prediction does not use) are left out.
+        floating = [s for s in self.module.state if s.dtype.is_floating]
+        self._flat = FlatTensors([*self.module.weights, *floating])
 
     def all(self):
         """`tf.function`s and concrete functions by signature name."""
@@ -90,8 +94,7 @@ class Signatures:
         }
         query = requests.entries("query_x", of(self._x))
         task = {**support, **query, "inner_steps": steps}
-        size = sum(v.shape.num_elements() for v in self._floating())
-        weights = np.zeros([size], self._flat_dtype().as_numpy_dtype)
+        weights = np.zeros([self._flat.size], self._flat.dtype.as_numpy_dtype)
         counts = {n: np.array(count, np.int32) for n in ("support_count", "query_count")}
         row = {name: array[np.newaxis] for name, array in {**task, **counts}.items()}
         return {
@@ -114,7 +117,7 @@ class Signatures:
         return {"weights": self._adapted(support_x, support_y, inner_steps)}
 
     def _predict_with(self, weights, query_x):
-        size = sum(v.shape.num_elements() for v in self._floating())
+        size = self._flat.size
         message = f"Expected the {size} weights that `adapt` gave."
         check = tf.debugging.assert_equal(tf.size(weights), size, message)
         return self._predictions(requests.after([check], weights), query_x)
@@ -146,7 +149,7 @@ class Signatures:
         y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
         return requests.entries("predictions", y)
 
-    # Weights and state as one tensor, integers (seeds, which prediction does not use) left out.
+    # Weights and state as one tensor.
 
     def _values(self):
         return (
@@ -154,29 +157,15 @@ class Signatures:
             [tf.convert_to_tensor(s) for s in self.module.state],
         )
 
-    def _floating(self):
-        return [*self.module.weights, *[s for s in self.module.state if s.dtype.is_floating]]
-
     def _flatten(self, weights, state):
         state = [s for s, v in zip(state, self.module.state, strict=True) if v.dtype.is_floating]
-        dtype = self._flat_dtype()
-        flat = [tf.reshape(tf.cast(t, dtype), [-1]) for t in [*weights, *state]]
-        return tf.concat(flat, 0)
+        return self._flat.join([*weights, *state])
 
     def _unflatten(self, flat):
-        variables = self._floating()
-        parts = tf.split(flat, [v.shape.num_elements() for v in variables])
-        tensors = iter(
-            tf.cast(tf.reshape(part, v.shape), v.dtype)
-            for part, v in zip(parts, variables, strict=True)
-        )
+        tensors = iter(self._flat.split(flat))
         weights = [next(tensors) for _ in self.module.weights]
         others = [tf.convert_to_tensor(s) for s in self.module.state]
         return weights, [next(tensors) if s.dtype.is_floating else s for s in others]
-
-    def _flat_dtype(self):
-        """The widest of the variables' types, in which each of them is exact."""
-        return max((v.dtype for v in self._floating()), key=lambda dtype: dtype.size)
 
     # Several tasks, one a row.
 
@@ -222,7 +211,7 @@ class Signatures:
         """Traces a function of one task for tensors of `parts` and what else it takes."""
         specs, structures = self._specs(parts, axes=())
         if weights:
-            specs["weights"] = tf.TensorSpec([None], self._flat_dtype(), name="weights")
+            specs["weights"] = tf.TensorSpec([None], self._flat.dtype, name="weights")
         steps = not weights
 
         def flat(*, inner_steps=None, **tensors):
@@ -256,8 +245,7 @@ class Signatures:
 
 def _arguments(tensors, specs, structures):
     """The tensors of a request as structures by part; the others as they are, by name."""
-    # A fed tensor of another rank than its placeholder would end the process in some kernels.
-    tensors = {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
+    tensors = requests.of_shape(tensors, specs)
     parts = {part: requests.collect(tensors, part, s) for part, s in structures.items()}
     taken = {name for part, s in structures.items() for name in requests.entries(part, s)}
     return parts | {name: t for name, t in tensors.items() if name not in taken}

@@ -19,21 +19,6 @@ from tests.serving.c_api import Server
 SAVED = pathlib.Path(__file__).parents[2] / "saved_models"
 
 
-@pytest.fixture(scope="module")
-def serve():
-    """`serve(folder)`: a process that answers for that SavedModel, started once."""
-    servers = {}
-
-    def start(folder):
-        if folder not in servers:
-            servers[folder] = Server(folder)
-        return servers[folder]
-
-    yield start
-    for server in servers.values():
-        server.close()
-
-
 def steps(number):
     return np.array(number, np.int32)
 
