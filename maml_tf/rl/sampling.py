@@ -84,9 +84,8 @@ class Sampler:
             o = observation.reshape(*shape, *observation.shape[1:])
             action, outputs = self._act(weights, o, seed, tf.constant(t))
             rows = action.numpy().reshape(environment.batch_size, *action.shape[2:])
-            observation, reward, ended, _ = environment.step_rows(rows)
+            observation, reward, ended, _ = environment.step_rows(rows, moving=running.copy())
             steps.append((o.copy(), action, reward.reshape(shape), running.reshape(shape), outputs))
-            # Asked at once: a row that broke begins anew at the next step.
             broken = broken | (environment.discarded & running)
             running = running & ~ended
         return self._stacked(steps, ~broken.reshape(shape))

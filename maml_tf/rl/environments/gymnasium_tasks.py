@@ -17,6 +17,7 @@ from maml_tf.rl.environments.base import checked_size
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
 
 _log = logging.getLogger(__name__)
+_STEP, _STAY = -1, -2  # in the place of the seed of a reset
 
 
 def from_gymnasium(make_env, tasks, *, task_count=1, rollouts=1, horizon=200, workers=None, seed=0):
@@ -111,15 +112,16 @@ class GymnasiumTasks(RowEnvironment):
         self._ended[:] = True
         return self.step_rows(np.zeros((self.batch_size, *self._action_spec.shape)))[0]
 
-    def step_rows(self, action):
+    def step_rows(self, action, moving=None):
         """See `RowEnvironment`."""
         action = checked_action(action, (self.batch_size, *self._action_spec.shape))
         if self._scale is not None:
             low, high = self._scale
             action = low + (np.clip(action, -1, 1) + 1) / 2 * (high - low)
-        anew = self._ended.copy()
+        moving = np.ones(self.batch_size, bool) if moving is None else moving
+        anew = self._ended & moving
         # A row's random numbers follow from (seed, row, episode).
-        seeds = np.full(self.batch_size, -1)
+        seeds = np.where(moving, _STEP, _STAY)
         if anew.any():
             rows = np.flatnonzero(anew)
             seeds[rows] = [self._reset_seed(row) for row in rows]
@@ -130,10 +132,11 @@ class GymnasiumTasks(RowEnvironment):
             np.concatenate(part) for part in list(zip(*results, strict=True))[:5]
         )
         self._report(broken, [error for result in results for error in result[5]])
-        self._steps = np.where(anew, 0, self._steps + 1)
+        self._steps = np.where(anew, 0, self._steps + moving)
         self.discarded = np.where(anew, broken, self.discarded | broken)
         terminated = terminated | broken
-        self._ended = terminated | truncated | (self._steps >= self.horizon)
+        ended = terminated | truncated | (self._steps >= self.horizon)
+        self._ended = np.where(moving, ended, self._ended)
         observation = observation.reshape(self.batch_size, *self._observation_spec.shape)
         return observation, reward, self._ended.copy(), terminated
 
@@ -185,13 +188,16 @@ class _Group:
         self._tasks = list(tasks)
 
     def step(self, argument):
-        """Steps every environment, or resets it where its seed is not -1."""
+        """Steps every environment, or resets it where its seed is one, or lets it be."""
         rows = [self._row(i, a, int(s)) for i, (a, s) in enumerate(zip(*argument, strict=True))]
         errors = [row[5] for row in rows if row[5]]
         return (*(np.array(column) for column in list(zip(*rows, strict=True))[:5]), errors)
 
     def _row(self, i, action, seed):
         space = self._envs[i].observation_space
+        if seed == _STAY:
+            zeros = np.zeros(space.shape, np.float32)
+            return zeros, np.float32(0), False, False, False, ""
         try:
             if seed >= 0:
                 if self._tasks[i] is not None:

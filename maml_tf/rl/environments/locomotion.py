@@ -65,7 +65,7 @@ class Locomotion(RowEnvironment):
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         rows, nq, nv = tasks * rollouts, self.model.nq, self.model.nv
         self._threads = threads
-        self._out = np.zeros((rows, 1, 1 + nq + nv))
+        self._out = np.zeros((rows, self.frame_skip[physics], 1 + nq + nv))
         self._state = {
             "qpos": np.tile(self.start(), (rows, 1)),
             "qvel": np.zeros((rows, nv)),
@@ -142,23 +142,16 @@ class Locomotion(RowEnvironment):
         self.measure()
         return self.observation()
 
-    def step_rows(self, action):
-        """One step of every row; one that had ended begins anew in place of it.
-
-        Args:
-            action: float `[rows, A]`, clipped to [-1, 1].
-
-        Returns:
-            `(observation [rows, O], reward [rows], ended [rows], terminated [rows])`; `terminated`
-            where it ended for another reason than the horizon.
-        """
+    def step_rows(self, action, moving=None):
+        """See `RowEnvironment`; actions are clipped to [-1, 1]."""
         action = checked_action(action, (self.batch_size, self.model.nu))
         action = np.clip(action, -1, 1).astype(np.float64)
-        anew = self._state["ended"].copy()
+        moving = np.ones(self.batch_size, bool) if moving is None else moving
+        anew = self._state["ended"] & moving
         before = self.qpos.copy()
-        diverged = self._advance(action) & ~anew
-        self._state["control"] = action
-        self._state["steps"] += 1
+        diverged = self._advance(action, np.flatnonzero(moving & ~anew))
+        self._state["control"][moving] = action[moving]
+        self._state["steps"][moving] += 1
         if anew.any():
             self._restart(anew)
         if diverged.any():
@@ -167,35 +160,35 @@ class Locomotion(RowEnvironment):
         reward = np.where(anew | diverged, 0, self.reward(action, before)).astype(np.float32)
         terminated = (self.fallen() | diverged) & ~anew
         ended = terminated | (self._state["steps"] >= self.horizon)
+        ended = np.where(moving, ended, self._state["ended"])
         self._state["ended"] = ended
         # Copies: what is given out must not change at the next step.
         return self.observation(), reward, ended.copy(), terminated
 
-    def _advance(self, action):
-        """Moves qpos and qvel on; gives the rows `[rows]` whose physics diverged."""
-        time = np.ones((self.batch_size, 1))
+    def _advance(self, action, rows):
+        """Moves qpos and qvel of the numbered rows on; tells `[rows]` whose physics diverged."""
+        diverged = np.zeros(self.batch_size, bool)
+        if not rows.size:
+            return diverged
+        steps, nq = self.frame_skip[self.physics], self.model.nq
+        out = self._out[: rows.size]
         self._pool.rollout(
-            [self.model] * self.batch_size,
+            [self.model] * rows.size,
             self._data,
-            np.concatenate([time, self.qpos, self.qvel], 1),
-            np.repeat(action[:, None], self.frame_skip[self.physics], 1),
-            nstep=self.frame_skip[self.physics],
+            np.concatenate([np.ones((rows.size, 1)), self.qpos[rows], self.qvel[rows]], 1),
+            np.repeat(action[rows, None], steps, 1),
+            nstep=steps,
             control_spec=_CONTROL,
             skip_checks=True,
-            state=self._out_of(self.frame_skip[self.physics]),
+            state=out,
         )
-        last = self._out[:, -1]
-        nq = self.model.nq
-        self._state["qpos"] = last[:, 1 : nq + 1].copy()
-        self._state["qvel"] = last[:, nq + 1 :].copy()
+        last = out[:, -1]
+        self._state["qpos"][rows] = last[:, 1 : nq + 1]
+        self._state["qvel"][rows] = last[:, nq + 1 :]
         # MuJoCo sets a bad state back to the beginning, the time too: to 0, not the 1 given.
         on_time = np.abs(last[:, 0] - 1 - self._dt) < 1e-9
-        return ~(on_time & np.isfinite(last).all(1))
-
-    def _out_of(self, steps):
-        if self._out.shape[1] != steps:
-            self._out = np.zeros((self.batch_size, steps, self._out.shape[2]))
-        return self._out
+        diverged[rows] = ~(on_time & np.isfinite(last).all(1))
+        return diverged
 
     def _restart(self, rows):
         state = self._state

@@ -32,11 +32,14 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
         """Begins a rollout in every row; gives the observation, float32 `[rows, ...]`."""
 
     @abc.abstractmethod
-    def step_rows(self, action):
+    def step_rows(self, action, moving=None):
         """One step of every row; one that had ended begins anew in place of it.
 
         Args:
             action: `[rows, ...]`.
+            moving: bool `[rows]`, which rows step; all by default. The others stay as they are,
+                at no cost, and what is returned for them means nothing: rollouts that have ended
+                need no physics until all have.
 
         Returns:
             `(observation [rows, ...], reward [rows], ended [rows], terminated [rows])`;

@@ -102,6 +102,49 @@ def test_centre_of_mass_and_reward_of_the_paper(name):
     np.testing.assert_allclose(reward[3], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("physics", ["paper", "v5"])
+def test_an_ants_contact_forces_are_mujocos(physics):
+    """Sensors give what `mj_rnePostConstraint` computes, the motors holding on to the action."""
+    environment = make("AntDirection", physics=physics)
+    environment.reset_rows()
+    touching = 0
+    for action in actions(environment, 40):
+        # A row that begins anew has not acted yet.
+        action = np.where(environment.ended_rows()[:, None], 0, action)
+        environment.step_rows(action)
+        for row in range(environment.batch_size):
+            data = mujoco.MjData(environment.model)
+            data.qpos[:], data.qvel[:] = environment.qpos[row], environment.qvel[row]
+            data.ctrl[:] = np.clip(action[row], -1, 1)
+            mujoco.mj_forward(environment.model, data)
+            mujoco.mj_rnePostConstraint(environment.model, data)
+            np.testing.assert_allclose(environment.contact[row], data.cfrc_ext, atol=1e-9)
+            np.testing.assert_allclose(environment.rotation[row], data.xmat[1], atol=1e-12)
+            touching += data.ncon > 0
+    assert touching > 20
+
+
+@pytest.mark.parametrize("name", ["HalfCheetahDirection", "AntVelocity"])
+def test_rows_that_do_not_move_stay_and_the_others_do_as_ever(name):
+    some, all_of_them = make(name), make(name)
+    moving = np.array([True, False, True, False])
+    for environment in (some, all_of_them):
+        environment.reset_rows()
+    still = some.qpos[1].copy()
+    for action in actions(some, 5):
+        ours, theirs = some.step_rows(action, moving), all_of_them.step_rows(action)
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a[moving], b[moving])
+    np.testing.assert_array_equal(some.qpos[1], still)
+    state = some.get_state()
+    assert state["steps"].tolist() == [5, 0, 5, 0]
+    # It goes on from where it stayed.
+    action = actions(some, 1)[0]
+    fresh = make(name)
+    fresh.reset_rows()
+    np.testing.assert_array_equal(some.step_rows(action)[0][1], fresh.step_rows(action)[0][1])
+
+
 def test_the_papers_models():
     cheetah, ant = make("HalfCheetahVelocity").model, make("AntVelocity").model
     np.testing.assert_allclose(cheetah.body_mass.sum(), 14)
@@ -243,10 +286,10 @@ def test_a_picture_shows_the_robot_where_it_is():
 class Exploding(environments.HalfCheetahDirection):
     """Row 2 explodes in the middle of its rollout."""
 
-    def step_rows(self, action):
+    def step_rows(self, action, moving=None):
         if self._state["steps"][2] == 3:
             self.qvel[2] = 1e12
-        return super().step_rows(action)
+        return super().step_rows(action, moving)
 
 
 def test_a_rollout_that_breaks_in_its_middle_does_not_count(tmp_path, monkeypatch):
