@@ -33,6 +33,8 @@ class Settings:
     """Inner step size in training and of the first step at test; half of it for later ones."""
     inner_steps: int = 1
     """Inner steps in training (paper: 1)."""
+    output_scale: float = 1.0
+    """Factor on the initial weights of the policy's means (paper: 1)."""
     inner_loss: str = "policy_gradient"
     """Inner loss: policy_gradient (paper), ratio or dice; see maml_tf.rl.objectives."""
     first_order: bool = common.switch("First-order MAML.")
@@ -84,7 +86,9 @@ def make_learner(settings, environment, inner_steps, context=0):
     """
     sizes = environment.observation_spec().shape[0], environment.action_spec().shape[0]
     learner = rl.MetaPolicy(
-        rl.policies.gaussian(*sizes, context=context, seed=settings.seed),
+        rl.policies.gaussian(
+            *sizes, output_scale=settings.output_scale, context=context, seed=settings.seed
+        ),
         maml_tf.inner_optimizers.SGD(settings.inner_step_size),
         inner_steps,
         inner_loss=settings.inner_loss,

@@ -98,6 +98,7 @@ def gaussian(
     hidden=(100, 100),
     *,
     log_scale=0.0,
+    output_scale=1.0,
     context=0,
     seed=0,
     **kwargs,
@@ -109,6 +110,9 @@ def gaussian(
         action_size: `int`, A.
         hidden: sizes of the hidden layers, ReLU, Glorot-uniform weights, zero bias.
         log_scale: `float`, logarithm of the standard deviation at the beginning.
+        output_scale: `float`, factor on the Glorot-uniform weights of the means. Below 1 the first
+            policy does little but explore: where the weights as drawn happen to drive the state
+            away, meta-training may never come back from it.
         context: `int`, C, size of a trained vector that is concatenated to every observation, zero
             at the beginning; none by default. Its layer is called `"context"`.
         seed: `int`, of the initial weights.
@@ -126,7 +130,7 @@ def gaussian(
         >>> maml_tf.rl.MetaPolicy(gaussian(2, 2, context=8), 0.5, adaptable="context")
     """
     inputs, x, dtype, name = _trunk(observation_size, hidden, context, seed, kwargs)
-    loc = _dense(action_size, "loc", seed + len(hidden), dtype)(x)
+    loc = _dense(action_size, "loc", seed + len(hidden), dtype, scale=output_scale)(x)
     scale = LogScale(action_size, initial=log_scale, name="log_scale", dtype=dtype)(inputs)
     outputs = {"loc": loc, "log_scale": scale}
     return keras.Model(inputs, outputs, name=name or "gaussian_policy")
@@ -165,8 +169,9 @@ def _trunk(observation_size, hidden, context, seed, kwargs):
     return inputs, x, dtype, name
 
 
-def _dense(units, name, seed, dtype, activation=None):
-    initializer = keras.initializers.GlorotUniform(seed=seed)
+def _dense(units, name, seed, dtype, activation=None, scale=1.0):
+    # Glorot-uniform times `scale`, which Keras takes as a factor on the variance.
+    initializer = keras.initializers.VarianceScaling(scale**2, "fan_avg", "uniform", seed=seed)
     return keras.layers.Dense(
         units, activation, kernel_initializer=initializer, name=name, dtype=dtype
     )
