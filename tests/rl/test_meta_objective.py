@@ -1,7 +1,9 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from maml_tf import rl
 from maml_tf.rl import advantages, objectives, policies
 from tests.rl.problems import central_difference, flat, problem, unflat
 
@@ -224,3 +226,35 @@ def test_dice_has_the_gradient_of_generalised_advantages():
         gradients.append(flat(tape.gradient(loss, weights)))
     for gradient in gradients[1:]:
         np.testing.assert_allclose(gradient, gradients[0], rtol=1e-9, atol=1e-12)
+
+
+def test_compiled_with_xla_gradient_and_curvature_are_the_same():
+    plain, weights, before, after = problem(inner_loss="ratio")
+    compiled = problem(inner_loss="ratio", jit_compile=True)[0]
+    vector = unflat(np.random.default_rng(8).normal(size=flat(weights).size), weights)
+
+    def results(objective):
+        value, gradient = objective.value_and_gradient(weights, before, after)
+        product = objective.curvature_product(weights, vector, before, after)
+        return value, flat(gradient), flat(product), flat(objective.adapted(weights, before))
+
+    for ours, theirs in zip(results(compiled), results(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_a_policy_that_xla_differentiates_wrongly_is_refused():
+    inputs = keras.Input((4,))
+    maps = keras.layers.Conv2D(2, 1)(keras.layers.Reshape((2, 2, 1))(inputs))
+    pooled = keras.layers.Flatten()(keras.layers.MaxPooling2D()(maps))
+    policy = keras.Model(inputs, {"logits": keras.layers.Dense(2)(pooled)})
+    learner = rl.MetaPolicy(policy, 0.1)
+    learner.compile(jit_compile=True)
+    sample = {
+        "observation": tf.random.stateless_normal([2, 3, 4, 4], [0, 1]),
+        "action": tf.zeros([2, 3, 4], tf.int32),
+        "advantage": tf.random.stateless_normal([2, 3, 4], [0, 2]),
+        "mask": tf.ones([2, 3, 4]),
+        "outputs": {"logits": tf.zeros([2, 3, 4, 2])},
+    }
+    with pytest.raises(NotImplementedError, match="max-pooling"):
+        learner._outer_step([sample], sample)
