@@ -61,7 +61,7 @@ def adapt(
     step_function = gradient_step(objective, optimizer, adaptable, first_order)
     if rematerialize:
         step_function = _rematerialized(step_function)
-    slots = optimizer.init(_select(weights, adaptable))
+    slots = initial_slots(optimizer, weights, adaptable)
     losses = []
     for step in range(steps):
         weights, state, slots, loss = step_function(step, weights, state, slots)
@@ -90,7 +90,7 @@ def adapt_in_loop(objective, weights, state, optimizer, steps, *, adaptable=None
         stacked along a new first axis, `[steps + 1, ...]`.
     """
     step_function = gradient_step(objective, optimizer, adaptable, first_order=True)
-    slots = optimizer.init(_select(weights, adaptable))
+    slots = initial_slots(optimizer, weights, adaptable)
     steps = tf.convert_to_tensor(steps, tf.int32)
     before = [] if observe is None else observe(weights, state)
     arrays = [
@@ -155,12 +155,26 @@ def adaptable_weights(choice, model):
     return chosen
 
 
+def initial_slots(optimizer, weights, adaptable=None):
+    """What `optimizer` carries to the first inner step, for the weights that adapt.
+
+    Args:
+        optimizer: as in `adapt`.
+        weights: as in `adapt`.
+        adaptable: as in `adapt`.
+
+    Returns:
+        List of tensors.
+    """
+    return optimizer.init(_select(weights, adaptable))
+
+
 def gradient_step(objective, optimizer, adaptable=None, first_order=False):
     """One inner step, for callers that keep what goes from step to step themselves.
 
     Args:
         objective: as in `adapt`.
-        optimizer: as in `adapt`; its slots before the first step are `optimizer.init(weights)`.
+        optimizer: as in `adapt`; its slots before the first step are those of `initial_slots`.
         adaptable: as in `adapt`.
         first_order: as in `adapt`.
 

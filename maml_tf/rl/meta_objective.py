@@ -86,14 +86,18 @@ class MetaObjective:
             first_order=first_order,
         ).weights
 
+    def initial_slots(self, weights):
+        """What the inner optimizer carries to the first step: for the weights that adapt."""
+        return inner_loop.initial_slots(self.inner_optimizer, weights, self.adaptable)
+
     def step(self, number, weights, slots, sample):
         """One inner step of one task by itself: one of those that `fast_weights` takes.
 
         Args:
             number: `int` or int32 scalar, which of the inner steps it is, from 0.
             weights: list of tensors, theta_k.
-            slots: list of tensors, what the inner optimizer carries from step to step:
-                `inner_optimizer.init(weights)` before the first one.
+            slots: list of tensors, what the inner optimizer carries from step to step; those of
+                `initial_slots` before the first one.
             sample: as those in `before` of `fast_weights`, drawn with these weights.
 
         Returns:

@@ -40,7 +40,7 @@ class Signatures:
 
     def __init__(self, learner, inner_optimizer, observation_spec):
         policy = learner.policy
-        self._learner, self._optimizer = learner, inner_optimizer
+        self._learner = learner
         self._observation = observation_spec
         self.module = tf.Module(name="policy")
         self.module.weights = [tf.Variable(v.value, name="w") for v in policy.trainable_variables]
@@ -167,7 +167,7 @@ class Signatures:
 
     def _before_the_first_step(self):
         weights = self._values()
-        return [*weights, *self._optimizer.init(weights)]
+        return [*weights, *self._objective.initial_slots(weights)]
 
     def _split(self, vector):
         """The policy's weights and the inner optimizer's slots, once the vector is good."""

@@ -81,8 +81,10 @@ def step(settings, weights, surrogate, gradient, evaluate, product):
     def damped(x):
         return product(x) + settings.damping * x
 
-    direction = conjugate_gradient(damped, gradient, settings.conjugate_gradient_steps)
-    curvature = tf.tensordot(direction, damped(direction), 1)
+    steps = settings.conjugate_gradient_steps
+    direction, residual = conjugate_gradient(damped, gradient, steps)
+    # The damped product with the direction, which the solver knows: no need to form it again.
+    curvature = tf.tensordot(direction, gradient - residual, 1)
     scale = tf.sqrt(2 * settings.max_divergence / (curvature + 1e-8))
     return _backtrack(settings, weights, scale * direction, surrogate, evaluate)
 
@@ -97,7 +99,7 @@ def conjugate_gradient(product, b, iterations, tolerance=1e-10):
         tolerance: stops where the squared norm of the residual is below.
 
     Returns:
-        float `[P]`.
+        `(x, b - A x)`, each float `[P]`.
     """
 
     def unfinished(i, x, residual, direction, squared):
@@ -113,7 +115,7 @@ def conjugate_gradient(product, b, iterations, tolerance=1e-10):
         return i + 1, x, residual, direction, following
 
     start = (tf.constant(0), tf.zeros_like(b), b, b, tf.tensordot(b, b, 1))
-    return tf.while_loop(unfinished, body, start, parallel_iterations=1)[1]
+    return tf.while_loop(unfinished, body, start, parallel_iterations=1)[1:3]
 
 
 def _backtrack(settings, weights, full_step, before, evaluate):

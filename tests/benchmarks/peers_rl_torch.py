@@ -37,7 +37,7 @@ def conjugate_gradient(product, b, iterations, tolerance=1e-10):
         following = torch.dot(residual, residual)
         direction = residual + following / squared * direction
         squared = following
-    return x
+    return x, residual
 
 
 def full_step(learning, theta, region):
@@ -47,8 +47,9 @@ def full_step(learning, theta, region):
     def damped(x):
         return product(x) + region["damping"] * x
 
-    direction = conjugate_gradient(damped, gradient, region["conjugate_gradient_steps"])
-    curvature = torch.dot(direction, damped(direction))
+    steps = region["conjugate_gradient_steps"]
+    direction, residual = conjugate_gradient(damped, gradient, steps)
+    curvature = torch.dot(direction, gradient - residual)
     length = torch.sqrt(2 * region["max_divergence"] / (curvature + 1e-8))
     return before, length * direction
 

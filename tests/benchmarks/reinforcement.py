@@ -104,7 +104,7 @@ def learning(rounds):
     environment.set_tasks(environment.sample_tasks(TASKS, 0))
     for curvature in (None, 10):
         learner = rl.MetaPolicy(policy_of(20), inner_optimizers.SGD(0.1))
-        learner.compile(rl.TrustRegion(0.02, curvature_tasks=curvature))
+        learner.compile(rl.TrustRegion(0.02, curvature_tasks=curvature), jit_compile=True)
         sampler = Sampler(learner.policy, environment)
         theta = learner.weights_of_policy()
         same = [tf.repeat(w[None], TASKS, 0) for w in theta]

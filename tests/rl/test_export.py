@@ -29,12 +29,14 @@ class Fenced(Navigation2D):
         return position, observation, reward, position[..., 0] > 0.15
 
 
-def make_learner(kind="gaussian", inner_loss="policy_gradient"):
+def make_learner(kind="gaussian", inner_loss="policy_gradient", adaptable=None):
     if kind == "gaussian":
         policy = rl.policies.gaussian(2, 2, hidden=(5,), log_scale=-0.3)
     else:
         policy = rl.policies.categorical(2, 4, hidden=(5,))
-    return rl.MetaPolicy(policy, 0.5, inner_loss=inner_loss, discount=0.95, gae_lambda=0.9)
+    return rl.MetaPolicy(
+        policy, 0.5, inner_loss=inner_loss, adaptable=adaptable, discount=0.95, gae_lambda=0.9
+    )
 
 
 def trajectories(learner, optimizer, steps):
@@ -102,9 +104,11 @@ def test_one_step_of_every_inner_loss_is_the_learners(tmp_path, kind, inner_loss
     assert np.abs(weights - before).max() > 1e-2
 
 
-@pytest.mark.parametrize("name", STATEFUL)
-def test_what_an_inner_optimizer_carries_goes_along(tmp_path, name):
-    learner, optimizer = make_learner(), STATEFUL[name]
+@pytest.mark.parametrize(
+    ("name", "adaptable"), [("momentum", None), ("adam", None), ("momentum", "loc")]
+)
+def test_what_an_inner_optimizer_carries_goes_along(tmp_path, name, adaptable):
+    learner, optimizer = make_learner(adaptable=adaptable), STATEFUL[name]
     folder = rl.export(learner, tmp_path, inner_optimizer=optimizer, warm_up=False)
     fast, drawn = trajectories(learner, optimizer, 3)
     adapt = tf.saved_model.load(str(folder)).signatures["adapt"]

@@ -14,10 +14,15 @@ def quadratic(seed=0, n=6):
 
 def test_conjugate_gradient_solves():
     matrix, b = quadratic()
-    x = trust_region.conjugate_gradient(
+    x, residual = trust_region.conjugate_gradient(
         lambda v: tf.linalg.matvec(matrix, v), tf.constant(b), iterations=20, tolerance=1e-24
     )
     np.testing.assert_allclose(x, np.linalg.solve(matrix, b), rtol=1e-8)
+    np.testing.assert_allclose(residual, 0, atol=1e-10)
+    x, residual = trust_region.conjugate_gradient(
+        lambda v: tf.linalg.matvec(matrix, v), tf.constant(b), iterations=3
+    )
+    np.testing.assert_allclose(residual, b - matrix @ x, rtol=1e-10)
 
 
 def test_step_of_a_linear_surrogate_ends_on_the_border():
