@@ -22,7 +22,7 @@ def test_conjugate_gradient_solves():
     x, residual = trust_region.conjugate_gradient(
         lambda v: tf.linalg.matvec(matrix, v), tf.constant(b), iterations=3
     )
-    np.testing.assert_allclose(residual, b - matrix @ x, rtol=1e-10)
+    np.testing.assert_allclose(residual, b - matrix @ x.numpy(), rtol=1e-10)
 
 
 def test_step_of_a_linear_surrogate_ends_on_the_border():
