@@ -1,6 +1,7 @@
 """What the scripts of reinforcement learning share: settings, learners, the report."""
 
 import dataclasses
+import shutil
 import sys
 
 import keras
@@ -100,8 +101,9 @@ def make_learner(settings, environment, inner_steps, context=0):
     )
     learner.compile(
         rl.TrustRegion(settings.max_divergence, curvature_tasks=settings.curvature_tasks),
-        # Right for these networks: a test compares it with the gradient that is not compiled.
-        jit_compile=True,
+        # Right for these networks: a test compares it with the gradient that is not compiled. XLA
+        # cannot differentiate the concatenation with a context often enough.
+        jit_compile=not context,
     )
     return learner
 
@@ -191,7 +193,7 @@ def table(results, step_sizes, paper):
 
 
 def report(settings, folder, learners, make_environment, paper):
-    """Evaluates, prints, writes `results.json` and draws `returns.png`."""
+    """Evaluates, prints, writes `results.json`, draws `returns.png` and exports the learner."""
     results, step_sizes = evaluate(settings, learners, make_environment)
     print("\n" + table(results, step_sizes, paper))
     plots.error_against_steps(
@@ -216,4 +218,17 @@ def report(settings, folder, learners, make_environment, paper):
         "test": test,
     }
     common.write_json(folder / "results.json", content)
-    return results
+    export(settings, folder, learners["MAML"], results["MAML"], make_environment)
+
+
+def export(settings, folder, learner, result, make_environment):
+    """Writes the learner as a model that acts and adapts by itself, with the steps of the test."""
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)
+    family = type(make_environment(1, 1, False)).__name__
+    size = settings.inner_step_size
+    rl.export(
+        learner,
+        folder / "saved_model",
+        inner_optimizer=maml_tf.inner_optimizers.SGD([size, size / 2]),
+        card=common.card(family, result, settings, int(learner.iteration)),
+    )

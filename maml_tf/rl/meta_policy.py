@@ -132,7 +132,8 @@ class MetaPolicy(keras.Model):
             clip: of the clipped surrogate.
             jit_compile: compile the inner and outer steps with XLA: twice as fast on a CPU. Never
                 by itself; a policy whose second-order gradient XLA gets wrong (max-pooling) is
-                refused at the first step.
+                refused at the first step, and one that slices or concatenates (a context vector)
+                by TensorFlow, which lacks a derivative there.
 
         Raises:
             ValueError: an unknown surrogate.

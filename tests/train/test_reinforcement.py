@@ -34,6 +34,8 @@ def test_navigation_resumes_to_the_same_numbers(run):
     assert np.shape(results[0]["test"]["MAML"]["values"]) == (3, 2)
     for name in ("returns.png", "paths.png"):
         assert (whole / name).read_bytes().startswith(b"\x89PNG")
+    exported = json.loads((whole / "saved_model/1/card.json").read_text())
+    assert exported["held_out"]["mean"] == np.mean(results[0]["test"]["MAML"]["values"], 0)[-1]
 
 
 def test_locomotion_takes_the_papers_settings_of_the_environment(run):
