@@ -55,7 +55,7 @@ RECIPES = {
     "ant_goal": {"iterations": 400},
 }
 # Learns in a fifth of the iterations; the README says what was tried.
-MODERN = {"inner_loss": "ratio", "gae_lambda": 0.9, "curvature_tasks": 10}
+MODERN = {"inner_loss": "ratio", "gae_lambda": 0.97, "output_scale": 0.1, "curvature_tasks": 6}
 QUICK = {
     "iterations": 15,
     "baselines": "random",
@@ -74,7 +74,7 @@ class Settings(reinforcement.Settings):
     physics: str = "paper"
     """paper (rllab's time step, rewards, observations) or v5 (gymnasium's)."""
     recipe: str = "paper"
-    """paper, or modern: low-variance inner loss and advantages, curvature from fewer tasks."""
+    """paper, or modern: low-variance inner loss and advantages, small means, cheap curvature."""
     rollouts: int | None = None
     """Rollouts of each task and step; the paper's for the environment by default."""
     iterations: int | None = None

@@ -25,6 +25,7 @@ QUICK = {
     "iterations": 10,
     "baselines": "random",
     "fine_tuning": (0.5,),
+    "output_scale": 0.1,
     "output": "runs/navigation-quick",
 }
 

@@ -13,6 +13,7 @@ SAVED = pathlib.Path(__file__).parents[2] / "saved_models"
 FAMILIES = {
     "navigation": lambda: rl.environments.Navigation2D(20, 20),
     "half_cheetah_direction": lambda: rl.environments.HalfCheetahDirection(8, 20),
+    "half_cheetah_velocity": lambda: rl.environments.HalfCheetahVelocity(12, 20),
 }
 
 
