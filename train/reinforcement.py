@@ -100,10 +100,7 @@ def make_learner(settings, environment, inner_steps, context=0):
         seed=settings.seed,
     )
     learner.compile(
-        rl.TrustRegion(settings.max_divergence, curvature_tasks=settings.curvature_tasks),
-        # Right for these networks: a test compares it with the gradient that is not compiled. XLA
-        # cannot differentiate the concatenation with a context often enough.
-        jit_compile=not context,
+        rl.TrustRegion(settings.max_divergence, curvature_tasks=settings.curvature_tasks)
     )
     return learner
 

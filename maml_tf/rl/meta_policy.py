@@ -130,8 +130,9 @@ class MetaPolicy(keras.Model):
             updates: `int`, gradient steps a batch of a Keras optimizer: 1 with `"ratio"` is
                 vanilla policy gradient.
             clip: of the clipped surrogate.
-            jit_compile: compile the inner and outer steps with XLA: twice as fast on a CPU. Never
-                by itself; a policy whose second-order gradient XLA gets wrong (max-pooling) is
+            jit_compile: compile what the inner and outer steps do for a task with XLA. Never by
+                itself: two CPU cores are slower with it (XLA keeps them from working on two tasks
+                at a time). A policy whose second-order gradient XLA gets wrong (max-pooling) is
                 refused at the first step, and one that slices or concatenates (a context vector)
                 by TensorFlow, which lacks a derivative there.
 

@@ -46,7 +46,7 @@ class Ours:
         environment.set_tasks(environment.sample_tasks(tasks, 0))
         policy = rl.policies.gaussian(20, 6)
         self.learner = rl.MetaPolicy(policy, inner_optimizers.SGD(INNER_RATE))
-        self.learner.compile(REGION, jit_compile=True)
+        self.learner.compile(REGION)
         self.theta = [tf.identity(w) for w in self.learner.weights_of_policy()]
         optimizer = self.learner.inner_optimizer
         _, drawn = self.learner.adapt_and_sample(environment, optimizer, 1, seed=0)
@@ -68,8 +68,7 @@ class Ours:
 
     def compile(self, curvature_tasks):
         """The function that takes one step, with its own compiled outer step."""
-        region = dataclasses.replace(REGION, curvature_tasks=curvature_tasks)
-        self.learner.compile(region, jit_compile=True)
+        self.learner.compile(dataclasses.replace(REGION, curvature_tasks=curvature_tasks))
         outer_step = self.learner._outer_step
 
         def step():

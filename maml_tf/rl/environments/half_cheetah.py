@@ -5,6 +5,8 @@ step; reward = progress - 0.05 ||a||^2; observation of 20: qpos without x, qvel,
 gymnasium's v5: 0.05 s, speed (x' - x) / dt, reward = progress - 0.1 ||a||^2, observation of 17.
 """
 
+import functools
+
 import numpy as np
 
 from maml_tf.rl.environments.locomotion import Direction, Locomotion, Velocity
@@ -17,6 +19,26 @@ class HalfCheetah(Locomotion):
 
     robot = "half_cheetah"
 
+    @functools.cached_property
+    def _levers(self):
+        """How joints turn bodies `[7, 7]`, and the centre of mass over the bodies' angles.
+
+        Turning body b moves the mass that hangs on it: its own and, at their joints, its
+        children's subtrees. The centre of mass is the root's place plus, per body, that lever
+        (x and z, `[7]` each, m) turned by the body's angle.
+        """
+        model, bodies = self.model, range(1, self.model.nbody)
+        turns = np.eye(len(bodies))
+        for body in bodies[1:]:
+            turns[:, body - 1] += turns[:, model.body_parentid[body] - 1]
+        moment = model.body_mass[1:, None] * model.body_ipos[1:]
+        for body in bodies[1:]:
+            moment[model.body_parentid[body] - 1] += (
+                model.body_subtreemass[body] * model.body_pos[body]
+            )
+        x, _, z = moment.T / model.body_subtreemass[1]
+        return turns, x, z
+
     def measure(self):
         """Centre of mass and its velocity, by planar kinematics over all rows at once.
 
@@ -24,25 +46,17 @@ class HalfCheetah(Locomotion):
         """
         if self.physics != "paper":
             return
-        model = self.model
-        # Per body, all in the x-z plane: origin, its velocity, angle about y and its rate.
-        origin = {1: self.qpos[:, :2] + [0, model.body_pos[1][2]]}
-        velocity = {1: self.qvel[:, :2]}
-        angle, rate = {1: self.qpos[:, 2]}, {1: self.qvel[:, 2]}
-        centre, momentum = 0, 0
-        for body in range(1, model.nbody):
-            if body > 1:
-                parent = model.body_parentid[body]
-                arm = _rotated(model.body_pos[body], angle[parent])
-                origin[body] = origin[parent] + arm
-                velocity[body] = velocity[parent] + _turned(arm, rate[parent])
-                angle[body] = angle[parent] + self.qpos[:, body + 1]
-                rate[body] = rate[parent] + self.qvel[:, body + 1]
-            arm = _rotated(model.body_ipos[body], angle[body])
-            centre += model.body_mass[body] * (origin[body] + arm)
-            momentum += model.body_mass[body] * (velocity[body] + _turned(arm, rate[body]))
-        self.centre = centre / model.body_mass.sum()
-        self.centre_velocity = momentum / model.body_mass.sum()
+        turns, x, z = self._levers
+        # Sums, not matrix products: a row must not depend on how many there are.
+        angle = (self.qpos[:, 2:, None] * turns).sum(1)
+        rate = (self.qvel[:, 2:, None] * turns).sum(1)
+        cos, sin = np.cos(angle), np.sin(angle)
+        ahead, above = cos * x + sin * z, cos * z - sin * x
+        height = self.model.body_pos[1][2]
+        self.centre = self.qpos[:, :2] + np.stack([ahead.sum(1), height + above.sum(1)], 1)
+        self.centre_velocity = self.qvel[:, :2] + np.stack(
+            [(rate * above).sum(1), -(rate * ahead).sum(1)], 1
+        )
 
     def observe(self):
         """Float64 `[rows, 20]`, or `[rows, 17]` in v5."""
@@ -68,14 +82,3 @@ class HalfCheetahVelocity(Velocity, HalfCheetah):
     """Half-cheetah at a speed drawn from [0, 2] m/s; arguments as in `Locomotion`."""
 
     fastest = 2.0
-
-
-def _rotated(vector, angle):
-    cos, sin = np.cos(angle), np.sin(angle)
-    x, z = vector[0], vector[2]
-    return np.stack([cos * x + sin * z, cos * z - sin * x], 1)
-
-
-def _turned(arm, rate):
-    """Velocity of the end of an arm that turns about y."""
-    return rate[:, None] * arm[:, ::-1] * [1, -1]
