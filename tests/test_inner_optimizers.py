@@ -185,7 +185,10 @@ def test_get_takes_an_inner_optimizer_or_a_rate():
 
 
 @pytest.mark.parametrize(
-    "identifier", [keras.optimizers.SGD(0.1), "sgd", None, True, SGD], ids=repr
+    "identifier",
+    [keras.optimizers.SGD(0.1), "sgd", None, True, SGD],
+    # An address in a name would differ between the processes of a run.
+    ids=["of keras", "a name", "none", "a bool", "a class"],
 )
 def test_get_refuses_what_assigns_variables_or_is_no_rate(identifier):
     with pytest.raises(TypeError, match="one of maml_tf.inner_optimizers"):
