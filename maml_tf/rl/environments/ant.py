@@ -9,6 +9,8 @@ observation of 105. The contact forces are those of the new state, as in rllab; 
 ones before the last frame.
 """
 
+import functools
+
 import numpy as np
 
 from maml_tf.rl.environments.locomotion import Direction, Locomotion, Velocity
@@ -30,6 +32,12 @@ class Ant(Locomotion):
         """The position `[15]` that resets scatter around."""
         return np.array(_START, float) if self.physics == "paper" else self.model.qpos0
 
+    @functools.cached_property
+    def _sensing(self):
+        """The model that measures, and a `mujoco.MjData` of it for each thread."""
+        model = load_sensing(self.robot, self.physics)
+        return model, [mujoco.MjData(model) for _ in range(self._threads)]
+
     def measure(self):
         """Contact forces, rotation and centre of mass of the state, read off sensors.
 
@@ -38,22 +46,20 @@ class Ant(Locomotion):
         motors hold on to the last action, as in rllab.
         """
         rows, bodies = self.batch_size, self.model.nbody
-        if not hasattr(self, "_sensing"):
-            self._sensing = load_sensing(self.robot, self.physics)
-            self._sensing_data = [mujoco.MjData(self._sensing) for _ in range(self._threads)]
-            self._read = np.empty((rows, 1, self._sensing.nsensordata))
+        model, data = self._sensing
+        read = np.empty((rows, 1, model.nsensordata))
         self._pool.rollout(
-            [self._sensing] * rows,
-            self._sensing_data,
+            [model] * rows,
+            data,
             np.concatenate([np.ones((rows, 1)), self.qpos, self.qvel], 1),
             self._state["control"][:, None],
             nstep=1,
             control_spec=mujoco.mjtState.mjSTATE_CTRL,
             skip_checks=True,
-            sensordata=self._read,
+            sensordata=read,
         )
-        self.centre, self.centre_velocity = self._read[:, 0, :3], self._read[:, 0, 3:6]
-        wrench = self._read[:, 0, 6:].reshape(rows, bodies - 1, 3, 3)
+        self.centre, self.centre_velocity = read[:, 0, :3], read[:, 0, 3:6]
+        wrench = read[:, 0, 6:].reshape(rows, bodies - 1, 3, 3)
         force, torque, place = wrench[:, :, 0], wrench[:, :, 1], wrench[:, :, 2]
         # MuJoCo's `cfrc_ext`: torque about the centre of mass, then force, on each body; the
         # sensors tell what the body does to the ground. Nothing acts on the world.
