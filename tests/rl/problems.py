@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import inner_loop, inner_optimizers
-from maml_tf.rl import meta_objective, objectives, policies
+from maml_tf.rl import evaluation, meta_objective, objectives, policies
 
 
 def sample(policy, weights, seed, tasks=3, rollouts=4, steps=5, scale=1.0):
@@ -48,6 +48,17 @@ def problem(kind="gaussian", inner_steps=1, *, context=0, adaptable=None, **kwar
     return objective, weights, before, sample(policy, fast, seed=10)
 
 
+def assert_training_teaches_to_adapt(make_learner, make_environment):
+    """Twenty-five meta-iterations widen what one gradient step gains, beyond its interval."""
+    made = make_learner()
+    made.fit(make_environment(8, 10), 25, verbose=0)
+    result = evaluation.evaluate(made, make_environment(20, 10), 1, seed=99)
+    before = evaluation.evaluate(make_learner(), make_environment(20, 10), 1, seed=99)
+    gain, gain_before = np.diff(result.mean)[0], np.diff(before.mean)[0]
+    assert gain > gain_before + 0.5
+    assert gain > result.interval[1]
+
+
 def flat(tensors):
     """One vector of a list of tensors."""
     return np.concatenate([np.ravel(t) for t in tensors])
@@ -68,4 +79,12 @@ def central_difference(function, x, direction, size=1e-5):
     return (np.asarray(ahead) - np.asarray(behind)) / (2 * size)
 
 
-__all__ = ["central_difference", "flat", "objectives", "problem", "sample", "unflat"]
+__all__ = [
+    "assert_training_teaches_to_adapt",
+    "central_difference",
+    "flat",
+    "objectives",
+    "problem",
+    "sample",
+    "unflat",
+]

@@ -48,16 +48,8 @@ class Ant(Locomotion):
         rows, bodies = self.batch_size, self.model.nbody
         model, data = self._sensing
         read = np.empty((rows, 1, model.nsensordata))
-        self._pool.rollout(
-            [model] * rows,
-            data,
-            np.concatenate([np.ones((rows, 1)), self.qpos, self.qvel], 1),
-            self._state["control"][:, None],
-            nstep=1,
-            control_spec=mujoco.mjtState.mjSTATE_CTRL,
-            skip_checks=True,
-            sensordata=read,
-        )
+        control = self._state["control"][:, None]
+        self._simulate(model, data, np.arange(rows), control, sensordata=read)
         self.centre, self.centre_velocity = read[:, 0, :3], read[:, 0, 3:6]
         wrench = read[:, 0, 6:].reshape(rows, bodies - 1, 3, 3)
         force, torque, place = wrench[:, :, 0], wrench[:, :, 1], wrench[:, :, 2]

@@ -6,6 +6,7 @@ whatever its action, as TF-Agents asks of a batched environment.
 """
 
 import abc
+import os
 
 import numpy as np
 
@@ -68,6 +69,14 @@ class TaskEnvironment(abc.ABC):
         if not np.isfinite(array).all():
             raise ValueError(f"Expected finite `tasks`, received {array.tolist()}.")
         return array
+
+
+def usable_cores():
+    """The cores that this process may use: a container or `taskset` may leave it fewer."""
+    # Not every system tells.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def checked_size(**sizes):

@@ -9,12 +9,11 @@ size, and on any number of threads.
 """
 
 import logging
-import os
 
 import numpy as np
 
 from maml_tf.rl._tf_agents import array_spec
-from maml_tf.rl.environments.base import checked_size
+from maml_tf.rl.environments.base import checked_size, usable_cores
 from maml_tf.rl.environments.mujoco_models import load, mujoco
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
 
@@ -59,8 +58,7 @@ class Locomotion(RowEnvironment):
         self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
         self.physics, self.observe_task = physics, observe_task
         self.model = load(self.robot, physics)
-        # The cores that this process may use: a container or `taskset` may leave it fewer.
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or usable_cores()
         self._pool = mujoco.rollout.Rollout(nthread=threads)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         rows, nq, nv = tasks * rollouts, self.model.nq, self.model.nv
@@ -170,18 +168,9 @@ class Locomotion(RowEnvironment):
         diverged = np.zeros(self.batch_size, bool)
         if not rows.size:
             return diverged
-        steps, nq = self.frame_skip[self.physics], self.model.nq
-        out = self._out[: rows.size]
-        self._pool.rollout(
-            [self.model] * rows.size,
-            self._data,
-            np.concatenate([np.ones((rows.size, 1)), self.qpos[rows], self.qvel[rows]], 1),
-            np.repeat(action[rows, None], steps, 1),
-            nstep=steps,
-            control_spec=_CONTROL,
-            skip_checks=True,
-            state=out,
-        )
+        nq, out = self.model.nq, self._out[: rows.size]
+        control = np.repeat(action[rows, None], self.frame_skip[self.physics], 1)
+        self._simulate(self.model, self._data, rows, control, state=out)
         last = out[:, -1]
         self._state["qpos"][rows] = last[:, 1 : nq + 1]
         self._state["qvel"][rows] = last[:, nq + 1 :]
@@ -189,6 +178,19 @@ class Locomotion(RowEnvironment):
         on_time = np.abs(last[:, 0] - 1 - self._dt) < 1e-9
         diverged[rows] = ~(on_time & np.isfinite(last).all(1))
         return diverged
+
+    def _simulate(self, model, data, rows, control, **outputs):
+        """Runs the numbered rows in one C++ call under `control` `[len(rows), frames, A]`."""
+        self._pool.rollout(
+            [model] * rows.size,
+            data,
+            np.concatenate([np.ones((rows.size, 1)), self.qpos[rows], self.qvel[rows]], 1),
+            control,
+            nstep=control.shape[1],
+            control_spec=_CONTROL,
+            skip_checks=True,
+            **outputs,
+        )
 
     def _restart(self, rows):
         state = self._state
