@@ -36,6 +36,8 @@ class Settings:
     """Inner steps in training (paper: 1)."""
     output_scale: float = 1.0
     """Factor on the initial weights of the policy's means (paper: 1)."""
+    log_scale: float = 0.0
+    """Logarithm of the policy's initial standard deviation (paper: 0)."""
     inner_loss: str = "policy_gradient"
     """Inner loss: policy_gradient (paper), ratio or dice; see maml_tf.rl.objectives."""
     first_order: bool = common.switch("First-order MAML.")
@@ -88,7 +90,11 @@ def make_learner(settings, environment, inner_steps, context=0):
     sizes = environment.observation_spec().shape[0], environment.action_spec().shape[0]
     learner = rl.MetaPolicy(
         rl.policies.gaussian(
-            *sizes, output_scale=settings.output_scale, context=context, seed=settings.seed
+            *sizes,
+            log_scale=settings.log_scale,
+            output_scale=settings.output_scale,
+            context=context,
+            seed=settings.seed,
         ),
         maml_tf.inner_optimizers.SGD(settings.inner_step_size),
         inner_steps,
