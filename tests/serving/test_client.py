@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import maml_tf
-from maml_tf.serving import Client, ServingError, client
+from maml_tf.serving import Client, ServingError, connection
 
 pytest.importorskip("tensorflow_serving")
 SAVED = pathlib.Path(__file__).parents[2] / "saved_models"
@@ -102,7 +102,7 @@ def test_an_unknown_model(server, tasks):
 
 
 def test_it_tries_again_while_the_server_is_unavailable(server, connected, tasks, monkeypatch):
-    monkeypatch.setattr(client, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(connection, "_FIRST_WAIT", 0.01)
     connected.predict(tasks[0]["query_x"])
     server.unavailable = 3
     assert connected.predict(tasks[0]["query_x"]).shape == (100, 1)

@@ -6,14 +6,13 @@ as gymnasium's own vector environments have it, would be hundreds of processes o
 
 import logging
 import multiprocessing
-import os
 import traceback
 
 import gymnasium
 import numpy as np
 
 from maml_tf.rl._tf_agents import array_spec
-from maml_tf.rl.environments.base import checked_size
+from maml_tf.rl.environments.base import checked_size, usable_cores
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
 
 _log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class GymnasiumTasks(RowEnvironment):
         self._steps = np.zeros(self.batch_size, int)
         self._ended = np.ones(self.batch_size, bool)
         self.discarded = np.zeros(self.batch_size, bool)
-        count = min(os.cpu_count() or 1 if workers is None else workers, self.batch_size)
+        count = min(usable_cores() if workers is None else workers, self.batch_size)
         self._chunks = np.array_split(np.arange(self.batch_size), max(count, 1))
         make_group = _Worker if count else _Group
         self._groups = [make_group(make_env, len(rows)) for rows in self._chunks]

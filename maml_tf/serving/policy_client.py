@@ -1,0 +1,114 @@
+"""A client of TensorFlow Serving for exported policies: NumPy in, NumPy out."""
+
+import numpy as np
+
+from maml_tf.serving.connection import Connection
+
+# How the exported graph is asked for the meta-learned weights.
+_META_LEARNED = np.zeros(0, np.float32)
+
+
+class PolicyClient:
+    """Acts and adapts by a policy on a server that serves what `maml_tf.rl.export` wrote.
+
+    Args:
+        address: str, `"host:8500"` for gRPC, or `"http://host:8501"` for REST.
+        model: str, the name under which the server serves the model.
+        version: int or None; the newest by default.
+        timeout: float, seconds for each try.
+        retries: int, how often to try again while the server is unavailable.
+
+    Raises:
+        ImportError: gRPC, and `tensorflow-serving-api` is not installed.
+
+    Example:
+        >>> client = maml_tf.serving.PolicyClient("localhost:8500", "navigation")
+        >>> policy = client.policy()
+        >>> for step in range(3):
+        ...     rollouts = draw(lambda o: policy.sample(o, seed=next(seeds)))  # yours, on the task
+        ...     policy = policy.adapt(*rollouts)
+        >>> policy.act(observation)
+    """
+
+    def __init__(self, address, model, *, version=None, timeout=10.0, retries=3):
+        self._connection = Connection(address, model, version, timeout, retries)
+
+    def policy(self):
+        """The meta-learned policy, a `ServedPolicy` that has taken no step."""
+        return ServedPolicy(self._connection, _META_LEARNED, 0)
+
+    def close(self):
+        """Closes the connection."""
+        self._connection.close()
+
+
+class ServedPolicy:
+    """A policy of one task: its weights are here, the server computes and keeps nothing.
+
+    Letters for shapes: n observations, O observation entries, A actions, R rollouts, H steps.
+
+    Attributes:
+        weights: float32 `[P]`, or `[0]` for the meta-learned ones.
+        steps: int, the inner steps that it has taken.
+    """
+
+    def __init__(self, connection, weights, steps):
+        self._connection = connection
+        self.weights = weights
+        self.steps = steps
+
+    def act(self, observation):
+        """The most likely actions.
+
+        Args:
+            observation: `[n, O]`.
+
+        Returns:
+            `[n, A]`, not clipped, or int32 `[n]`.
+
+        Raises:
+            ServingError: the server refused the request or could not be reached.
+        """
+        inputs = {"weights": self.weights, "observation": observation}
+        return self._connection.call("act_with", inputs)["action"]
+
+    def sample(self, observation, seed):
+        """Actions drawn from the policy, which explore a task.
+
+        Args:
+            observation: `[n, O]`.
+            seed: int; the same one draws the same, so that each request needs one of its own.
+
+        Returns:
+            As `act`.
+        """
+        seed = np.array([seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF], np.int32)
+        inputs = {"weights": self.weights, "observation": observation, "seed": seed}
+        return self._connection.call("sample", inputs)["action"]
+
+    def adapt(self, observation, action, reward, mask=None):
+        """One inner step on rollouts that this policy drew by `sample`.
+
+        Args:
+            observation: `[R, H, O]`, before each action.
+            action: `[R, H, A]` or int `[R, H]`, as drawn.
+            reward: `[R, H]`.
+            mask: `[R, H]`, 1 up to the end of a rollout and 0 after it; all of it by default.
+
+        Returns:
+            `ServedPolicy` after the step.
+
+        Raises:
+            ServingError: the server refused the request (rollouts that are not finite or whose
+                parts differ in size) or could not be reached.
+        """
+        inputs = {
+            "weights": self.weights,
+            "observation": observation,
+            "action": action,
+            "reward": reward,
+            "mask": np.ones(np.shape(reward)) if mask is None else mask,
+            "step": self.steps,
+        }
+        weights = self._connection.call("adapt", inputs)["weights"]
+        return ServedPolicy(self._connection, weights, self.steps + 1)
