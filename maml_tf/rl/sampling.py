@@ -4,6 +4,7 @@ A batch of rollouts is a pure function of (weights, tasks, seed). Letters for sh
 R rollouts of each, H steps (the horizon).
 """
 
+import concurrent.futures
 import logging
 from typing import NamedTuple
 
@@ -50,6 +51,8 @@ class Sampler:
             )
         self.policy = policy
         self.environment = environment
+        row_environment = not hasattr(environment, "transition")
+        self._parts = environment.split() if row_environment else []
         self._act = tf.function(self._act)
         self._in_graph = tf.function(self._in_graph)
 
@@ -69,39 +72,26 @@ class Sampler:
         if hasattr(environment, "transition"):
             drawn = self._in_graph(weights, environment.current_tasks(), seed)
         else:
-            environment.seed(parts[0])
-            drawn = self._row_by_row(weights, seed)
+            for part in self._parts:
+                part.seed(parts[0])
+            drawn = self._at_once(weights, seed)
         return _without_broken(drawn)
 
-    def _row_by_row(self, weights, seed):
-        environment = self.environment
-        shape = (environment.tasks, environment.rollouts)
-        observation = environment.reset_rows()
-        running = np.ones(environment.batch_size, bool)
-        broken = np.zeros(environment.batch_size, bool)
-        steps = []
-        for t in range(environment.horizon):
-            o = observation.reshape(*shape, *observation.shape[1:])
-            action, outputs = self._act(weights, o, seed, tf.constant(t))
-            rows = action.numpy().reshape(environment.batch_size, *action.shape[2:])
-            observation, reward, ended, _ = environment.step_rows(rows, moving=running.copy())
-            steps.append((o.copy(), action, reward.reshape(shape), running.reshape(shape), outputs))
-            broken = broken | (environment.discarded & running)
-            running = running & ~ended
-        return self._stacked(steps, ~broken.reshape(shape))
-
-    def _stacked(self, steps, kept):
-        observation, action, reward, running, outputs = zip(*steps, strict=True)
-        mask = np.stack(running, 2) & kept[..., None]
-        # What a row did after its end, or before it broke, must not reach a sum as NaN * 0.
-        reward = np.where(mask, np.stack(reward, 2), 0).astype(np.float32)
-        return Rollouts(
-            tf.constant(np.stack(observation, 2)),
-            tf.stack(action, 2),
-            tf.constant(reward),
-            tf.constant(mask.astype(np.float32)),
-            {k: tf.stack([o[k] for o in outputs], 2) for k in outputs[0]},
-        )
+    def _at_once(self, weights, seed):
+        """`_row_by_row` in all parts of the environment, a thread for each."""
+        if len(self._parts) == 1:
+            return _row_by_row(self._act, self._parts[0], weights, seed)
+        sizes = [part.tasks for part in self._parts]
+        tasks = np.split(self.environment.current_tasks(), np.cumsum(sizes)[:-1])
+        for part, some in zip(self._parts, tasks, strict=True):
+            part.set_tasks(some)
+        weights = zip(*(tf.split(w, sizes) for w in weights), strict=True)
+        seeds = [tf.random.experimental.stateless_fold_in(seed, i) for i in range(len(sizes))]
+        # What counts is done outside of Python's lock: physics in MuJoCo, policies in TensorFlow.
+        with concurrent.futures.ThreadPoolExecutor(len(sizes)) as pool:
+            work = pool.map(_row_by_row, [self._act] * len(sizes), self._parts, weights, seeds)
+            drawn = list(work)
+        return tf.nest.map_structure(lambda *arrays: tf.concat(arrays, 0), *drawn)
 
     def _act(self, weights, observation, seed, t):
         outputs = policies.apply_tasks(self.policy, weights, observation)
@@ -122,6 +112,38 @@ class Sampler:
 
         running = tf.ones([environment.tasks, environment.rollouts])
         return _scan(body, (state, observation, running), environment.horizon)
+
+
+def _row_by_row(act, environment, weights, seed):
+    """Rollouts of an environment with `step_rows`; `act` as `Sampler._act`."""
+    shape = (environment.tasks, environment.rollouts)
+    observation = environment.reset_rows()
+    running = np.ones(environment.batch_size, bool)
+    broken = np.zeros(environment.batch_size, bool)
+    steps = []
+    for t in range(environment.horizon):
+        o = observation.reshape(*shape, *observation.shape[1:])
+        action, outputs = act(weights, o, seed, tf.constant(t))
+        rows = action.numpy().reshape(environment.batch_size, *action.shape[2:])
+        observation, reward, ended, _ = environment.step_rows(rows, moving=running.copy())
+        steps.append((o.copy(), action, reward.reshape(shape), running.reshape(shape), outputs))
+        broken = broken | (environment.discarded & running)
+        running = running & ~ended
+    return _stacked(steps, ~broken.reshape(shape))
+
+
+def _stacked(steps, kept):
+    observation, action, reward, running, outputs = zip(*steps, strict=True)
+    mask = np.stack(running, 2) & kept[..., None]
+    # What a row did after its end, or before it broke, must not reach a sum as NaN * 0.
+    reward = np.where(mask, np.stack(reward, 2), 0).astype(np.float32)
+    return Rollouts(
+        tf.constant(np.stack(observation, 2)),
+        tf.stack(action, 2),
+        tf.constant(reward),
+        tf.constant(mask.astype(np.float32)),
+        {k: tf.stack([o[k] for o in outputs], 2) for k in outputs[0]},
+    )
 
 
 def _without_broken(drawn):

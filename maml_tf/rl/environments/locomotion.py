@@ -62,7 +62,7 @@ class Locomotion(RowEnvironment):
         self._pool = mujoco.rollout.Rollout(nthread=threads)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         rows, nq, nv = tasks * rollouts, self.model.nq, self.model.nv
-        self._threads = threads
+        self._threads, self._first_row = threads, 0
         self._out = np.zeros((rows, self.frame_skip[physics], 1 + nq + nv))
         self._state = {
             "qpos": np.tile(self.start(), (rows, 1)),
@@ -196,7 +196,7 @@ class Locomotion(RowEnvironment):
         state = self._state
         for row in np.flatnonzero(rows):
             counter = [0, 0, 0, int(state["episode"][row])]
-            key = [int(state["seed"]), int(row)]
+            key = [int(state["seed"]), self._first_row + int(row)]
             generator = np.random.Generator(np.random.Philox(counter=counter, key=key))
             state["qpos"][row], state["qvel"][row] = self._scattered(generator)
         state["control"][rows] = 0
@@ -222,7 +222,7 @@ class Locomotion(RowEnvironment):
             "learned from.",
             rows.sum(),
             self.batch_size,
-            np.flatnonzero(rows)[:10].tolist(),
+            (self._first_row + np.flatnonzero(rows)[:10]).tolist(),
         )
 
     # The same as a TF-Agents environment.
@@ -255,15 +255,32 @@ class Locomotion(RowEnvironment):
         """See `TaskEnvironment`."""
         self._state["tasks"] = self.checked_tasks(tasks)
 
+    def current_tasks(self):
+        """The tasks that are worked on, float32 `[T, *task_shape]`."""
+        return self._state["tasks"]
+
     def resized(self, tasks, rollouts, seed=0):
         """See `TaskEnvironment`."""
+        return self._made(tasks, rollouts, self._threads, seed)
+
+    def split(self):
+        """See `RowEnvironment`: while the policy acts in one half, the other half moves."""
+        if self.tasks == 1:
+            return [self]
+        first = self.tasks // 2
+        sizes, threads = (first, self.tasks - first), max(1, self._threads // 2)
+        halves = [self._made(size, self.rollouts, threads) for size in sizes]
+        halves[1]._first_row = first * self.rollouts
+        return halves
+
+    def _made(self, tasks, rollouts, threads, seed=0):
         return type(self)(
             tasks,
             rollouts,
             horizon=self.horizon,
             physics=self.physics,
             observe_task=self.observe_task,
-            threads=self._threads,
+            threads=threads,
             seed=seed,
         )
 

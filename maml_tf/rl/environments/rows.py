@@ -50,6 +50,13 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
     def ended_rows(self):
         """Which rows have ended and begin anew at the next step, bool `[rows]`."""
 
+    def split(self):
+        """Environments that work at the same time and hold this one's tasks, in order, each some.
+
+        How many there are must not depend on the machine: it decides which numbers are drawn.
+        """
+        return [self]
+
     @property
     def batched(self):
         """True: TF-Agents shall not wrap it again."""

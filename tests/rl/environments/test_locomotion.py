@@ -169,6 +169,27 @@ def test_a_row_is_the_same_in_a_batch_of_any_size_and_on_any_threads(name):
 
 
 @pytest.mark.parametrize("name", ["HalfCheetahDirection", "AntVelocity"])
+def test_rollouts_drawn_in_halves_are_those_of_the_whole(name):
+    environment = make(name, tasks=3, rollouts=2, horizon=5)
+    environment.set_tasks(environment.sample_tasks(3, seed=5))
+    sizes = environment.observation_spec().shape[0], environment.action_spec().shape[0]
+    policy = rl.policies.gaussian(*sizes, hidden=(4,))
+    weights = [np.stack([w, 2 * w, 3 * w]) for w in policy.get_weights()]
+    drawn = rl.sampling.Sampler(policy, environment).collect(weights, seed=7)
+    environment.seed(7)
+    observation = environment.reset_rows()
+    for t in range(5):
+        np.testing.assert_array_equal(drawn.observation[:, :, t], observation.reshape(3, 2, -1))
+        action = drawn.action[:, :, t].numpy().reshape(6, -1)
+        observation, reward, _, _ = environment.step_rows(action)
+        np.testing.assert_array_equal(drawn.reward[:, :, t], reward.reshape(3, 2))
+    means = rl.policies.apply_tasks(policy, weights, drawn.observation[:, :, 0])["loc"]
+    np.testing.assert_allclose(drawn.outputs["loc"][:, :, 0], means, rtol=1e-5)
+    noise = (drawn.action - drawn.outputs["loc"])[:, :, 0].numpy()
+    assert len(np.unique(noise)) == noise.size, "two rows drew the same"
+
+
+@pytest.mark.parametrize("name", ["HalfCheetahDirection", "AntVelocity"])
 def test_resumes_bit_equal(name):
     environment = make(name, horizon=6)
     environment.reset_rows()
@@ -284,11 +305,11 @@ def test_a_picture_shows_the_robot_where_it_is():
 
 
 class Exploding(environments.HalfCheetahDirection):
-    """Row 2 explodes in the middle of its rollout."""
+    """The first row of the task -1 explodes in the middle of its rollout."""
 
     def step_rows(self, action, moving=None):
-        if self._state["steps"][2] == 3:
-            self.qvel[2] = 1e12
+        row = np.flatnonzero(self.row_tasks == -1)[:1]
+        self.qvel[row[self._state["steps"][row] == 3]] = 1e12
         return super().step_rows(action, moving)
 
 
