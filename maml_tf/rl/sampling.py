@@ -67,6 +67,7 @@ class Sampler:
             `Rollouts`.
         """
         environment = self.environment
+        weights = [tf.convert_to_tensor(w) for w in weights]
         parts = [seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF]
         seed = tf.constant(parts, tf.int32)
         if hasattr(environment, "transition"):
@@ -118,12 +119,19 @@ def _row_by_row(act, environment, weights, seed):
     """Rollouts of an environment with `step_rows`; `act` as `Sampler._act`."""
     shape = (environment.tasks, environment.rollouts)
     observation = environment.reset_rows()
+    # Chosen once: to find the graph for its arguments takes as long as to run it.
+    act = act.get_concrete_function(
+        weights,
+        tf.TensorSpec((*shape, *observation.shape[1:]), observation.dtype),
+        seed,
+        tf.TensorSpec([], tf.int32),
+    )
     running = np.ones(environment.batch_size, bool)
     broken = np.zeros(environment.batch_size, bool)
     steps = []
     for t in range(environment.horizon):
         o = observation.reshape(*shape, *observation.shape[1:])
-        action, outputs = act(weights, o, seed, tf.constant(t))
+        action, outputs = act(weights, tf.constant(o), seed, tf.constant(t))
         rows = action.numpy().reshape(environment.batch_size, *action.shape[2:])
         observation, reward, ended, _ = environment.step_rows(rows, moving=running.copy())
         steps.append((o.copy(), action, reward.reshape(shape), running.reshape(shape), outputs))
