@@ -14,6 +14,8 @@ FAMILIES = {
     "navigation": lambda: rl.environments.Navigation2D(20, 20),
     "half_cheetah_direction": lambda: rl.environments.HalfCheetahDirection(8, 20),
     "half_cheetah_velocity": lambda: rl.environments.HalfCheetahVelocity(12, 20),
+    "ant_direction": lambda: rl.environments.AntDirection(8, 20),
+    "ant_velocity": lambda: rl.environments.AntVelocity(12, 20),
 }
 
 
