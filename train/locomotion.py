@@ -56,7 +56,13 @@ RECIPES = {
 }
 # Learns in fewer iterations; the README says what was tried.
 MODERN = {"inner_loss": "ratio", "gae_lambda": 0.97, "output_scale": 0.1, "curvature_tasks": 6}
+MODERN_RECIPES = {
+    "half_cheetah_velocity": {"max_divergence": 0.02},
+    "ant_velocity": {"max_divergence": 0.02, "meta_batch": 20},
+    "ant_direction": {"max_divergence": 0.05, "meta_batch": 10, "log_scale": -1.2},
+}
 QUICK = {
+    "recipe": "modern",
     "iterations": 15,
     "baselines": "random",
     "fine_tuning": (0.1,),
@@ -80,7 +86,11 @@ class Settings(reinforcement.Settings):
     iterations: int | None = None
     """Meta-iterations in all; the paper's for the environment by default."""
     max_divergence: float | None = None
-    """Trust region, nats; the paper's for the environment by default."""
+    """Trust region, nats; the recipe's for the environment by default."""
+    meta_batch: int | None = None
+    """Tasks in a meta-iteration; 40 (paper), or the recipe's for the environment by default."""
+    log_scale: float | None = None
+    """Logarithm of the policy's initial standard deviation; 0 (paper), or the recipe's."""
     baselines: str = "pretrained random"
     """What is trained and shown beside MAML, of: pretrained random oracle context."""
     video: bool = common.switch("Render an adapted runner to a GIF, without a screen.")
@@ -94,8 +104,17 @@ def complete(settings):
         sys.exit(
             f"--environment: one of {', '.join(ENVIRONMENTS)}. Received: {settings.environment!r}."
         )
-    common_defaults = {"rollouts": 20, "max_divergence": 0.01, "test_rollouts": 20}
-    for name, value in (common_defaults | RECIPES[settings.environment]).items():
+    defaults = {
+        "rollouts": 20,
+        "max_divergence": 0.01,
+        "meta_batch": 40,
+        "log_scale": 0.0,
+        "test_rollouts": 20,
+        **RECIPES[settings.environment],
+    }
+    if settings.recipe == "modern":
+        defaults |= MODERN_RECIPES.get(settings.environment, {})
+    for name, value in defaults.items():
         if getattr(settings, name) is None:
             setattr(settings, name, value)
     settings.output = settings.output or f"runs/{settings.environment}"

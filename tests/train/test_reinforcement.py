@@ -48,6 +48,16 @@ def test_locomotion_takes_the_papers_settings_of_the_environment(run):
     assert results["paper"]["MAML"][1] == 293.19
 
 
+def test_an_environment_has_settings_of_its_own_and_what_is_given_holds():
+    def chosen(**given):
+        settings = locomotion.complete(locomotion.Settings(environment="ant_direction", **given))
+        return settings.meta_batch, settings.rollouts, settings.max_divergence, settings.log_scale
+
+    assert chosen() == (40, 40, 0.01, 0)
+    assert chosen(recipe="modern") == (10, 40, 0.05, -1.2)
+    assert chosen(recipe="modern", meta_batch=3, log_scale=0.0) == (3, 40, 0.05, 0)
+
+
 def test_the_context_vector_is_trained_with_mamls_step_and_tested_with_its_own(run):
     folder = run(navigation, "--iterations", "1", "--baselines", "context")
     test = json.loads((folder / "results.json").read_text())["test"]
