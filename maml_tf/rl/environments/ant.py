@@ -13,8 +13,9 @@ import functools
 
 import numpy as np
 
-from maml_tf.rl.environments.locomotion import Direction, Locomotion, Velocity
+from maml_tf.rl.environments.locomotion import Locomotion
 from maml_tf.rl.environments.mujoco_models import load_sensing, mujoco
+from maml_tf.rl.environments.speed_tasks import Direction, Velocity
 
 _START = [0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1]  # of rllab's model file
 _CONTROL_COST = {"paper": 0.005, "v5": 0.5}

@@ -9,7 +9,8 @@ import functools
 
 import numpy as np
 
-from maml_tf.rl.environments.locomotion import Direction, Locomotion, Velocity
+from maml_tf.rl.environments.locomotion import Locomotion
+from maml_tf.rl.environments.speed_tasks import Direction, Velocity
 
 _CONTROL_COST = {"paper": 0.05, "v5": 0.1}
 
