@@ -25,20 +25,10 @@ class ServingError(RuntimeError):
 
 
 class Connection:
-    """A model on a server.
-
-    Args:
-        address: str, `"host:8500"` for gRPC, or `"http://host:8501"` for REST.
-        model: str, the name under which the server serves the model.
-        version: int or None; the newest by default.
-        timeout: float, seconds for each try.
-        retries: int, how often to try again while the server is unavailable.
+    """A model on a server; arguments and errors as of `maml_tf.serving.Client`.
 
     Attributes:
         rest: bool, whether requests go by REST.
-
-    Raises:
-        ImportError: gRPC, and `tensorflow-serving-api` is not installed.
     """
 
     def __init__(self, address, model, version, timeout, retries):
