@@ -51,8 +51,7 @@ class Sampler:
             )
         self.policy = policy
         self.environment = environment
-        row_environment = not hasattr(environment, "transition")
-        self._parts = environment.split() if row_environment else []
+        self._parts = [] if hasattr(environment, "transition") else environment.split()
         self._act = tf.function(self._act)
         self._in_graph = tf.function(self._in_graph)
 
@@ -68,13 +67,13 @@ class Sampler:
         """
         environment = self.environment
         weights = [tf.convert_to_tensor(w) for w in weights]
-        parts = [seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF]
-        seed = tf.constant(parts, tf.int32)
+        words = [seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF]
+        seed = tf.constant(words, tf.int32)
         if hasattr(environment, "transition"):
             drawn = self._in_graph(weights, environment.current_tasks(), seed)
         else:
             for part in self._parts:
-                part.seed(parts[0])
+                part.seed(words[0])
             drawn = self._at_once(weights, seed)
         return _without_broken(drawn)
 

@@ -5,27 +5,16 @@ import numpy as np
 from maml_tf.serving.connection import Connection
 
 
-class Client:
+class Client(Connection):
     """Adapts and predicts on a server that serves what `maml_tf.serving.export` wrote.
 
-    Args:
-        address: str, `"host:8500"` for gRPC, or `"http://host:8501"` for REST.
-        model: str, the name under which the server serves the model.
-        version: int or None; the newest by default.
-        timeout: float, seconds for each try.
-        retries: int, how often to try again while the server is unavailable.
-
-    Raises:
-        ImportError: gRPC, and `tensorflow-serving-api` is not installed.
+    Arguments are those of `Connection`: address, model; version, timeout, retries.
 
     Example:
         >>> client = maml_tf.serving.Client("localhost:8500", "omniglot")
         >>> handle = client.adapt(images, labels, inner_steps=3)
         >>> handle.predict(new_images).argmax(-1)
     """
-
-    def __init__(self, address, model, *, version=None, timeout=10.0, retries=3):
-        self._connection = Connection(address, model, version, timeout, retries)
 
     def adapt(self, x, y, inner_steps=None):
         """Adapts to labelled examples, once.
@@ -43,8 +32,8 @@ class Client:
             ValueError: no `inner_steps` with REST.
         """
         tensors = {**_entries("support_x", x), **_entries("support_y", y)}
-        weights = self._connection.call("adapt", self._with_steps(tensors, inner_steps))["weights"]
-        return Adapted(self._connection, weights)
+        weights = self._call("adapt", self._with_steps(tensors, inner_steps))["weights"]
+        return Adapted(self, weights)
 
     def adapt_and_predict(self, support_x, support_y, query_x, inner_steps=None):
         """Adapts and predicts in one request: predictions `[Q, ...]`, or a list of them."""
@@ -53,25 +42,19 @@ class Client:
             **_entries("support_y", support_y),
             **_entries("query_x", query_x),
         }
-        return _outputs(
-            self._connection.call("adapt_and_predict", self._with_steps(tensors, inner_steps))
-        )
+        return _outputs(self._call("adapt_and_predict", self._with_steps(tensors, inner_steps)))
 
     def predict(self, x):
         """Predictions at the meta-learned weights, without adaptation."""
         tensors = _entries("query_x", x)
-        if "query_count" in self._connection.signatures().get("predict", {}):
+        if "query_count" in self._signatures().get("predict", {}):
             tensors["query_count"] = len(next(iter(tensors.values())))
-        return _outputs(self._connection.call("predict", tensors))
-
-    def close(self):
-        """Closes the connection."""
-        self._connection.close()
+        return _outputs(self._call("predict", tensors))
 
     def _with_steps(self, tensors, inner_steps):
         if inner_steps is not None:
             return {**tensors, "inner_steps": inner_steps}
-        if self._connection.rest:
+        if self._rest:
             raise ValueError(
                 "Expected `inner_steps`: REST requests name every input. Received: None. Give a "
                 "number, or use gRPC."
@@ -86,14 +69,14 @@ class Adapted:
         weights: array `[P]`, all adapted weights.
     """
 
-    def __init__(self, connection, weights):
-        self._connection = connection
+    def __init__(self, client, weights):
+        self._client = client
         self.weights = weights
 
     def predict(self, x):
         """Predictions `[Q, ...]` for `x` `[Q, ...]`, or a list of them."""
         tensors = {"weights": self.weights, **_entries("query_x", x)}
-        return _outputs(self._connection.call("predict_with", tensors))
+        return _outputs(self._client._call("predict_with", tensors))
 
 
 def _entries(name, value):

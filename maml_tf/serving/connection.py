@@ -25,27 +25,34 @@ class ServingError(RuntimeError):
 
 
 class Connection:
-    """A model on a server; arguments and errors as of `maml_tf.serving.Client`.
+    """A model on a server, which the clients are made of.
 
-    Attributes:
-        rest: bool, whether requests go by REST.
+    Args:
+        address: str, `"host:8500"` for gRPC, or `"http://host:8501"` for REST.
+        model: str, the name under which the server serves the model.
+        version: int or None; the newest by default.
+        timeout: float, seconds for each try.
+        retries: int, how often to try again while the server is unavailable.
+
+    Raises:
+        ImportError: gRPC, and `tensorflow-serving-api` is not installed.
     """
 
-    def __init__(self, address, model, version, timeout, retries):
-        self.rest = address.startswith(("http://", "https://"))
-        transport = _Rest if self.rest else _Grpc
+    def __init__(self, address, model, *, version=None, timeout=10.0, retries=3):
+        self._rest = address.startswith(("http://", "https://"))
+        transport = _Rest if self._rest else _Grpc
         self._transport = transport(address, model, version, timeout)
         self._retries = retries
         self._inputs = None
 
-    def call(self, signature, tensors):
+    def _call(self, signature, tensors):
         """Outputs by name of a signature, for inputs by name, which are cast to its dtypes.
 
         Raises:
             ServingError: the server refused the request or could not be reached.
             ValueError: a model without this signature or these inputs.
         """
-        known = self.signatures().get(signature)
+        known = self._signatures().get(signature)
         if known is None or not set(tensors) <= set(known):
             raise ValueError(
                 f"Expected a model with the signature {signature!r} of {sorted(tensors)}. "
@@ -54,7 +61,7 @@ class Connection:
         arrays = {name: np.asarray(array, known[name]) for name, array in tensors.items()}
         return self._try(self._transport.predict, signature, arrays)
 
-    def signatures(self):
+    def _signatures(self):
         """Types of the inputs by signature and name, asked for once."""
         if self._inputs is None:
             self._inputs = self._try(self._transport.inputs)

@@ -8,18 +8,10 @@ from maml_tf.serving.connection import Connection
 _META_LEARNED = np.zeros(0, np.float32)
 
 
-class PolicyClient:
+class PolicyClient(Connection):
     """Acts and adapts by a policy on a server that serves what `maml_tf.rl.export` wrote.
 
-    Args:
-        address: str, `"host:8500"` for gRPC, or `"http://host:8501"` for REST.
-        model: str, the name under which the server serves the model.
-        version: int or None; the newest by default.
-        timeout: float, seconds for each try.
-        retries: int, how often to try again while the server is unavailable.
-
-    Raises:
-        ImportError: gRPC, and `tensorflow-serving-api` is not installed.
+    Arguments are those of `Connection`: address, model; version, timeout, retries.
 
     Example:
         >>> client = maml_tf.serving.PolicyClient("localhost:8500", "navigation")
@@ -30,16 +22,9 @@ class PolicyClient:
         >>> policy.act(observation)
     """
 
-    def __init__(self, address, model, *, version=None, timeout=10.0, retries=3):
-        self._connection = Connection(address, model, version, timeout, retries)
-
     def policy(self):
         """The meta-learned policy, a `ServedPolicy` that has taken no step."""
-        return ServedPolicy(self._connection, _META_LEARNED, 0)
-
-    def close(self):
-        """Closes the connection."""
-        self._connection.close()
+        return ServedPolicy(self, _META_LEARNED, 0)
 
 
 class ServedPolicy:
@@ -52,8 +37,8 @@ class ServedPolicy:
         steps: int, the inner steps that it has taken.
     """
 
-    def __init__(self, connection, weights, steps):
-        self._connection = connection
+    def __init__(self, client, weights, steps):
+        self._client = client
         self.weights = weights
         self.steps = steps
 
@@ -70,7 +55,7 @@ class ServedPolicy:
             ServingError: the server refused the request or could not be reached.
         """
         inputs = {"weights": self.weights, "observation": observation}
-        return self._connection.call("act_with", inputs)["action"]
+        return self._client._call("act_with", inputs)["action"]
 
     def sample(self, observation, seed):
         """Actions drawn from the policy, which explore a task.
@@ -84,7 +69,7 @@ class ServedPolicy:
         """
         seed = np.array([seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF], np.int32)
         inputs = {"weights": self.weights, "observation": observation, "seed": seed}
-        return self._connection.call("sample", inputs)["action"]
+        return self._client._call("sample", inputs)["action"]
 
     def adapt(self, observation, action, reward, mask=None):
         """One inner step on rollouts that this policy drew by `sample`.
@@ -110,5 +95,5 @@ class ServedPolicy:
             "mask": np.ones(np.shape(reward)) if mask is None else mask,
             "step": self.steps,
         }
-        weights = self._connection.call("adapt", inputs)["weights"]
-        return ServedPolicy(self._connection, weights, self.steps + 1)
+        weights = self._client._call("adapt", inputs)["weights"]
+        return ServedPolicy(self._client, weights, self.steps + 1)
