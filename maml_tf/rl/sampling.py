@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.rl import policies
+from maml_tf.rl import host_policy, policies
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ class Sampler:
         policy: as described in `maml_tf.rl.policies`.
         environment: one of `maml_tf.rl.environments`. Two kinds are fast: those with
             `transition` (a pure function: the whole batch of rollouts is one compiled call) and
-            those with `step_rows` (NumPy, all rows at once).
+            those with `step_rows` (NumPy, all rows at once; so acts the policy, where
+            `maml_tf.rl.host_policy` supports it).
     """
 
     def __init__(self, policy, environment):
@@ -52,6 +53,7 @@ class Sampler:
         self.policy = policy
         self.environment = environment
         self._parts = [] if hasattr(environment, "transition") else environment.split()
+        self._actor = _host_actor if host_policy.supported(policy) else self._graph_actor
         self._act = tf.function(self._act)
         self._in_graph = tf.function(self._in_graph)
 
@@ -79,19 +81,40 @@ class Sampler:
 
     def _at_once(self, weights, seed):
         """`_row_by_row` in all parts of the environment, a thread for each."""
-        if len(self._parts) == 1:
-            return _row_by_row(self._act, self._parts[0], weights, seed)
-        sizes = [part.tasks for part in self._parts]
-        tasks = np.split(self.environment.current_tasks(), np.cumsum(sizes)[:-1])
-        for part, some in zip(self._parts, tasks, strict=True):
-            part.set_tasks(some)
+        parts = self._parts
+        sizes = [part.tasks for part in parts]
+        if len(parts) > 1:
+            tasks = np.split(self.environment.current_tasks(), np.cumsum(sizes)[:-1])
+            for part, some in zip(parts, tasks, strict=True):
+                part.set_tasks(some)
         weights = zip(*(tf.split(w, sizes) for w in weights), strict=True)
         seeds = [tf.random.experimental.stateless_fold_in(seed, i) for i in range(len(sizes))]
-        # What counts is done outside of Python's lock: physics in MuJoCo, policies in TensorFlow.
+        actors = [
+            self._actor(self.policy, w, s, part)
+            for w, s, part in zip(weights, seeds, parts, strict=True)
+        ]
+        # What counts is done outside of Python's lock: physics in MuJoCo, policies in BLAS.
         with concurrent.futures.ThreadPoolExecutor(len(sizes)) as pool:
-            work = pool.map(_row_by_row, [self._act] * len(sizes), self._parts, weights, seeds)
-            drawn = list(work)
-        return tf.nest.map_structure(lambda *arrays: tf.concat(arrays, 0), *drawn)
+            drawn = list(pool.map(_row_by_row, actors, parts))
+        arrays = [np.concatenate(a) for a in zip(*map(tf.nest.flatten, drawn), strict=True)]
+        return tf.nest.pack_sequence_as(drawn[0], [tf.constant(a) for a in arrays])
+
+    def _graph_actor(self, policy, weights, seed, environment):
+        shape = (environment.tasks, environment.rollouts)
+        spec = environment.observation_spec()
+        # Chosen once: to find the graph for its arguments takes as long as to run it.
+        act = self._act.get_concrete_function(
+            list(weights),
+            tf.TensorSpec((*shape, *spec.shape), spec.dtype),
+            seed,
+            tf.TensorSpec([], tf.int32),
+        )
+
+        def actor(observation, t):
+            result = act(list(weights), tf.constant(observation), seed, tf.constant(t))
+            return tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
+
+        return actor
 
     def _act(self, weights, observation, seed, t):
         outputs = policies.apply_tasks(self.policy, weights, observation)
@@ -114,24 +137,31 @@ class Sampler:
         return _scan(body, (state, observation, running), environment.horizon)
 
 
-def _row_by_row(act, environment, weights, seed):
-    """Rollouts of an environment with `step_rows`; `act` as `Sampler._act`."""
+def _host_actor(policy, weights, seed, environment):
+    network = host_policy.network(policy, weights)
+    generator = np.random.Generator(np.random.Philox(key=seed.numpy().astype(np.uint64)))
+
+    def actor(observation, t):
+        outputs = network(observation)
+        return host_policy.drawn_action(outputs, generator), outputs
+
+    return actor
+
+
+def _row_by_row(actor, environment):
+    """Rollouts, of arrays, of an environment with `step_rows`.
+
+    `actor(observation, t)` gives the action of step t and the policy's outputs.
+    """
     shape = (environment.tasks, environment.rollouts)
     observation = environment.reset_rows()
-    # Chosen once: to find the graph for its arguments takes as long as to run it.
-    act = act.get_concrete_function(
-        weights,
-        tf.TensorSpec((*shape, *observation.shape[1:]), observation.dtype),
-        seed,
-        tf.TensorSpec([], tf.int32),
-    )
     running = np.ones(environment.batch_size, bool)
     broken = np.zeros(environment.batch_size, bool)
     steps = []
     for t in range(environment.horizon):
         o = observation.reshape(*shape, *observation.shape[1:])
-        action, outputs = act(weights, tf.constant(o), seed, tf.constant(t))
-        rows = action.numpy().reshape(environment.batch_size, *action.shape[2:])
+        action, outputs = actor(o, t)
+        rows = action.reshape(environment.batch_size, *action.shape[2:])
         observation, reward, ended, _ = environment.step_rows(rows, moving=running.copy())
         steps.append((o.copy(), action, reward.reshape(shape), running.reshape(shape), outputs))
         broken = broken | (environment.discarded & running)
@@ -145,11 +175,11 @@ def _stacked(steps, kept):
     # What a row did after its end, or before it broke, must not reach a sum as NaN * 0.
     reward = np.where(mask, np.stack(reward, 2), 0).astype(np.float32)
     return Rollouts(
-        tf.constant(np.stack(observation, 2)),
-        tf.stack(action, 2),
-        tf.constant(reward),
-        tf.constant(mask.astype(np.float32)),
-        {k: tf.stack([o[k] for o in outputs], 2) for k in outputs[0]},
+        np.stack(observation, 2),
+        np.stack(action, 2),
+        reward,
+        mask.astype(np.float32),
+        {k: np.stack([o[k] for o in outputs], 2) for k in outputs[0]},
     )
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import inner_optimizers, rl
+from maml_tf.rl import host_policy
 from maml_tf.rl.sampling import Sampler
 from tests.benchmarks.rl_against_peers import against_peers
 from train.common import use_threads_for_tasks
@@ -53,25 +54,22 @@ class Ours:
 
 
 class Gymnasium:
-    """A vector environment of gymnasium and the same network, for `steps` steps."""
+    """A vector environment of gymnasium and the same network, acting as ours, for `steps` steps."""
 
     def __init__(self, kind, count, steps):
         make = [lambda: gymnasium.make("HalfCheetah-v5", frame_skip=1)] * count
         self.environment = getattr(gymnasium.vector, kind)(make)
         self.count, self.steps = count, steps
         policy = policy_of(17)
-
-        @tf.function
-        def act(observation, seed):
-            return rl.policies.distribution(policy(observation)).sample(seed=seed)
-
-        self.act = act
+        self.network = host_policy.network(policy, [w[None] for w in policy.get_weights()])
 
     def __call__(self):
         observation, _ = self.environment.reset(seed=0)
-        for t in range(self.steps):
-            action = self.act(tf.constant(observation, tf.float32), tf.constant([0, t]))
-            observation, *_ = self.environment.step(np.clip(action.numpy(), -1, 1))
+        generator = np.random.default_rng(0)
+        for _ in range(self.steps):
+            outputs = self.network(observation[None])
+            action = host_policy.drawn_action(outputs, generator)[0]
+            observation, *_ = self.environment.step(np.clip(action, -1, 1))
         return self.count * self.steps
 
 

@@ -59,7 +59,8 @@ class Locomotion(RowEnvironment):
         self.physics, self.observe_task = physics, observe_task
         self.model = load(self.robot, physics)
         threads = threads or usable_cores()
-        self._pool = mujoco.rollout.Rollout(nthread=threads)
+        # 0: in the calling thread, without waking another.
+        self._pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         rows, nq, nv = tasks * rollouts, self.model.nq, self.model.nv
         self._threads, self._first_row = threads, 0
