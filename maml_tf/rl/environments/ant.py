@@ -109,7 +109,8 @@ class AntGoal(Ant):
     """Ant that walks to a place within 3 m of the start, drawn evenly from the disk.
 
     Not in the paper; reward -|x - x_goal| - |y - y_goal| as in the work after it (Rothfuss et
-    al., 2019). Arguments as in `Locomotion`.
+    al., 2019). It goes on where it falls: where every step costs, an ant learns to end its life.
+    Arguments as in `Locomotion`.
     """
 
     task_shape = (2,)
@@ -123,6 +124,10 @@ class AntGoal(Ant):
     def ant_progress(self, velocity):
         """Minus the L1 distance to the goal after the step."""
         return -np.abs(self.qpos[:, :2] - self.row_tasks).sum(1)
+
+    def fallen(self):
+        """False `[rows]`."""
+        return Locomotion.fallen(self)
 
 
 def _rotation(quaternion):

@@ -323,3 +323,12 @@ def test_a_rollout_that_breaks_in_its_middle_does_not_count(tmp_path, monkeypatc
     drawn = rl.sampling.Sampler(policy, environment).collect(weights, seed=0)
     np.testing.assert_array_equal(drawn.mask.numpy().sum(-1), [[8, 8], [0, 8]])
     assert np.isnan(drawn.returns().numpy()).tolist() == [[False, False], [True, False]]
+
+
+@pytest.mark.parametrize(("name", "ends"), [("AntVelocity", True), ("AntGoal", False)])
+def test_an_ant_that_falls_goes_on_only_where_every_step_costs(name, ends):
+    environment = make(name)
+    environment.reset_rows()
+    environment.qpos[1, 2] = 0.1
+    terminated = environment.step_rows(np.zeros((4, 8), np.float32))[3]
+    assert terminated.tolist() == [False, ends, False, False]
