@@ -60,6 +60,7 @@ MODERN_RECIPES = {
     "half_cheetah_velocity": {"max_divergence": 0.02},
     "ant_velocity": {"max_divergence": 0.02, "meta_batch": 20},
     "ant_direction": {"max_divergence": 0.05, "meta_batch": 10, "log_scale": -1.2},
+    "ant_goal": {"max_divergence": 0.05, "meta_batch": 20, "log_scale": -1.2},
 }
 QUICK = {
     "recipe": "modern",

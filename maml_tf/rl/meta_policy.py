@@ -92,6 +92,8 @@ class MetaPolicy(keras.Model):
             name="iteration", shape=(), dtype="int64", initializer="zeros", trainable=False
         )
         self._sampler = None
+        # Beside that of training: the latest, as evaluation asks for the same environment often.
+        self._other_sampler = None
         self.objective = None
         self._advantages = tf.function(advantages.estimate, reduce_retracing=True)
         self.built = True
@@ -275,9 +277,16 @@ class MetaPolicy(keras.Model):
             `(weights, drawn)`: the weights after the last step, each `[T, ...]`, and K + 1
             `maml_tf.rl.sampling.Rollouts`.
         """
-        sampler = Sampler(self.policy, environment)
-        adapted = tf.function(self.make_objective(inner_optimizer).adapted)
-        return self._alternate(sampler, adapted, self.weights_of_policy(), inner_steps, seed)
+        if self._other_sampler is None or self._other_sampler.environment is not environment:
+            self._other_sampler = Sampler(self.policy, environment)
+        graph = tf.function(self.make_objective(inner_optimizer).adapted)
+
+        def adapted(*arguments):
+            # A call would have TensorFlow warn of retracing where several optimizers are tried.
+            return graph.get_concrete_function(*arguments)(*arguments)
+
+        weights = self.weights_of_policy()
+        return self._alternate(self._other_sampler, adapted, weights, inner_steps, seed)
 
     def make_objective(self, inner_optimizer, **kwargs):
         """The `MetaObjective` of this policy and inner loss.

@@ -157,3 +157,11 @@ def test_mistakes_are_told():
         learner().fit(object(), 1)
     with pytest.raises(ValueError, match="log_scale"):
         rl.policies.distribution({"mean": 0})
+
+
+def test_trying_step_sizes_gives_no_warning(caplog):
+    made, space = learner(), environment(2, 2)
+    for size in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        optimizer = inner_optimizers.SGD(size)
+        rl.evaluation.evaluate(made, space, 2, inner_optimizer=optimizer)
+    assert not caplog.records
