@@ -21,6 +21,8 @@ from train import common
 
 point, at, sent, module = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 del sys.argv[1:5]
+# A shell has what it starts in the background ignore Ctrl-C, and with it these tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 counts = {"batch": 0, "checkpoint": 0}
 
 def count(name):
