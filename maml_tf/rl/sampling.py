@@ -53,7 +53,7 @@ class Sampler:
         self.policy = policy
         self.environment = environment
         self._parts = [] if hasattr(environment, "transition") else environment.split()
-        self._actor = _host_actor if host_policy.supported(policy) else self._graph_actor
+        self._on_host = host_policy.supported(policy)
         self._act = tf.function(self._act)
         self._in_graph = tf.function(self._in_graph)
 
@@ -90,8 +90,8 @@ class Sampler:
         weights = zip(*(tf.split(w, sizes) for w in weights), strict=True)
         seeds = [tf.random.experimental.stateless_fold_in(seed, i) for i in range(len(sizes))]
         actors = [
-            self._actor(self.policy, w, s, part)
-            for w, s, part in zip(weights, seeds, parts, strict=True)
+            self._host_actor(w, s) if self._on_host else self._graph_actor(w, s, part)
+            for w, s, part in zip(map(list, weights), seeds, parts, strict=True)
         ]
         # What counts is done outside of Python's lock: physics in MuJoCo, policies in BLAS.
         with concurrent.futures.ThreadPoolExecutor(len(sizes)) as pool:
@@ -99,19 +99,29 @@ class Sampler:
         arrays = [np.concatenate(a) for a in zip(*map(tf.nest.flatten, drawn), strict=True)]
         return tf.nest.pack_sequence_as(drawn[0], [tf.constant(a) for a in arrays])
 
-    def _graph_actor(self, policy, weights, seed, environment):
+    def _host_actor(self, weights, seed):
+        network = host_policy.network(self.policy, weights)
+        generator = np.random.Generator(np.random.Philox(key=seed.numpy().astype(np.uint64)))
+
+        def actor(observation, t):
+            outputs = network(observation)
+            return host_policy.drawn_action(outputs, generator), outputs
+
+        return actor
+
+    def _graph_actor(self, weights, seed, environment):
         shape = (environment.tasks, environment.rollouts)
         spec = environment.observation_spec()
         # Chosen once: to find the graph for its arguments takes as long as to run it.
         act = self._act.get_concrete_function(
-            list(weights),
+            weights,
             tf.TensorSpec((*shape, *spec.shape), spec.dtype),
             seed,
             tf.TensorSpec([], tf.int32),
         )
 
         def actor(observation, t):
-            result = act(list(weights), tf.constant(observation), seed, tf.constant(t))
+            result = act(weights, tf.constant(observation), seed, tf.constant(t))
             return tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
 
         return actor
@@ -135,17 +145,6 @@ class Sampler:
 
         running = tf.ones([environment.tasks, environment.rollouts])
         return _scan(body, (state, observation, running), environment.horizon)
-
-
-def _host_actor(policy, weights, seed, environment):
-    network = host_policy.network(policy, weights)
-    generator = np.random.Generator(np.random.Philox(key=seed.numpy().astype(np.uint64)))
-
-    def actor(observation, t):
-        outputs = network(observation)
-        return host_policy.drawn_action(outputs, generator), outputs
-
-    return actor
 
 
 def _row_by_row(actor, environment):
