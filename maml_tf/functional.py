@@ -1,33 +1,23 @@
 """A Keras model as a pure function of its weights, exact to the second derivative.
 
 `call` runs any built `keras.Model` with given weights and state in place of its variables, as
-`model.stateless_call` does, and puts some things right that meta-learning cannot do without:
+`model.stateless_call` does, and puts two things right that meta-learning cannot do without:
 
-- `tf.nn.moments` stops the gradient of the mean inside the variance. That is no error in a first
-  derivative (the term is zero there) but it drops a term of the second, so that the meta-gradient
-  through any Keras normalisation layer would be wrong by several per cent. While our calls run,
-  `tf.nn.moments` is replaced by the same function without the stop.
-- small convolutions run as matrix products, which are faster (`maml_tf.convolution`).
+- operations of TensorFlow whose derivatives are wrong or slow are replaced (`maml_tf.exact`).
 - what a batch normalisation normalises with is chosen per call and apart from `training`, which
   switches dropout too (see `batch_norm` of `call`).
-- the second derivative of max-pooling, which XLA gets wrong on the CPU, is found in the traced
-  graph and refused (`refuse_wrong_xla`).
 """
 
 import contextlib
-import functools
 import threading
 
 import keras
 import tensorflow as tf
 
-from maml_tf import convolution
+from maml_tf import exact
 
 # Tracing replaces attributes of shared objects for a moment; two threads must not interleave.
 _LOCK = threading.RLock()
-
-# Operations whose second derivative XLA computes wrongly on the CPU.
-_WRONG_IN_XLA = {"MaxPoolGradGrad", "MaxPoolGradGradV2", "MaxPool3DGradGrad"}
 
 
 def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: y):
@@ -57,7 +47,7 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
     ]
     with (
         _LOCK,
-        _replaced_operations(),
+        exact.operations(),
         _batch_norm(model, batch_norm),
         keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
     ):
@@ -69,40 +59,6 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
         value if id(v) in kept else scope.get_current_value(v)
         for v, value in zip(model.non_trainable_variables, state, strict=True)
     ]
-
-
-@contextlib.contextmanager
-def _replaced_operations():
-    originals = tf.nn.moments, tf.nn.convolution
-    tf.nn.moments = moments
-    tf.nn.convolution = functools.partial(convolution.convolution, tf.nn.convolution)
-    try:
-        yield
-    finally:
-        tf.nn.moments, tf.nn.convolution = originals
-
-
-def moments(x, axes, shift=None, keepdims=False, name=None):
-    """`tf.nn.moments` whose derivatives of every order are exact; the same values.
-
-    Args:
-        x: a tensor. float16 is computed in float32, as in TensorFlow.
-        axes: the axes that are averaged over, a list of `int`.
-        shift: not used, as in `tf.nn.moments`.
-        keepdims: whether the result keeps the averaged axes with size 1.
-        name: of the operations.
-
-    Returns:
-        `(mean, variance)` of the dtype of `x`.
-    """
-    del shift
-    with tf.name_scope(name or "moments"):
-        wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
-        mean = tf.reduce_mean(wide, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes, keepdims=keepdims)
-        if not keepdims:
-            mean = tf.squeeze(mean, axes)
-        return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
 @contextlib.contextmanager
@@ -158,29 +114,3 @@ def distinct_seeds(model, state, index):
             value = value + tf.stack([offset, tf.zeros_like(offset)])
         spread.append(value)
     return spread
-
-
-def refuse_wrong_xla(jit_compile, first_order):
-    """Raises where the graph being traced holds a second derivative that XLA gets wrong.
-
-    Raises:
-        NotImplementedError: `jit_compile` and second order on a machine whose device is a CPU,
-            through max-pooling.
-    """
-    if (
-        not jit_compile
-        or first_order
-        or tf.executing_eagerly()
-        or tf.config.list_physical_devices("GPU")
-    ):
-        return
-    graph = tf.compat.v1.get_default_graph()
-    wrong = sorted({op.type for op in graph.get_operations()} & _WRONG_IN_XLA)
-    if wrong:
-        raise NotImplementedError(
-            "Expected a model whose second derivative XLA computes correctly on the CPU, received "
-            f"one with max-pooling (operations {wrong}), for which compiled second-order "
-            "gradients are off by up to 2e-2. Use `compile(jit_compile=False)`, or "
-            "`first_order=True`, or strided convolutions, or average pooling in place of the "
-            "max-pooling."
-        )

@@ -11,7 +11,7 @@ steps (second order); `first_order=True` leaves the second derivatives out (sect
 import keras
 import tensorflow as tf
 
-from maml_tf import functional, inner_loop, inner_optimizers
+from maml_tf import exact, functional, inner_loop, inner_optimizers
 from maml_tf.learners import checks
 from maml_tf.learners.base import Learner
 from maml_tf.learners.batches import parts
@@ -152,7 +152,7 @@ class MAML(Learner):
                 tf.zeros_like(w) if g is None else tf.convert_to_tensor(g)
                 for g, w in zip(tape.gradient(scaled, weights), weights, strict=True)
             ]
-            functional.refuse_wrong_xla(self.jit_compile, self.first_order)
+            exact.refuse_wrong_xla(self.jit_compile, self.first_order)
             y_before, _ = self.predict_task(weights, state, support_x, query_x, training=False)
             summed = {
                 "loss": loss,

@@ -12,7 +12,7 @@ product, from which `maml_tf.rl.trust_region` makes a step.
 
 import tensorflow as tf
 
-from maml_tf import functional, inner_loop
+from maml_tf import exact, inner_loop
 from maml_tf.rl import objectives, policies
 from maml_tf.task_map import map_tasks
 
@@ -182,7 +182,7 @@ class MetaObjective:
                 outputs = self.outputs(self.fast_weights(weights, before), after["observation"])
                 loss = self._losses(outputs, after)[which]
             gradient = _gradient(tape, loss, weights)
-            functional.refuse_wrong_xla(self.jit_compile, self.first_order)
+            exact.refuse_wrong_xla(self.jit_compile, self.first_order)
             return (loss, gradient), []
 
         return self._mean(one, (before, after))

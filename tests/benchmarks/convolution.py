@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import convolution
+from maml_tf.exact import convolution
 
 LAYERS = {"28x28x1": (28, 1), "14x14x64": (14, 64), "7x7x64": (7, 64), "4x4x64": (4, 64)}
 

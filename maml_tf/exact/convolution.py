@@ -10,7 +10,8 @@ preparing than on computing (`python -m tests.benchmarks.convolution` measures i
 - tiny ones, on images of few pixels and many channels (the last layers): here a constant 0/1
   matrix lays out the patches.
 
-`maml_tf.functional` puts `convolution` in the place of `tf.nn.convolution` while a model runs.
+`maml_tf.exact.operations` puts `convolution` in the place of `tf.nn.convolution` while a model
+runs.
 """
 
 import functools
