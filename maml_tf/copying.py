@@ -48,11 +48,20 @@ def copy_of(model, example=None):
         # Not by the setter, which would freeze or thaw all that is below.
         other._trainable = layer.trainable
         _carry_attributes(layer, other)
-        if hasattr(other, "finalize_state"):
-            other.finalize_state()
+    finalize(copy)
     if example is not None:
         _refuse_other_outputs(model, copy, pairs, example)
     return copy
+
+
+def finalize(model):
+    """Has layers compute anew what they keep of their variables, as `Normalization` does.
+
+    To be called after variables were assigned by hand.
+    """
+    for layer in model._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def _made_again(model, example):

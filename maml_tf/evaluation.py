@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.learners import Learner
+from maml_tf.learners.batches import masks_of, with_masks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +122,8 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
         num_tasks: `int`, how many tasks, the first ones of the data set.
         inner_steps: `int`, k, the largest number of inner steps; the learner's by default.
         metric: what is averaged over the queries of each task. `"accuracy"` (binary, categorical
-            or sparse by shape, as in Keras), `"loss"` (that of the learner), the name of a Keras
+            or sparse by shape, as in Keras), `"loss"` (that of the learner, with its
+            penalties at the weights of each step), the name of a Keras
             metric function such as `"mean_squared_error"`, or a function
             `(y_true [examples, ...], y_pred [examples, ...]) -> [examples, ...]`.
             By default the first accuracy that the learner was compiled with, or else the loss.
@@ -161,7 +163,7 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
 
     @tf.function(autograph=False)
     def values_of(inputs, query_y):
-        return measure(query_y, learner.predict_path(inputs, inner_steps), inner_steps)
+        return measure(learner, inputs, query_y, inner_steps)
 
     # Traced once, for all shapes that the data set may yield: a last batch may be smaller.
     values_of = values_of.get_concrete_function(*spec)
@@ -181,11 +183,12 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
 
 
 def _metric(learner, metric):
-    """The name of a metric and `measure(y [T, Q, ...], path [T, k+1, Q, ...], k) -> [T, k+1]`."""
+    """The name of a metric and `measure(learner, inputs, query_y, k) -> float64 [T, k+1]`."""
     if metric is None:
         metric = _compiled_accuracy(learner)
     if metric == "loss":
-        return "loss", _per_task(_loss_function(learner))
+        _require_loss(learner)
+        return "loss", _loss
     if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
         return "accuracy", _per_example(_accuracy)
     if isinstance(metric, str):
@@ -235,11 +238,13 @@ def _accuracy(y_true, y_pred):
 
 
 def _per_example(function):
-    def measure(y, path, inner_steps):
+    def measure(learner, inputs, y, inner_steps):
         steps = inner_steps + 1
-        y = tf.nest.map_structure(lambda t: tf.repeat(t[:, tf.newaxis], steps, axis=1), y)
+        path = learner.predict_path(inputs, inner_steps)
         leading = tf.shape(tf.nest.flatten(path)[0])[:3]
-        value = function(_merge(y, 3), _merge(path, 3))
+        y = tf.nest.map_structure(lambda t: tf.repeat(t[:, tf.newaxis], steps, axis=1), y)
+        masks = _merge(masks_of(path), 3)
+        value = function(_merge(y, 3), with_masks(_merge(path, 3), masks))
         if value.shape.rank == 0:
             raise ValueError(
                 "Expected a metric with one value for each example, [examples, ...]. Received "
@@ -247,39 +252,32 @@ def _per_example(function):
                 "tasks: leave the average to `evaluate`."
             )
         value = tf.cast(value, tf.float64)
-        return tf.reduce_mean(tf.reshape(value, [leading[0], steps, -1]), axis=2)
+        weight = tf.ones_like(value)
+        if len(masks) == 1 and value.shape.rank >= masks[0].shape.rank:
+            weight *= _beside(tf.cast(masks[0], tf.float64), value)
+        rows = [leading[0], steps, -1]
+        value, weight = (tf.reshape(t, rows) for t in (value * weight, weight))
+        return tf.reduce_sum(value, 2) / tf.reduce_sum(weight, 2)
 
     return measure
 
 
-def _per_task(loss):
-    def measure(y, path, inner_steps):
-        steps = inner_steps + 1
-        pairs = (tf.nest.map_structure(lambda t: tf.repeat(t, steps, axis=0), y), _merge(path, 2))
-        value = tf.map_fn(
-            lambda pair: tf.cast(tf.reduce_mean(loss(*pair)), tf.float64),
-            pairs,
-            fn_output_signature=tf.float64,
-        )
-        return tf.reshape(value, [-1, steps])
-
-    return measure
+def _beside(mask, value):
+    """A mask `[examples, steps]` with as many axes as the value, `[examples, steps, ...]`."""
+    missing = value.shape.rank - mask.shape.rank
+    return tf.reshape(mask, tf.concat([tf.shape(mask), tf.ones([missing], tf.int32)], 0))
 
 
-def _loss_function(learner):
-    loss = learner.loss if learner.compiled else None
-    if loss is None:
+def _loss(learner, inputs, y, inner_steps):
+    return tf.cast(learner.loss_path(inputs, y, inner_steps), tf.float64)
+
+
+def _require_loss(learner):
+    if not learner.compiled or learner.loss is None:
         raise ValueError(
             "Expected a learner that was compiled with a loss. Received one without. Call "
             "`learner.compile(optimizer=..., loss=...)` first, or give another `metric`."
         )
-    if isinstance(loss, (list, tuple, dict)):
-        raise ValueError(
-            "Expected one loss. Received a learner with several, for several outputs: "
-            f"{loss!r}. Give `metric`, a function `(y_true, y_pred) -> [examples, ...]` of the "
-            "structures of labels and predictions."
-        )
-    return keras.losses.get(loss)
 
 
 def _merge(structure, axes):

@@ -40,6 +40,9 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
 
     Returns:
         `(then(predictions), new_state)`.
+
+    Raises:
+        NotImplementedError: a layer assigns a trainable weight while it is called.
     """
     mapping = [
         *zip(model.trainable_variables, weights, strict=True),
@@ -51,7 +54,9 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
         _batch_norm(model, batch_norm),
         keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
     ):
+        given = [scope.get_current_value(v) for v in model.trainable_variables]
         result = then(model(x, training=training))
+    _refuse_assigned_weights(model, given, scope)
     kept = set()
     if batch_norm == "batch":
         kept = {id(v) for layer in batch_norm_layers(model) for v in layer.non_trainable_variables}
@@ -59,6 +64,27 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
         value if id(v) in kept else scope.get_current_value(v)
         for v, value in zip(model.non_trainable_variables, state, strict=True)
     ]
+
+
+def _refuse_assigned_weights(model, given, scope):
+    """Raises where a call put other values in the place of the weights that it was given.
+
+    The inner loop owns the weights: an assignment would be lost, and the model would be trained
+    as another function than it is evaluated as.
+    """
+    assigned = [
+        variable.path
+        for variable, value in zip(model.trainable_variables, given, strict=True)
+        if scope.get_current_value(variable) is not value
+    ]
+    if assigned:
+        raise NotImplementedError(
+            "Expected layers that leave their trainable weights to the optimizer. Received: "
+            f"model={model.name!r}, which assigns {assigned} while it is called in training "
+            "(`keras.layers.SpectralNormalization` does), where the inner loop has fast weights of "
+            "its own. Leave that layer out, or normalise the kernel inside of `call` without "
+            "assigning it."
+        )
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ def adapt(
     steps,
     *,
     adaptable=None,
+    constraints=None,
     first_order=False,
     rematerialize=False,
 ):
@@ -42,6 +43,8 @@ def adapt(
         optimizer: one of `maml_tf.inner_optimizers`.
         steps: `int`, at least 0.
         adaptable: list of `bool`, which weights adapt; all of them by default.
+        constraints: list in the order of `weights`, what each weight is put through after every
+            step (a `keras.constraints.Constraint`, or None for a free one); none by default.
         first_order: treat the inner gradients as constants in the meta-gradient.
         rematerialize: keep only the weights of each step and compute everything else again in the
             backward pass: memory then does not grow with `steps` by a step's activations.
@@ -58,7 +61,7 @@ def adapt(
         >>> adapted.weights[0].numpy()
         array([1.28, 1.92], dtype=float32)
     """
-    step_function = gradient_step(objective, optimizer, adaptable, first_order)
+    step_function = gradient_step(objective, optimizer, adaptable, first_order, constraints)
     if rematerialize:
         step_function = _rematerialized(step_function)
     slots = initial_slots(optimizer, weights, adaptable)
@@ -69,7 +72,17 @@ def adapt(
     return Adapted(weights, state, tf.stack(losses) if losses else tf.zeros([0]))
 
 
-def adapt_in_loop(objective, weights, state, optimizer, steps, *, adaptable=None, observe=None):
+def adapt_in_loop(
+    objective,
+    weights,
+    state,
+    optimizer,
+    steps,
+    *,
+    adaptable=None,
+    constraints=None,
+    observe=None,
+):
     """Takes `steps` steps in a `tf.while_loop`: for prediction, where nothing differentiates it.
 
     The graph is as large for a hundred steps as for one, and `steps` may be known only at run
@@ -82,6 +95,7 @@ def adapt_in_loop(objective, weights, state, optimizer, steps, *, adaptable=None
         optimizer: as in `adapt`.
         steps: int32 scalar or `int`.
         adaptable: as in `adapt`.
+        constraints: as in `adapt`.
         observe: `observe(weights, state) -> tensor or structure`, evaluated at the initial
             weights and after each step.
 
@@ -89,7 +103,9 @@ def adapt_in_loop(objective, weights, state, optimizer, steps, *, adaptable=None
         `(weights, state)`, or with `observe` `(weights, state, observations)`, observations
         stacked along a new first axis, `[steps + 1, ...]`.
     """
-    step_function = gradient_step(objective, optimizer, adaptable, first_order=True)
+    step_function = gradient_step(
+        objective, optimizer, adaptable, first_order=True, constraints=constraints
+    )
     slots = initial_slots(optimizer, weights, adaptable)
     steps = tf.convert_to_tensor(steps, tf.int32)
     before = [] if observe is None else observe(weights, state)
@@ -155,6 +171,19 @@ def adaptable_weights(choice, model):
     return chosen
 
 
+def weight_constraints(model):
+    """What the layers of a model hold their weights to, as `adapt` takes it.
+
+    Args:
+        model: a built `keras.Model`.
+
+    Returns:
+        List in the order of `model.trainable_variables`, or None where all weights are free.
+    """
+    constraints = [variable.constraint for variable in model.trainable_variables]
+    return constraints if any(c is not None for c in constraints) else None
+
+
 def initial_slots(optimizer, weights, adaptable=None):
     """What `optimizer` carries to the first inner step, for the weights that adapt.
 
@@ -169,7 +198,7 @@ def initial_slots(optimizer, weights, adaptable=None):
     return optimizer.init(_select(weights, adaptable))
 
 
-def gradient_step(objective, optimizer, adaptable=None, first_order=False):
+def gradient_step(objective, optimizer, adaptable=None, first_order=False, constraints=None):
     """One inner step, for callers that keep what goes from step to step themselves.
 
     Args:
@@ -177,6 +206,7 @@ def gradient_step(objective, optimizer, adaptable=None, first_order=False):
         optimizer: as in `adapt`; its slots before the first step are those of `initial_slots`.
         adaptable: as in `adapt`.
         first_order: as in `adapt`.
+        constraints: as in `adapt`.
 
     Returns:
         A function `(step, weights, state, slots) -> (weights, state, slots, loss)`.
@@ -191,6 +221,10 @@ def gradient_step(objective, optimizer, adaptable=None, first_order=False):
         if first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
         fast, slots = optimizer.update(step, gradients, fast, slots)
+        if constraints is not None:
+            # As a Keras optimizer does after each of its steps.
+            rules = _select(constraints, adaptable)
+            fast = [w if rule is None else rule(w) for w, rule in zip(fast, rules, strict=True)]
         return _merge(weights, fast, adaptable), state, slots, loss
 
     return step_function

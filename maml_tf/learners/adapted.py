@@ -1,50 +1,129 @@
-"""An ordinary Keras model with the weights that a learner adapted to one task."""
+"""An ordinary Keras model with the weights that a learner adapted to one task.
+
+It is a copy of the learner's model wherever a copy can be made that predicts the same, and else
+the learner's model seen through other weights: `AdaptedModel`.
+"""
+
+import logging
 
 import keras
 import tensorflow as tf
 
-from maml_tf import functional
+from maml_tf import copying, functional
 from maml_tf.learners.reports import Before
 
+_log = logging.getLogger(__name__)
 
-def adapted_model(learner, support_x, support_y, steps):
-    """A copy of `learner.model` after `steps` inner steps; see `Learner.adapt`.
+
+def adapted_model(learner, weights, state, example):
+    """A compiled model of one task; see `Learner.adapt`.
 
     Args:
         learner: a compiled `maml_tf.Learner`.
-        support_x: structure of tensors `[S, ...]`.
-        support_y: structure of tensors `[S, ...]`.
-        steps: `int`.
+        weights: list of tensors, the fast weights.
+        state: list of tensors, with the support set's mean and variance in batch normalisations.
+        example: support inputs, a structure of tensors `[S, ...]`, on which a copy is compared.
 
     Returns:
         A compiled `keras.Model`.
     """
+    model = learner.model
+    expected, _ = functional.call(model, weights, state, example, training=False)
+    try:
+        adapted = _copy(model, weights, state, example, expected)
+    except ValueError as error:
+        _log.info("The adapted model is no copy of %r: %s", model.name, error)
+        adapted = AdaptedModel(model)
+        adapted.assign(weights, state)
+    adapted.compile(**Before.compile_arguments(learner._compile_config.config))
+    return adapted
 
-    @tf.function(autograph=False)
-    def adapted(support_x, support_y):
-        weights, state = learner.initial_values()
-        weights, state = learner.adapt_task_in_loop(weights, state, support_x, support_y, steps)
-        # One example has no mean and variance of its own: the support set's go along.
-        _, state = functional.call(
-            learner.model, weights, state, support_x, training=False, batch_norm="store"
+
+def _copy(model, weights, state, example, expected):
+    """A copy of `model` at these weights.
+
+    Raises:
+        ValueError: there is none that gives `expected` for `example`.
+    """
+    copy = copying.copy_of(model, example)
+    pairs = zip(copy.trainable_variables, weights, strict=True)
+    for variable, value in [*pairs, *zip(copy.non_trainable_variables, state, strict=True)]:
+        variable.assign(value)
+    copying.finalize(copy)
+    if not copying.same(copy(example, training=False), expected):
+        raise ValueError("it predicts otherwise for the support set at the adapted weights.")
+    return copy
+
+
+@keras.saving.register_keras_serializable("maml_tf")
+class AdaptedModel(keras.Model):
+    """A Keras model seen through other weights: for models of which Keras can make no copy.
+
+    It predicts, evaluates, trains and saves as any `keras.Model` does, with variables of its own;
+    the model that it looks through is not changed by any of it, nor does it follow when that one
+    trains on.
+
+    Args:
+        model: a built `keras.Model`.
+        name: of this model; that of `model` by default.
+    """
+
+    def __init__(self, model, name=None):
+        super().__init__(name=name or model.name, dtype=model.dtype_policy, autocast=False)
+        # Past Keras' tracking, by which its weights would be weights of this model too.
+        self.__dict__["model"] = model
+        if getattr(model, "output_names", None):
+            self.output_names = model.output_names
+        self._values = (
+            [self._like(v) for v in model.trainable_variables],
+            [self._like(v) for v in model.non_trainable_variables],
         )
-        return weights, state
+        self.built = True
 
-    weights, state = adapted(support_x, support_y)
-    copy = _copy(learner.model, support_x)
-    for variable, value in zip(copy.trainable_variables, weights, strict=True):
-        variable.assign(value)
-    for variable, value in zip(copy.non_trainable_variables, state, strict=True):
-        variable.assign(value)
-    copy.compile(**Before.compile_arguments(learner._compile_config.config))
-    return copy
+    def _like(self, variable):
+        return self.add_weight(
+            shape=variable.shape,
+            dtype=variable.dtype,
+            initializer=lambda shape, dtype: tf.cast(variable.value, dtype),
+            trainable=variable.trainable,
+            constraint=variable.constraint,
+            name=variable.path.replace("/", "_"),
+        )
 
+    def assign(self, weights, state):
+        """Takes the values of these tensors, in the order of the model's variables."""
+        for variables, values in zip(self._values, (weights, state), strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
 
-def _copy(model, example):
-    """A model of the same architecture with variables of its own."""
-    if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
-        return keras.models.clone_model(model)
-    copy = type(model).from_config(model.get_config())
-    if not copy.built:
-        copy(example)
-    return copy
+    def call(self, inputs, training=False):
+        """The model at these weights; what its layers add as losses is added here."""
+        weights, state = ([tf.convert_to_tensor(v.value) for v in vs] for vs in self._values)
+        (y, losses), after = functional.call(
+            self.model,
+            weights,
+            state,
+            inputs,
+            training=training,
+            then=lambda y: (y, self.model.losses),
+        )
+        for loss in losses:
+            self.add_loss(loss)
+        for variable, before, value in zip(self._values[1], state, after, strict=True):
+            if value is not before:
+                variable.assign(value)
+        return y
+
+    def compute_output_spec(self, inputs, training=False):
+        """That of the model."""
+        del training
+        return self.model.compute_output_spec(inputs)
+
+    def get_config(self):
+        """Arguments of the constructor, the model among them."""
+        return {"model": keras.saving.serialize_keras_object(self.model), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        """A model from what `get_config` returned."""
+        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})

@@ -14,6 +14,11 @@ def check_model(model):
             "`model` must be a built `keras.Model`. Received: "
             f"model={model!r} of type {type(model).__name__}"
         )
+    if hasattr(model, "inner_steps"):
+        raise TypeError(
+            "Expected `model` to be the network that adapts. Received: a learner, "
+            f"{model.name!r} of type {type(model).__name__}. Give its network, `learner.model`."
+        )
     if not model.built:
         raise ValueError(
             f"`model` must be built: its weights must exist. Received: model={model.name!r}, "
@@ -23,6 +28,44 @@ def check_model(model):
         raise ValueError(
             "`model` must have trainable weights: they are what is meta-learned. Received: "
             f"model={model.name!r} with none. Is `trainable` False, or are there no layers?"
+        )
+
+    stateful = [x.name for x in model._flatten_layers() if getattr(x, "stateful", False)]
+    if stateful:
+        raise ValueError(
+            "Expected layers that keep no state from one batch of examples to the next: every "
+            f"support set is a new task. Received: model={model.name!r} with the layers "
+            f"{stateful}, which are stateful. Make them with `stateful=False`."
+        )
+
+
+def check_trained(learner):
+    """Refuses a model whose trainable weights are others than when the learner was compiled."""
+    if [id(v) for v in learner.model.trainable_variables] != learner._trained:
+        raise ValueError(
+            "Expected the trainable weights that the model had when the learner was compiled. "
+            f"Received: {[v.path for v in learner.model.trainable_variables]}, after a layer was "
+            "frozen or thawed. As in Keras, call `learner.compile(...)` again."
+        )
+
+
+def check_class_weight(class_weight, sample_weight):
+    """Refuses what is not a dict of weights by class, or one beside weights of the queries."""
+    if class_weight is None:
+        return
+    if sample_weight is not None:
+        raise ValueError(
+            "Expected `class_weight` or `sample_weight`. Received: both. Multiply the weights of "
+            "the classes into `sample_weight` [tasks, query]."
+        )
+    numbers = isinstance(class_weight, dict) and all(
+        isinstance(k, (int, np.integer)) and k >= 0 for k in class_weight
+    )
+    if not numbers or not class_weight:
+        raise ValueError(
+            "Expected `class_weight` to be a dict from the number of a class (from 0) to its "
+            f"weight. Received: class_weight={class_weight!r}. Give, for example, "
+            "`class_weight={0: 1.0, 1: 5.0}`."
         )
 
 
@@ -49,6 +92,13 @@ def check_inputs(inputs):
             "Expected a task batch: a dict with the keys 'support_x' [tasks, support, ...], "
             f"'support_y' [tasks, support, ...] and 'query_x' [tasks, query, ...]. Received: "
             f"{received}. maml_tf.tasks.sampling makes task batches from labelled arrays."
+        )
+    unknown = sorted(set(inputs) - set(KEYS))
+    if unknown:
+        raise ValueError(
+            f"Expected a task batch with the keys {', '.join(map(repr, KEYS))} and no others. "
+            f"Received also: {unknown}, which no learner would use. Remove them, or correct their "
+            "names; weights of queries go beside the labels: `(inputs, query_y, sample_weight)`."
         )
     _check_sizes({k: inputs[k] for k in KEYS}, 0, "task", KEYS)
     _check_sizes({k: inputs[k] for k in KEYS}, 1, "support example", KEYS[:2])

@@ -9,12 +9,10 @@ steps (second order); `first_order=True` leaves the second derivatives out (sect
 """
 
 import keras
-import tensorflow as tf
 
-from maml_tf import exact, functional, inner_loop, inner_optimizers
+from maml_tf import inner_loop, inner_optimizers
 from maml_tf.learners import checks
 from maml_tf.learners.base import Learner
-from maml_tf.learners.batches import parts
 
 
 @keras.saving.register_keras_serializable("maml_tf")
@@ -82,7 +80,15 @@ class MAML(Learner):
         self.inner_steps = checks.check_inner_steps(inner_steps)
         self.first_order = bool(first_order)
         self.rematerialize = bool(rematerialize)
-        self.adaptable = inner_loop.adaptable_weights(adaptable, model)
+        self._adaptable = _chosen(adaptable, model)
+
+    @property
+    def adaptable(self):
+        """Which of `model.trainable_variables` the inner loop changes: list of `bool`, or None."""
+        if self._adaptable is None:
+            return None
+        chosen = [id(v) in self._adaptable for v in self.model.trainable_variables]
+        return inner_loop.adaptable_weights(chosen, self.model)
 
     def adapt_task(self, weights, state, support_x, support_y, *, inner_steps, training):
         """See `Learner`."""
@@ -93,6 +99,7 @@ class MAML(Learner):
             self.inner_optimizer,
             inner_steps,
             adaptable=self.adaptable,
+            constraints=inner_loop.weight_constraints(self.model),
             first_order=self.first_order,
             rematerialize=self.rematerialize,
         )
@@ -106,71 +113,9 @@ class MAML(Learner):
             self.inner_optimizer,
             inner_steps,
             adaptable=self.adaptable,
+            constraints=inner_loop.weight_constraints(self.model),
             observe=observe,
         )
-
-    def meta_gradient(self, inputs, query_y, sample_weight=None):
-        """The meta-gradient of a task batch; nothing is assigned.
-
-        Args:
-            inputs: `{"support_x": [T, S, ...], "support_y": [T, S, ...], "query_x": [T, Q, ...]}`.
-            query_y: `[T, Q, ...]`.
-            sample_weight: `[T, Q]` or None.
-
-        Returns:
-            `(loss, gradients, state, predictions, predictions_before)`: the query loss averaged
-            over tasks; gradients in the order of `model.trainable_variables`; the model's state
-            after this batch; predictions `[T, Q, ...]` after and before adaptation.
-        """
-        weights, state = self.initial_values()
-        floating = [s.dtype.is_floating for s in state]
-
-        def one_task(task, index):
-            support_x, support_y, query_x = parts(task["inputs"])
-            begin = functional.distinct_seeds(self.model, state, index)
-
-            def loss_of(y_pred):
-                loss = self.compute_loss(
-                    y=task["query_y"], y_pred=y_pred, sample_weight=task.get("sample_weight")
-                )
-                return self.optimizer.scale_loss(loss), loss, y_pred
-
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
-                adapted = self.adapt_task(
-                    weights,
-                    begin,
-                    support_x,
-                    support_y,
-                    inner_steps=self.inner_steps,
-                    training=True,
-                )
-                (scaled, loss, y_pred), after = self.predict_task(
-                    *adapted[:2], support_x, query_x, training=True, then=loss_of
-                )
-            gradients = [
-                tf.zeros_like(w) if g is None else tf.convert_to_tensor(g)
-                for g, w in zip(tape.gradient(scaled, weights), weights, strict=True)
-            ]
-            exact.refuse_wrong_xla(self.jit_compile, self.first_order)
-            y_before, _ = self.predict_task(weights, state, support_x, query_x, training=False)
-            summed = {
-                "loss": loss,
-                "gradients": gradients,
-                "state": [s for s, f in zip(after, floating, strict=True) if f],
-            }
-            others = [s for s, f in zip(after, floating, strict=True) if not f]
-            return summed, {"y_pred": y_pred, "y_before": y_before, "state": others}
-
-        tasks = {"inputs": inputs, "query_y": query_y}
-        if sample_weight is not None:
-            tasks["sample_weight"] = sample_weight
-        sums, stacks = self._map(one_task, tasks)
-        count = tf.shape(tf.nest.flatten(query_y)[0])[0]
-        means = tf.nest.map_structure(lambda t: t / tf.cast(count, t.dtype), sums)
-        means_of_state, firsts = iter(means["state"]), iter(stacks["state"])
-        state = [next(means_of_state) if f else next(firsts)[0] for f in floating]
-        return means["loss"], means["gradients"], state, stacks["y_pred"], stacks["y_before"]
 
     def get_config(self):
         """Arguments of the constructor."""
@@ -180,6 +125,14 @@ class MAML(Learner):
             "inner_steps": self.inner_steps,
             "first_order": self.first_order,
             # As booleans: a saved learner needs no function of the user's to load.
-            "adaptable": None if self.adaptable is None else list(self.adaptable),
+            "adaptable": self.adaptable,
             "rematerialize": self.rematerialize,
         }
+
+
+def _chosen(adaptable, model):
+    """Identities of the weights that adapt, which stay theirs where others are frozen later."""
+    chosen = inner_loop.adaptable_weights(adaptable, model)
+    if chosen is None:
+        return None
+    return {id(v) for v, adapts in zip(model.trainable_variables, chosen, strict=True) if adapts}

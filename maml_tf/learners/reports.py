@@ -2,42 +2,53 @@
 
 import keras
 
+from maml_tf.learners.batches import merge_tasks, with_masks
+
 
 class Before:
     """Loss and metrics at the initial weights, kept apart from those after adaptation.
 
-    A `keras.Model` compiled with copies of the learner's loss and metrics does the counting; it
-    is held by a plain object, so that Keras does not take it for a part of the learner.
+    A `keras.Model` compiled with copies of the learner's metrics does the counting; it is held by
+    a plain object, so that Keras does not take it for a part of the learner.
     """
 
-    def __init__(self, model, loss, loss_weights, metrics, weighted_metrics):
-        self._mean = keras.metrics.Mean(name="loss")
+    def __init__(self, model, metrics, weighted_metrics):
+        self._means = {"loss": keras.metrics.Mean(name="loss")}
         self._counter = _Counter(dtype=model.dtype_policy, autocast=False)
         self._counter.built = True
         self._counter.output_names = getattr(model, "output_names", None)
         self._counter.compile(
-            loss=_copied(loss),
-            loss_weights=loss_weights,
             metrics=_copied(metrics),
             weighted_metrics=_copied(weighted_metrics),
             jit_compile=False,
         )
 
-    def update(self, y, y_pred, sample_weight, tasks):
-        """Counts a batch of examples, `[T * Q, ...]`, of so many tasks."""
-        counter = self._counter
-        loss = counter.compute_loss(y=y, y_pred=y_pred, sample_weight=sample_weight)
-        self._mean.update_state(loss, sample_weight=tasks)
-        counter.compute_metrics(None, y, y_pred, sample_weight)
+    def update(self, losses, query_y, answers, sample_weight, tasks):
+        """Counts a task batch.
+
+        Args:
+            losses: dict of means over tasks by name, "loss" among them.
+            query_y: `[T, Q, ...]`.
+            answers: `maml_tf.learners.meta_step.Answers`.
+            sample_weight: `[T, Q, ...]` or None.
+            tasks: T.
+        """
+        for name, loss in losses.items():
+            if name not in self._means:
+                self._means[name] = keras.metrics.Mean(name=name)
+            self._means[name].update_state(loss, sample_weight=tasks)
+        self._counter.compute_metrics(None, *merged(query_y, answers, sample_weight))
 
     def results(self):
         """Values by name, `_before` behind each."""
-        values = {**self._counter.get_metrics_result(), "loss": self._mean.result()}
+        values = self._counter.get_metrics_result()
+        values |= {name: mean.result() for name, mean in self._means.items()}
         return {f"{name}_before": value for name, value in values.items()}
 
     def reset(self):
         """Forgets all batches."""
-        self._mean.reset_state()
+        for mean in self._means.values():
+            mean.reset_state()
         self._counter.reset_metrics()
 
     @staticmethod
@@ -50,6 +61,12 @@ class Before:
 class _Counter(keras.Model):
     def call(self, inputs):
         return inputs
+
+
+def merged(query_y, answers, sample_weight):
+    """Labels, predictions and weights of all tasks' queries, `[T * Q, ...]`, for metrics."""
+    y_pred = with_masks(merge_tasks(answers.y_pred), merge_tasks(answers.masks))
+    return merge_tasks(query_y), y_pred, merge_tasks(sample_weight)
 
 
 def _copied(structure):

@@ -42,3 +42,15 @@ def task_batch_spec(learner):
     x = x_spec(learner.model)
     spec = {"support_x": x, "support_y": y_spec(learner, x), "query_x": x}
     return keras.tree.map_structure(lambda s: tf.TensorSpec([None, *s.shape], s.dtype), spec)
+
+
+def to_config(spec):
+    """A structure of `tf.TensorSpec` as JSON can hold it."""
+    tensors = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), spec)
+    return keras.saving.serialize_keras_object(tensors)
+
+
+def from_config(config):
+    """A structure of `tf.TensorSpec` from what `to_config` returned; None of None."""
+    tensors = keras.saving.deserialize_keras_object(config)
+    return keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)

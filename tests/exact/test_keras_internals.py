@@ -1,0 +1,36 @@
+"""Keras treats its private names as the library takes for granted."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from maml_tf.exact import keras_internals
+
+
+def test_the_mask_of_predictions_is_where_losses_and_metrics_look():
+    layer = keras.layers.Embedding(4, 2, mask_zero=True)
+    y = layer(np.array([[1, 2, 0]]))
+    np.testing.assert_array_equal(keras_internals.mask_of(y), [[True, True, False]])
+    assert keras_internals.mask_of(tf.identity(y)) is None
+    carried = keras_internals.with_mask(tf.identity(y), tf.constant([[True, False, False]]))
+    accuracy = keras.metrics.MeanSquaredError()
+    accuracy.update_state(carried * 0 + 1, carried)
+    loss = keras.losses.MeanSquaredError()
+    np.testing.assert_allclose(
+        loss(carried * 0, carried), np.mean(np.square(carried[:, 0])), rtol=1e-6
+    )
+
+
+def test_layers_without_a_seed_draw_from_the_generator_that_is_set():
+    class Always:
+        def next(self, ordered=True):
+            return tf.constant([1, 2], tf.int64)
+
+    before = keras_internals.global_seed_generator()
+    keras_internals.set_global_seed_generator(Always())
+    try:
+        one, other = (keras.random.normal((3,)) for _ in range(2))
+    finally:
+        keras_internals.set_global_seed_generator(before)
+    np.testing.assert_array_equal(one, other)
+    assert np.abs(one - keras.random.normal((3,))).max() > 1e-3
