@@ -136,8 +136,12 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
         ValueError: a number is too small, the data set ends early, or the metric is unknown.
 
     Example:
-        >>> result = maml_tf.evaluation.evaluate(learner, test, inner_steps=10)
-        >>> print(result.table())
+        >>> _, _, test = maml_tf.tasks.sinusoid()
+        >>> learner = maml_tf.MAML(maml_tf.models.sinusoid_mlp(), 0.01)
+        >>> learner.compile(loss="mse")
+        >>> result = maml_tf.evaluation.evaluate(learner, test, num_tasks=25, inner_steps=2)
+        >>> result.metric, result.values.shape
+        ('loss', (25, 3))
     """
     if not isinstance(learner, Learner):
         raise TypeError(

@@ -56,8 +56,9 @@ def adapt(
         ValueError: the loss depends on none of the weights that adapt.
 
     Example:
+        >>> optimizer = maml_tf.inner_optimizers.SGD(0.1)
         >>> adapted = adapt(lambda w, state, step: (tf.reduce_sum(w[0] ** 2), state),
-        ...                 [tf.constant([2.0, 3.0])], [], inner_optimizers.SGD(0.1), steps=2)
+        ...                 [tf.constant([2.0, 3.0])], [], optimizer, steps=2)
         >>> adapted.weights[0].numpy()
         array([1.28, 1.92], dtype=float32)
     """

@@ -78,6 +78,7 @@ def export(
             observations are not vectors.
 
     Example:
+        >>> from maml_tf import rl
         >>> learner = rl.MetaPolicy(rl.policies.gaussian(2, 2), inner_optimizers.SGD(0.5))
         >>> ask = tf.saved_model.load(str(rl.export(learner, "exported/navigation"))).signatures
         >>> weights, o, seed = tf.zeros([0]), tf.zeros([20, 2]), tf.constant([0, 1])

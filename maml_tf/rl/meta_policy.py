@@ -52,10 +52,10 @@ class MetaPolicy(keras.Model):
 
     Example:
         >>> from maml_tf import rl
-        >>> environment = rl.environments.Navigation2D(tasks=20, rollouts=20)
+        >>> environment = rl.environments.Navigation2D(tasks=4, rollouts=5, horizon=10)
         >>> learner = rl.MetaPolicy(rl.policies.gaussian(2, 2), inner_optimizers.SGD(0.5))
         >>> learner.compile(rl.TrustRegion(max_divergence=0.01))
-        >>> learner.fit(environment, steps_per_epoch=100)
+        >>> history = learner.fit(environment, steps_per_epoch=1, verbose=0)
     """
 
     def __init__(

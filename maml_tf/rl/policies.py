@@ -127,7 +127,7 @@ def gaussian(
 
         Only the context vector adapts:
 
-        >>> maml_tf.rl.MetaPolicy(gaussian(2, 2, context=8), 0.5, adaptable="context")
+        >>> learner = maml_tf.rl.MetaPolicy(gaussian(2, 2, context=8), 0.5, adaptable="context")
     """
     inputs, x, dtype, name = _trunk(observation_size, hidden, context, seed, kwargs)
     loc = _dense(action_size, "loc", seed + len(hidden), dtype, scale=output_scale)(x)

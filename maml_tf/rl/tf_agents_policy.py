@@ -12,6 +12,7 @@ class KerasPolicy(tf_policy.TFPolicy):
         environment: whose specs it has; a `PyEnvironment` must be wrapped in `TFPyEnvironment`.
 
     Example:
+        >>> from maml_tf import rl
         >>> environment = rl.environments.Navigation2D()
         >>> policy = KerasPolicy(rl.policies.gaussian(2, 2), environment)
         >>> policy.action(environment.reset()).action.shape

@@ -11,9 +11,11 @@ class Client(Connection):
     Arguments are those of `Connection`: address, model; version, timeout, retries.
 
     Example:
+        >>> images = np.eye(28)[:5, None, :, None] * np.ones([1, 28, 1, 1])  # five bars, a class each
         >>> client = maml_tf.serving.Client("localhost:8500", "omniglot")
-        >>> handle = client.adapt(images, labels, inner_steps=3)
-        >>> handle.predict(new_images).argmax(-1)
+        >>> handle = client.adapt(images, [0, 1, 2, 3, 4], inner_steps=3)
+        >>> handle.predict(images).shape
+        (5, 5)
     """
 
     def adapt(self, x, y, inner_steps=None):

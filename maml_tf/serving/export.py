@@ -77,10 +77,14 @@ def export(
             model that does not tell its inputs.
 
     Example:
+        >>> learner = maml_tf.MAML(maml_tf.models.sinusoid_mlp(), 0.01)
+        >>> learner.compile(loss="mse")
         >>> path = maml_tf.serving.export(learner, "exported/sinusoid")
         >>> adapt_and_predict = tf.saved_model.load(str(path)).signatures["serving_default"]
-        >>> steps = tf.constant(5)
-        >>> adapt_and_predict(support_x=x, support_y=y, query_x=new_x, inner_steps=steps)
+        >>> x, y, steps = tf.zeros([10, 1]), tf.ones([10, 1]), tf.constant(5)
+        >>> answer = adapt_and_predict(support_x=x, support_y=y, query_x=x[:3], inner_steps=steps)
+        >>> answer["predictions"].shape
+        TensorShape([3, 1])
     """
     learner.require_compiled("export")
     steps = checks.check_inner_steps(learner.inner_steps if inner_steps is None else inner_steps)

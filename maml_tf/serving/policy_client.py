@@ -16,10 +16,13 @@ class PolicyClient(Connection):
     Example:
         >>> client = maml_tf.serving.PolicyClient("localhost:8500", "navigation")
         >>> policy = client.policy()
+        >>> observation = np.zeros([20, 2])
         >>> for step in range(3):
-        ...     rollouts = draw(lambda o: policy.sample(o, seed=next(seeds)))  # yours, on the task
-        ...     policy = policy.adapt(*rollouts)
-        >>> policy.act(observation)
+        ...     action = policy.sample(observation, seed=step)  # yours: rollouts of many such steps
+        ...     reward = -np.abs(action).sum(-1)
+        ...     policy = policy.adapt(observation[:, None], action[:, None], reward[:, None])
+        >>> policy.act(observation).shape
+        (20, 2)
     """
 
     def policy(self):

@@ -44,7 +44,18 @@ def from_gymnasium(make_env, tasks, *, task_count=1, rollouts=1, horizon=200, wo
         ValueError: sizes that are no positive `int`.
 
     Example:
-        >>> environment = from_gymnasium(make_env, tasks=np.array([[-1.0], [1.0]]), rollouts=20)
+        >>> class Hill(gymnasium.Wrapper):
+        ...     def set_task(self, task):
+        ...         self.unwrapped.gravity = float(task[0])
+        >>> environment = from_gymnasium(
+        ...     lambda: Hill(gymnasium.make("MountainCar-v0")),
+        ...     tasks=np.array([[0.002], [0.003]]),
+        ...     rollouts=4,
+        ...     workers=0,
+        ... )
+        >>> environment.set_tasks([[0.003]])
+        >>> environment.reset().observation.shape
+        (4, 2)
     """
     return GymnasiumTasks(make_env, tasks, task_count, rollouts, horizon, workers, seed)
 

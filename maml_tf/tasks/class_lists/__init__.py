@@ -22,7 +22,7 @@ def load(name):
         ValueError: there is no list of that name.
 
     Example:
-        >>> {part: len(names) for part, names in class_lists.load("mini_imagenet").items()}
+        >>> {part: len(names) for part, names in load("mini_imagenet").items()}
         {'train': 64, 'validation': 16, 'test': 20}
     """
     files = importlib.resources.files(__name__)

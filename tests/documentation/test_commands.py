@@ -1,0 +1,46 @@
+"""Commands within the prose and the tables of results: their scripts know every option."""
+
+import importlib
+import re
+import shlex
+
+import pytest
+
+from tests.documentation.conftest import ROOT
+from train import common
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "saved_models" / "README.md"]
+# What stands for a value that the reader chooses.
+CHOSEN = {"SEED": "0", "NAME": "ant_goal", "…": "ant_goal"}
+LOCOMOTION = "python -m train.locomotion --recipe modern --environment"
+
+
+def _commands():
+    found = []
+    for text in (path.read_text(encoding="utf-8") for path in DOCUMENTS):
+        found += re.findall(r"`(python -m [^`]+)`", text)
+        # The rows of half-cheetah and ant name what follows the environment's option.
+        for words in re.findall(r"^- \(\w\)[^`]*`([^`]+)`", text, re.MULTILINE):
+            same = "ant_direction " if words.startswith("--") else ""
+            found.append(f"{LOCOMOTION} {same}{words}")
+    return sorted({" ".join(command.split()) for command in found})
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_the_script_knows_every_option(command, monkeypatch):
+    _, _, module, *words = shlex.split(command)
+    script = importlib.import_module(module)
+    if not module.startswith("train."):
+        return
+    parsed = []
+
+    def parse(*arguments):
+        parsed.append(real(*arguments))
+        raise InterruptedError
+
+    real = common.parse
+    monkeypatch.setattr(common, "parse", parse)
+    monkeypatch.setattr("sys.argv", [module, *(CHOSEN.get(word, word) for word in words)])
+    with pytest.raises(InterruptedError):
+        script.main()
+    assert parsed

@@ -1,0 +1,226 @@
+"""Every fenced block of the README, as a reader would paste it: run, or read for a stated reason.
+
+Python runs as it stands, the blocks of a section from top to bottom in one namespace that begins
+empty; only a server's address is replaced by that of a stand-in. Commands run as processes, with
+options appended that make them short (`RUN`), or are read without being run (`PARSED`, where the
+reason stands). A block that is neither fails `test_every_block_has_its_treatment`.
+"""
+
+import contextlib
+import inspect
+import io
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+import sybil
+from google.protobuf import text_format
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+import maml_tf
+from tests.documentation.conftest import ROOT, draw_pictures
+
+README = ROOT / "README.md"
+FRONT = "front"  # the section before the first heading
+
+# How a command begins, and what is appended to it here. Nothing else of it changes.
+RUN = {
+    ".venv/bin/python -m train.sinusoid": "--quick --iterations 20 --test-tasks 5",
+    "python -m train.images": "--quick --iterations 2 --epoch-iterations 1 --test-tasks 2 "
+    "--validation-tasks 2 --steps-to-evaluate 1",
+    "python -m train.adapt": "",
+}
+# How a command begins, and why it is not run: a shell reads it, no more.
+PARSED = {
+    "python3.11 -m venv": "makes an environment; .ci/run does so",
+    ".venv/bin/pip install": "downloads the requirements; .ci/run does so",
+    ".venv/bin/python -m pytest": "would run these tests within themselves",
+    "docker run": "needs Docker and an image of TensorFlow Serving",
+    "curl": "needs that server, and a request of somebody's",
+}
+# How a block of text begins, and by which test it is checked. Others are what the Python before
+# them prints.
+TEXT = {
+    "maml_tf.MAML(": "test_the_signature_is_that_of_the_learner",
+    "model_config_list": "test_the_server_would_read_its_configuration",
+    "maml_tf/ ": "test_the_layout_is_there",
+}
+# What a client asks for, and what the stand-in serves.
+SERVED = {"omniglot": "saved_models/omniglot/1", "cheetah": "exported/cheetah/1"}
+# Of printed accuracies: threads and versions round in other ways, and one of 15 answers is .07.
+TOLERANCE = 0.15
+
+
+class Block(NamedTuple):
+    section: str
+    line: int
+    language: str
+    source: str
+    example: sybil.Example
+
+
+def _read():
+    parsers = [CodeBlockParser(language, lambda example: None) for language in ("bash", "text")]
+    document = sybil.Document.parse(str(README), PythonCodeBlockParser(), *parsers)
+    found = []
+    for example in document.examples():
+        headings = re.findall(r"^## (.+)$", document.text[: example.start], re.MULTILINE)
+        language = re.match(r"```(\w+)", document.text[example.start :])[1]
+        section = headings[-1] if headings else FRONT
+        found.append(Block(section, example.line, language, str(example.parsed), example))
+    return found
+
+
+BLOCKS = _read()
+
+
+def of_text(beginning):
+    """The one block of text that begins so."""
+    (block,) = [b for b in BLOCKS if b.language == "text" and b.source.startswith(beginning)]
+    return block.source
+
+
+def split_commands(block):
+    """The commands of a block of shell, one line each."""
+    lines = block.source.replace("\\\n", " ").splitlines()
+    return [command.strip() for line in lines for command in line.split("&&") if command.strip()]
+
+
+def beginning(command, table):
+    """The keys of a table that a command begins with."""
+    return [key for key in table if command.startswith(key)]
+
+
+def is_output(block):
+    before = BLOCKS[BLOCKS.index(block) - 1]
+    between = before.example.document.text[before.example.end : block.example.start]
+    return before.language == "python" and not between.strip()
+
+
+def test_every_block_has_its_treatment():
+    fences = re.findall(r"^ *(?:```|~~~)(.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    languages = [block.language for block in BLOCKS]
+    assert fences[::2] == languages, "a block that is neither python, bash nor text"
+    used = set()
+    for block in BLOCKS:
+        if block.language == "bash":
+            found = [beginning(command, {**RUN, **PARSED}) for command in split_commands(block)]
+            assert all(len(keys) == 1 for keys in found), f"line {block.line}: neither run nor read"
+            used.update(key for keys in found for key in keys)
+        elif block.language == "text" and not is_output(block):
+            keys = beginning(block.source, TEXT)
+            assert keys, f"line {block.line}: neither printed nor checked"
+            used.update(keys)
+    assert used == {*RUN, *PARSED, *TEXT}, "treatments that no block needs"
+    assert all(name in globals() for name in TEXT.values())
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash"], ids=lambda b: b.line)
+def test_a_shell_reads_every_command(block):
+    done = subprocess.run(["bash", "-n"], input=block.source, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def pictures(desk):
+    """The folders that the README names, with photographs of one colour a class."""
+    # Of 32 classes, 16 % are five for validation; 5 shots and 15 queries are 20 pictures.
+    draw_pictures(desk / "photos", [f"class{i}" for i in range(32)], 20)
+    for name, each in [("my_five_classes", 3), ("unknown_pictures", 2), ("characters", 1)]:
+        draw_pictures(desk / name, "abcde", each)
+    draw_pictures(desk / "others", "abcde", 2, seed=1)
+    (desk / "unknown.jpg").write_bytes((desk / "my_five_classes" / "a" / "0.jpg").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def connect(desk):
+    """`connect(source)`: with the address of a stand-in for the server that it asks."""
+    started = []
+
+    def start(source):
+        for model in re.findall(r'Client\("localhost:8500", "(\w+)"\)', source):
+            from tests.serving.stand_in import StandIn
+
+            started.append(StandIn(desk / SERVED[model], model))
+            source = source.replace("localhost:8500", started[-1].grpc)
+        return source
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize("section", dict.fromkeys(block.section for block in BLOCKS))
+def test_a_section_runs_from_top_to_bottom(section, connect):
+    namespace, printed = {}, None
+    for block in (b for b in BLOCKS if b.section == section):
+        if block.language == "bash":
+            run_commands(block)
+        elif block.language == "python":
+            printed = run_python(block, namespace, connect)
+        elif is_output(block):
+            assert_alike(printed, block.source)
+
+
+def run_commands(block):
+    for command in split_commands(block):
+        for key in beginning(command, RUN):
+            program, *words = shlex.split(f"{command} {RUN[key]}")
+            assert pathlib.Path(program).name == "python"
+            done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+            assert done.returncode == 0, f"line {block.line}: {command}\n{done.stderr}"
+
+
+def run_python(block, namespace, connect):
+    """What the block prints; the front's runs as in a new terminal."""
+    if block.section == FRONT:
+        words = [sys.executable, "-c", block.source]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"line {block.line}:\n{done.stderr}"
+        return done.stdout
+    source = connect(block.source)
+    code = compile("\n" * block.line + source, README, "exec")
+    stdout = io.StringIO()
+    with contextlib.redirect_stdout(stdout):
+        exec(code, namespace)
+    return stdout.getvalue()
+
+
+def assert_alike(printed, shown):
+    """The same words and whole numbers, and fractions up to `TOLERANCE`."""
+    number = r"\d+\.\d+|\d+"
+    assert re.sub(number, "#", printed.strip()) == re.sub(number, "#", shown.strip())
+    for received, expected in zip(*(re.findall(number, t) for t in (printed, shown)), strict=True):
+        tolerance = TOLERANCE if "." in expected else 0
+        assert float(received) == pytest.approx(float(expected), abs=tolerance), printed
+
+
+def test_the_signature_is_that_of_the_learner():
+    written = of_text("maml_tf.MAML(").replace("maml_tf.MAML", "def written", 1)
+    namespace = {}
+    exec(f"{written}: pass", namespace)
+    actual = inspect.signature(maml_tf.MAML)
+    parameters = [p for p in actual.parameters.values() if p.kind != p.VAR_KEYWORD]
+    assert inspect.signature(namespace["written"]) == actual.replace(parameters=parameters)
+
+
+def test_the_server_would_read_its_configuration():
+    server = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
+    read = text_format.Parse(of_text("model_config_list"), server.ModelServerConfig())
+    assert len(read.model_config_list.config) > 1
+    for model in read.model_config_list.config:
+        assert list((ROOT / "saved_models" / model.name).glob("*/saved_model.pb"))
+
+
+def test_the_layout_is_there():
+    rows = [re.split(r"\s{2,}", line) for line in of_text("maml_tf/ ").splitlines()]
+    modules = rows[0][1].split(", ")
+    assert all(list((ROOT / "maml_tf").glob(f"{name}*")) for name in modules)
+    folders = {f.strip("/") for row in rows for f in row if f.endswith("/")}
+    for folder in folders:
+        assert (ROOT / folder).is_dir() or (ROOT / "maml_tf" / folder).is_dir(), folder
