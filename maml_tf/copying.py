@@ -43,15 +43,88 @@ def copy_of(model, example=None):
         _refuse_other_variables(layer, other)
     for variable, other in zip(model.variables, copy.variables, strict=True):
         other.assign(variable.value)
-        other.trainable = variable.trainable
+    freeze(copy, frozen(model))
     for layer, other in pairs:
-        # Not by the setter, which would freeze or thaw all that is below.
-        other._trainable = layer.trainable
         _carry_attributes(layer, other)
     finalize(copy)
     if example is not None:
         _refuse_other_outputs(model, copy, pairs, example)
     return copy
+
+
+def frozen(model):
+    """What of a model is frozen, which its configuration tells of outer layers alone.
+
+    Args:
+        model: a built `keras.Model`.
+
+    Returns:
+        `{"layers": [bool, ...], "variables": [bool, ...]}`: whether each layer, however deep, and
+        each of `model.variables` trains. None where all of them do.
+    """
+    trainable = {
+        "layers": [bool(layer._trainable) for layer in model._flatten_layers()],
+        "variables": [bool(v.trainable) for v in model.variables],
+    }
+    # Statistics and seeds never train, whatever is frozen.
+    never = {id(v) for layer in model._flatten_layers() for v in layer._non_trainable_variables}
+    kept = [
+        t
+        for t, v in zip(trainable["variables"], model.variables, strict=True)
+        if id(v) not in never
+    ]
+    return None if all(trainable["layers"]) and all(kept) else trainable
+
+
+def freeze(model, trainable):
+    """Freezes in a model what `frozen` found in one of the same layers.
+
+    Args:
+        model: a built `keras.Model`.
+        trainable: what `frozen` returned; None leaves the model as it is.
+
+    Raises:
+        ValueError: the model has other layers or variables than that one.
+    """
+    if trainable is None:
+        return
+    layers, variables = model._flatten_layers(), model.variables
+    if (len(layers), len(variables)) != tuple(len(trainable[n]) for n in ("layers", "variables")):
+        raise ValueError(
+            f"Expected {_named(model)} to be made again with {len(trainable['layers'])} layers and "
+            f"{len(trainable['variables'])} variables, of which some are frozen. Received: "
+            f"{len(layers)} and {len(variables)}. Have `get_config` tell all arguments of each "
+            "layer's constructor."
+        )
+    for variable, trains in zip(variables, trainable["variables"], strict=True):
+        variable.trainable = trains
+    for layer, trains in zip(layers, trainable["layers"], strict=True):
+        # Not by the setter, which would freeze or thaw all that is below.
+        layer._trainable = trains
+
+
+def model_config(model, name="model"):
+    """How a model stands in the configuration of a learner that wraps it.
+
+    Args:
+        model: a built `keras.Model`.
+        name: str, the argument of the learner's constructor that takes it.
+
+    Returns:
+        Dict of the serialized model and, where something of it is frozen, of what `frozen` found.
+    """
+    config = {name: keras.saving.serialize_keras_object(model)}
+    trainable = frozen(model)
+    return config if trainable is None else {**config, "frozen": trainable}
+
+
+def from_model_config(config, name="model"):
+    """The arguments of a learner's constructor from a configuration with a `model_config`."""
+    config = dict(config)
+    trainable = config.pop("frozen", None)
+    arguments = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
+    freeze(arguments[name], trainable)
+    return arguments
 
 
 def finalize(model):

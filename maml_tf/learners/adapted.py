@@ -120,10 +120,10 @@ class AdaptedModel(keras.Model):
         return self.model.compute_output_spec(inputs)
 
     def get_config(self):
-        """Arguments of the constructor, the model among them."""
-        return {"model": keras.saving.serialize_keras_object(self.model), "name": self.name}
+        """Arguments of the constructor, the model among them, and what of it is frozen."""
+        return {**copying.model_config(self.model), "name": self.name}
 
     @classmethod
     def from_config(cls, config):
         """A model from what `get_config` returned."""
-        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+        return cls(**copying.from_model_config(config))

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import functional, noise
+from maml_tf.copying import from_model_config, model_config
 from maml_tf.learners import checks, meta_step, specs
 from maml_tf.learners.adapted import adapted_model
 from maml_tf.learners.batches import masks_of, parts, with_masks
@@ -319,9 +320,9 @@ class Learner(Trainer):
         return super().export(filepath, *args, input_signature=signature, **kwargs)
 
     def get_config(self):
-        """Arguments of the constructor, the wrapped model among them."""
+        """Arguments of the constructor, the wrapped model among them, and what of it is frozen."""
         return {
-            "model": keras.saving.serialize_keras_object(self.model),
+            **model_config(self.model),
             "batch_norm": self.batch_norm,
             "task_map": self.task_map,
             "parallel_tasks": self.parallel_tasks,
@@ -331,5 +332,4 @@ class Learner(Trainer):
     @classmethod
     def from_config(cls, config):
         """A learner from what `get_config` returned."""
-        config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
-        return cls(**config)
+        return cls(**from_model_config(config))
