@@ -226,6 +226,8 @@ def _carry_attributes(layer, other):
     """Arrays, tensors and plain `tf.Variable`s that a layer keeps as attributes."""
     for name, value in vars(layer).items():
         now = vars(other).get(name)
+        if isinstance(value, keras.Variable):
+            continue  # TensorFlow takes it for a tensor; its value has been assigned
         if isinstance(value, tf.Variable) and isinstance(now, tf.Variable) and now is not value:
             now.assign(value)
         elif isinstance(value, np.ndarray) and isinstance(now, np.ndarray):

@@ -285,3 +285,12 @@ def test_a_subclassed_model_says_what_it_lacks():
     configured(np.ones((1, 4)))
     with pytest.raises(ValueError, match="example=None"):
         copying.copy_of(configured)
+
+
+def test_a_copy_follows_its_own_variables():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    copy = copying.copy_of(model)
+    x = np.ones([1, 3], "float32")
+    copy.trainable_variables[0].assign(np.zeros([3, 2]))
+    copy.trainable_variables[1].assign([1.0, -1.0])
+    np.testing.assert_array_equal(copy(x), [[1.0, -1.0]])

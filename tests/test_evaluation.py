@@ -282,13 +282,13 @@ def test_accuracy_of_one_hot_labels_and_of_binary_ones():
 
 def test_traced_once_for_all_batches_and_cut_to_the_number_of_tasks(monkeypatch):
     arrays, learner, calls = line_arrays(tasks=11), line_learner(), []
-    predict_path = learner.predict_path
+    loss_path = learner.loss_path
 
     def counted(*args):
         calls.append(1)
-        return predict_path(*args)
+        return loss_path(*args)
 
-    monkeypatch.setattr(learner, "predict_path", counted)
+    monkeypatch.setattr(learner, "loss_path", counted)
     expected = line_errors(arrays, 2)
     # Four batches, the last one smaller; then three, the last one cut.
     whole = evaluation.evaluate(learner, task_set(arrays, 3), num_tasks=11)
