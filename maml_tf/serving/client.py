@@ -11,7 +11,7 @@ class Client(Connection):
     Arguments are those of `Connection`: address, model; version, timeout, retries.
 
     Example:
-        >>> images = np.eye(28)[:5, None, :, None] * np.ones([1, 28, 1, 1])  # five bars, a class each
+        >>> images = np.random.uniform(size=[5, 28, 28, 1])  # yours, one of each class
         >>> client = maml_tf.serving.Client("localhost:8500", "omniglot")
         >>> handle = client.adapt(images, [0, 1, 2, 3, 4], inner_steps=3)
         >>> handle.predict(images).shape

@@ -30,8 +30,8 @@ FRONT = "front"  # the section before the first heading
 # How a command begins, and what is appended to it here. Nothing else of it changes.
 RUN = {
     ".venv/bin/python -m train.sinusoid": "--quick --iterations 20 --test-tasks 5",
-    "python -m train.images": "--quick --iterations 2 --epoch-iterations 1 --test-tasks 2 "
-    "--validation-tasks 2 --steps-to-evaluate 1",
+    "python -m train.images": "--quick --image-size 28 --iterations 2 --epoch-iterations 1 "
+    "--queries 3 --inner-steps 1 --steps-to-evaluate 1 --validation-tasks 2 --test-tasks 2",
     "python -m train.adapt": "",
 }
 # How a command begins, and why it is not run: a shell reads it, no more.
@@ -203,7 +203,7 @@ def assert_alike(printed, shown):
 def test_the_signature_is_that_of_the_learner():
     written = of_text("maml_tf.MAML(").replace("maml_tf.MAML", "def written", 1)
     namespace = {}
-    exec(f"{written}: pass", namespace)
+    exec(f"{written.strip()}: pass", namespace)
     actual = inspect.signature(maml_tf.MAML)
     parameters = [p for p in actual.parameters.values() if p.kind != p.VAR_KEYWORD]
     assert inspect.signature(namespace["written"]) == actual.replace(parameters=parameters)
