@@ -11,10 +11,12 @@ import inspect
 import io
 import pathlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 import sybil
@@ -34,6 +36,9 @@ RUN = {
     "--queries 3 --inner-steps 1 --steps-to-evaluate 1 --validation-tasks 2 --test-tasks 2",
     "python -m train.adapt": "",
 }
+# Scripts that run in this process, where TensorFlow is loaded already; those that train set its
+# threads, which they can do in a new process only.
+WITHIN = {"train.adapt"}
 # How a command begins, and why it is not run: a shell reads it, no more.
 PARSED = {
     "python3.11 -m venv": "makes an environment; .ci/run does so",
@@ -170,9 +175,14 @@ def test_a_section_runs_from_top_to_bottom(section, connect):
 def run_commands(block):
     for command in split_commands(block):
         for key in beginning(command, RUN):
-            program, *words = shlex.split(f"{command} {RUN[key]}")
-            assert pathlib.Path(program).name == "python"
-            done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+            program, option, module, *words = shlex.split(f"{command} {RUN[key]}")
+            assert (pathlib.Path(program).name, option) == ("python", "-m")
+            if module in WITHIN:
+                with mock.patch.object(sys, "argv", [module, *words]):
+                    runpy.run_module(module, run_name="__main__")
+                continue
+            words = [sys.executable, "-m", module, *words]
+            done = subprocess.run(words, capture_output=True, text=True)
             assert done.returncode == 0, f"line {block.line}: {command}\n{done.stderr}"
 
 
