@@ -190,7 +190,7 @@ def run_python(block, namespace, connect):
     """What the block prints; the front's runs as in a new terminal."""
     if block.section == FRONT:
         words = [sys.executable, "-c", block.source]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"line {block.line}:\n{done.stderr}"
         return done.stdout
     source = connect(block.source)
