@@ -226,6 +226,9 @@ class Trainer(keras.Model):
         self.require_compiled("fit")
         checks.check_data(self, x, y)
         self._weigh_classes(class_weight, kwargs.get("sample_weight"))
+        if isinstance(x, tf.data.Dataset):
+            # Its order is its own; Keras' default would only warn of that.
+            kwargs.setdefault("shuffle", False)
         return super().fit(x, y, *args, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
