@@ -148,7 +148,7 @@ def _vectorized(function, tasks, indices, control_flow=True):
         reasons.append(f"it says {type(error).__name__}: {' '.join(lines[-1:])[:200]}")
         raise _NotVectorizedError(
             "Expected a model and a loss that can be mapped over tasks by `tf.vectorized_map`. "
-            f"Received ones of which {reasons[0]}. Use `task_map=\"auto\"` or `\"loop\"`."
+            f'Received ones of which {reasons[0]}. Use `task_map="auto"` or `"loop"`.'
         ) from error
     return tf.nest.map_structure(lambda t: tf.reduce_sum(t, 0), summed), stacked
 

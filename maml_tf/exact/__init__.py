@@ -5,6 +5,7 @@ platform is mended, and says when it may go:
 
 - `moments`: mean and variance, whose second derivative lacks a term;
 - `images`: bilinear and area resizing and HSV to RGB, whose derivatives are declared away;
+- `ctc`: a loss that is differentiated once;
 - `registry`: gradients of gradients that TensorFlow lacks; what is wrong or missing beyond them
   is refused by name;
 - `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
@@ -18,7 +19,7 @@ import threading
 
 from tensorflow.python.ops import nn_ops
 
-from maml_tf.exact import convolution, dispatch, images, moments, pooling, registry, xla
+from maml_tf.exact import convolution, ctc, dispatch, images, moments, pooling, registry, xla
 
 __all__ = ["operations", "refusals"]
 
@@ -58,6 +59,6 @@ def _install():
     with _LOCK:
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
-            for entry in (moments, images, pooling, registry):
+            for entry in (moments, images, ctc, pooling, registry):
                 entry.install()
             _INSTALLED.append(True)

@@ -19,7 +19,7 @@ import re
 import threading
 
 import tensorflow as tf
-from tensorflow.python.framework import ops
+from tensorflow.python.framework import op_def_registry, ops
 from tensorflow.python.ops import gen_image_ops
 
 
@@ -37,7 +37,6 @@ _LOST = {
     "ImageProjectiveTransformV3": "a projective transformation of images",
     "ExtractGlimpse": "glimpses",
     "RandomShuffle": "a random shuffle",
-    "StatelessRandomShuffle": "a random shuffle",
     "RandomCrop": "a random crop",
     "DrawBoundingBoxes": "drawn boxes",
     "SparseAddGrad": "the second derivative of a sum of sparse tensors",
@@ -55,18 +54,26 @@ def install():
         if name not in registered:
             ops.RegisterGradient(name)(gradient)
     for name, what in _LOST.items():
-        if name in registered:
+        definition = op_def_registry.get(name)
+        if name in registered and definition is not None:
             entry = ops.gradient_registry._registry[name]
-            entry["type"] = _guarded(entry["type"], name, what)
+            entry["type"] = _guarded(entry["type"], definition, what)
 
 
-def _guarded(original, name, what):
+def _guarded(original, definition, what):
     """The registered gradient `original`, None for none, that raises inside of `refusals`."""
 
     def gradient(op, *upstream):
         if _HERE.depth:
-            raise _refusal(name, f"; TensorFlow silently takes the derivative of {what} wrongly")
-        return [None] * len(op.inputs) if original is None else original(op, *upstream)
+            raise refusal(
+                definition.name, f": TensorFlow gets the derivative of {what} wrong, silently"
+            )
+        if original is None:
+            # Not by `op.inputs`, which TensorFlow forgets where nobody should need them.
+            arguments = definition.input_arg
+            number = sum(op.get_attr(a.number_attr) if a.number_attr else 1 for a in arguments)
+            return [None] * number
+        return original(op, *upstream)
 
     return gradient
 
@@ -86,15 +93,22 @@ def refusals():
         if missing is None:
             raise
         name = missing.group(1) or missing.group(2)
-        raise _refusal(name, ", for which TensorFlow has no derivative") from error
+        raise refusal(name, ", for which TensorFlow has no derivative") from error
     finally:
         _HERE.depth -= 1
 
 
-def _refusal(name, why):
+def refusal(name, why):
+    """The error that names an operation and says what to do.
+
+    Args:
+        name: of the operation.
+        why: what is wrong with it, the end of a sentence.
+    """
+    second = "Grad" in name or "Back" in name or "second" in why
     order = (
         "Use `first_order=True`, or another layer or loss"
-        if "Grad" in name or "Back" in name
+        if second
         else "Use another layer or loss, or keep it before the first weights"
     )
     return NotImplementedError(

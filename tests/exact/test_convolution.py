@@ -63,7 +63,7 @@ def agrees_with_tensorflow(x, w, strides, padding):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),

@@ -25,8 +25,9 @@ class Case(NamedTuple):
     shape: tuple = (4, 3)
     call: object = lambda layer, x: layer(x, training=True)
     refused: str = ""  # the operation in whose name it is refused
-    single: bool = False  # whether TensorFlow computes in float32, whatever goes in
+    single: bool = False  # float32, as TensorFlow or Keras has nothing else
     image: bool = False  # whether the inputs are between 0 and 1
+    eager: bool = False  # quicker where a layer makes a large graph; not for convolutions
 
 
 def plain(layer, x):
@@ -47,7 +48,12 @@ def image(build, **settings):
 
 
 def pooling(name, rank, *arguments):
-    return Case(lambda: getattr(layers, f"{name}{rank}D")(*arguments), (5,) * rank + (2,))
+    return Case(
+        lambda: getattr(layers, f"{name}{rank}D")(*arguments),
+        (5,) * rank + (2,) if rank < 3 else (3, 3, 3, 1),
+        # On the CPU, three-dimensional pooling knows no float64.
+        single=rank == 3,
+    )
 
 
 def merging(name):
@@ -61,11 +67,19 @@ def convolution(name, rank, *arguments, **keywords):
 
 
 def random_image(name, *arguments, **keywords):
-    refused = {k: keywords.pop(k) for k in ("refused", "single") if k in keywords}
-    return image(lambda: getattr(layers, name)(*arguments, seed=3, **keywords), **refused)
+    of_case = {k: keywords.pop(k) for k in Case._fields if k in keywords}
+    return image(
+        lambda: getattr(layers, name)(*arguments, seed=3, **keywords),
+        **{"eager": "refused" not in of_case, **of_case},
+    )
 
 
-PROJECTIVE = {"refused": "ImageProjectiveTransformV3"}
+def beside(layer, x):
+    """For layers whose outputs are steps, of derivative zero."""
+    return x + layer(x)
+
+
+PROJECTIVE = {"refused": "ImageProjectiveTransformV3", "single": True}
 
 CASES = {
     "Activation": Case(lambda: layers.Activation("softsign")),
@@ -74,7 +88,7 @@ CASES = {
     "AlphaDropout": Case(lambda: layers.AlphaDropout(0.5, seed=1)),
     "Attention": Case(lambda: layers.Attention(use_scale=True), call=pair),
     "BatchNormalization": Case(layers.BatchNormalization),
-    "Bidirectional": Case(lambda: layers.Bidirectional(layers.LSTM(2))),
+    "Bidirectional": Case(lambda: layers.Bidirectional(layers.SimpleRNN(2, unroll=True))),
     "CenterCrop": image(lambda: layers.CenterCrop(3, 3)),
     "Concatenate": merging("Concatenate"),
     "Dense": Case(lambda: layers.Dense(2, "tanh")),
@@ -90,14 +104,14 @@ CASES = {
     ),
     "Flatten": Case(layers.Flatten),
     "GRU": Case(lambda: layers.GRU(2)),
-    "GRUCell": Case(lambda: layers.RNN(layers.GRUCell(2))),
+    "GRUCell": Case(lambda: layers.RNN(layers.GRUCell(2), unroll=True)),
     "GaussianDropout": Case(lambda: layers.GaussianDropout(0.5, seed=1)),
     "GaussianNoise": Case(lambda: layers.GaussianNoise(0.5, seed=1)),
     "GroupNormalization": Case(lambda: layers.GroupNormalization(3)),
     "GroupQueryAttention": Case(lambda: layers.GroupQueryAttention(2, 2, 1), call=twice),
     "Identity": Case(layers.Identity),
-    "LSTM": Case(lambda: layers.LSTM(2)),
-    "LSTMCell": Case(lambda: layers.RNN(layers.LSTMCell(2))),
+    "LSTM": Case(lambda: layers.LSTM(2, unroll=True)),
+    "LSTMCell": Case(lambda: layers.RNN(layers.LSTMCell(2), unroll=True)),
     "Lambda": Case(lambda: layers.Lambda(tf.math.sin)),
     "LayerNormalization": Case(layers.LayerNormalization),
     "LeakyReLU": Case(layers.LeakyReLU),
@@ -118,13 +132,15 @@ CASES = {
     "Resizing": image(lambda: layers.Resizing(4, 9), single=True),
     "ReversibleEmbedding": Case(
         lambda: layers.ReversibleEmbedding(5, 2),
-        call=lambda layer, x: layer(x[..., :2] * layer(tf.constant([[0, 1, 3, 1]] * 2)), True),
+        call=lambda layer, x: layer(
+            x[..., :2] * layer(tf.constant([[0, 1, 3, 1]] * 2)), reverse=True
+        ),
     ),
-    "STFTSpectrogram": Case(lambda: layers.STFTSpectrogram("log", 8, 4, 8), (16, 1)),
+    "STFTSpectrogram": Case(lambda: layers.STFTSpectrogram("psd", 8, 4, 8, window=None), (16, 1)),
     "SeparableConv1D": convolution("SeparableConv", 1, 2, 2),
     "SeparableConv2D": convolution("SeparableConv", 2, 2, 2),
-    "SimpleRNN": Case(lambda: layers.SimpleRNN(2)),
-    "SimpleRNNCell": Case(lambda: layers.RNN(layers.SimpleRNNCell(2))),
+    "SimpleRNN": Case(lambda: layers.SimpleRNN(2, unroll=True)),
+    "SimpleRNNCell": Case(lambda: layers.RNN(layers.SimpleRNNCell(2), unroll=True)),
     "Softmax": Case(layers.Softmax),
     # Its estimate of the norm counts as a constant by design: as it is in prediction.
     "SpectralNormalization": Case(
@@ -132,7 +148,9 @@ CASES = {
         call=lambda layer, x: layer(x, training=False),
     ),
     "StackedRNNCells": Case(
-        lambda: layers.RNN(layers.StackedRNNCells([layers.GRUCell(2), layers.LSTMCell(2)]))
+        lambda: layers.RNN(
+            layers.StackedRNNCells([layers.GRUCell(2), layers.LSTMCell(2)]), unroll=True
+        )
     ),
     "TimeDistributed": Case(lambda: layers.TimeDistributed(layers.Dense(2))),
     "UnitNormalization": Case(layers.UnitNormalization),
@@ -143,10 +161,12 @@ CASES = {
     "AugMix": random_image("AugMix", (0, 1), **PROJECTIVE),
     "AutoContrast": image(lambda: layers.AutoContrast(value_range=(0, 1))),
     "ContrastLimitedAdaptiveHistogramEqualization": image(
-        lambda: layers.ContrastLimitedAdaptiveHistogramEqualization(value_range=(0, 1))
+        lambda: layers.ContrastLimitedAdaptiveHistogramEqualization(value_range=(0, 1)),
+        call=beside,
+        eager=True,
     ),
     "CutMix": random_image("CutMix"),
-    "Equalization": image(lambda: layers.Equalization(value_range=(0, 1))),
+    "Equalization": image(lambda: layers.Equalization(value_range=(0, 1)), eager=True),
     "MixUp": random_image("MixUp"),
     "Pipeline": image(lambda: layers.Pipeline([layers.Rescaling(2.0), layers.CenterCrop(3, 3)])),
     "RandAugment": random_image("RandAugment", (0, 1), **PROJECTIVE),
@@ -158,15 +178,17 @@ CASES = {
     "RandomElasticTransform": random_image("RandomElasticTransform", 1.0, value_range=(0, 1)),
     "RandomErasing": random_image("RandomErasing", 1.0, value_range=(0, 1)),
     "RandomFlip": random_image("RandomFlip"),
-    "RandomGaussianBlur": random_image("RandomGaussianBlur", 1.0, 3, 1.0, value_range=(0, 1)),
+    "RandomGaussianBlur": random_image(
+        "RandomGaussianBlur", 1.0, 3, 1.0, value_range=(0, 1), eager=False
+    ),
     "RandomGrayscale": random_image("RandomGrayscale", 1.0),
     "RandomHue": random_image("RandomHue", 0.5, (0, 1)),
     "RandomInvert": random_image("RandomInvert", 1.0, (0, 1)),
     "RandomPerspective": random_image("RandomPerspective", 1.0, 0.5, **PROJECTIVE),
-    "RandomPosterization": random_image("RandomPosterization", 4, (0, 1)),
+    "RandomPosterization": random_image("RandomPosterization", 4, (0, 1), call=beside),
     "RandomRotation": random_image("RandomRotation", 0.2, **PROJECTIVE),
     "RandomSaturation": random_image("RandomSaturation", 0.5, (0, 1)),
-    "RandomSharpness": random_image("RandomSharpness", 0.5, (0, 1)),
+    "RandomSharpness": random_image("RandomSharpness", 0.5, (0, 1), eager=False),
     "RandomShear": random_image("RandomShear", 0.5, 0.5, **PROJECTIVE),
     "RandomTranslation": random_image("RandomTranslation", 0.2, 0.2, **PROJECTIVE),
     "RandomZoom": random_image("RandomZoom", 0.3, **PROJECTIVE),
@@ -185,7 +207,8 @@ for rank in (1, 2, 3):
         f"Conv{rank}D": convolution("Conv", rank, 2, 2, padding="same"),
         f"Conv{rank}DTranspose": convolution("Conv", rank, 2, 2, strides=2),
         f"ConvLSTM{rank}D": Case(
-            lambda rank=rank: getattr(layers, f"ConvLSTM{rank}D")(1, 2), (2,) + (3,) * rank + (1,)
+            lambda rank=rank: getattr(layers, f"ConvLSTM{rank}D")(1, 2, unroll=rank > 1),
+            (2, *[2] * rank, 1),
         ),
         f"Cropping{rank}D": pooling("Cropping", rank, 1),
         f"SpatialDropout{rank}D": Case(
@@ -233,11 +256,14 @@ MORE = {
         lambda: layers.Lambda(lambda x: keras.ops.image.hsv_to_rgb(x) + tf.image.rgb_to_hsv(x))
     ),
     "local-response-normalization": image(
-        lambda: layers.Lambda(lambda x: tf.nn.local_response_normalization(x)), refused="LRNGrad"
+        lambda: layers.Lambda(lambda x: tf.nn.local_response_normalization(x)),
+        refused="LRNGrad",
+        single=True,
     ),
     "glimpse": image(
         lambda: layers.Lambda(lambda x: tf.image.extract_glimpse(x, (3, 3), [[0.0, 0.0]] * 2)),
-        refused="ExtractGlimpse",
+        refused="ExtractGlimpseV2",
+        single=True,
     ),
     "shuffle": Case(
         lambda: layers.Lambda(lambda x: tf.random.shuffle(x, seed=1)), refused="RandomShuffle"
@@ -245,7 +271,7 @@ MORE = {
 }
 for name in ("bicubic", "lanczos", "antialiased"):
     MORE[f"resizing-{name}"] = MORE[f"resizing-{name}"]._replace(single=True)
-for name in ("upsampling-bicubic", "resize-area", "resize-raw", "crop-and-resize", "hsv"):
+for name in ("upsampling-bicubic", "resize-area", "resize-raw", "crop-and-resize"):
     MORE[name] = MORE[name]._replace(single=True)
 
 
@@ -271,7 +297,10 @@ def probe(case):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     support, query = (
-        tf.constant(rng.uniform(0.0 if case.image else -2.0, 1.0, size=(2, *case.shape)))
+        tf.constant(
+            rng.uniform(0.0 if case.image else -2.0, 1.0, size=(2, *case.shape)),
+            keras.config.floatx(),
+        )
         for _ in range(2)
     )
     model = Probe(case)
@@ -280,14 +309,13 @@ def probe(case):
 
     def loss_at(weights, state, x):
         def loss_of(y):
-            y = tf.cast(keras.ops.convert_to_tensor(y), tf.float64)
-            waves = tf.sin(tf.cast(tf.range(tf.size(y)), tf.float64))
+            y = tf.cast(y, tf.float64)
+            waves = tf.sin(tf.cast(tf.range(tf.size(y)), y.dtype))
             loss = tf.reduce_mean(tf.sin(y) * tf.reshape(waves, tf.shape(y)) + 0.1 * y**2)
-            return tf.add_n([loss, *model.losses])
+            return tf.add_n([loss, *[tf.cast(penalty, loss.dtype) for penalty in model.losses]])
 
         return functional.call(model, weights, state, x, training=True, then=loss_of)
 
-    @tf.function(autograph=False)
     def value_and_gradient(weights):
         with tf.GradientTape() as tape:
             tape.watch(weights)
@@ -300,9 +328,12 @@ def probe(case):
             )
             loss, _ = loss_at(adapted.weights, adapted.state, query)
         with exact.refusals():
-            return loss, tape.gradient(loss, weights, unconnected_gradients="zero")
+            gradient = tape.gradient(loss, weights, unconnected_gradients="zero")
+        return loss, [tf.convert_to_tensor(g) for g in gradient]
 
     weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
+    if not case.eager:
+        value_and_gradient = tf.function(value_and_gradient, autograph=False)
     return value_and_gradient, weights
 
 
@@ -318,13 +349,11 @@ def deviation(case):
         moved = [w + step * d for w, d in zip(weights, direction, strict=True)]
         return value_and_gradient(moved)[0].numpy()
 
+    step = 4e-3 if case.single else 1e-6
+    difference = (value(step) - value(-step)) / (2 * step)
     if case.single:
-        step = 1e-2
-        difference = 8 * (value(step) - value(-step)) - (value(2 * step) - value(-2 * step))
-        difference /= 12 * step
-    else:
-        step = 1e-5
-        difference = (value(step) - value(-step)) / (2 * step)
+        further = (value(2 * step) - value(-2 * step)) / (4 * step)
+        difference += (difference - further) / 3
     return abs(along - difference) / max(abs(difference), 1e-3)
 
 
@@ -345,11 +374,12 @@ def test_every_layer_of_keras_is_looked_at():
     assert known <= {name for names in public_classes().values() for name in names}
 
 
-@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", (CASES | MORE).values(), ids=CASES | MORE)
-def test_the_second_order_is_right_or_refused_by_name(case):
+def test_the_second_order_is_right_or_refused_by_name(case, request):
+    if not case.single:
+        request.getfixturevalue("float64")
     if case.refused:
         with pytest.raises(NotImplementedError, match=f"through `{case.refused}`"):
             deviation(case)
     else:
-        assert deviation(case) < (2e-4 if case.single else 1e-6)
+        assert deviation(case) < (2e-3 if case.single else 1e-6)
