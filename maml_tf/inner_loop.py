@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from maml_tf import exact
+
 
 class Adapted(NamedTuple):
     """What adapting to one task gives back."""
@@ -218,7 +220,8 @@ def gradient_step(objective, optimizer, adaptable=None, first_order=False, const
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fast)
             loss, state = objective(_merge(weights, fast, adaptable), state, step)
-        gradients = _dense(tape.gradient(loss, fast), fast)
+        with exact.refusals():
+            gradients = _dense(tape.gradient(loss, fast), fast)
         if first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
         fast, slots = optimizer.update(step, gradients, fast, slots)

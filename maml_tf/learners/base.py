@@ -13,7 +13,7 @@ from maml_tf.learners import checks, meta_step, specs
 from maml_tf.learners.adapted import adapted_model
 from maml_tf.learners.batches import masks_of, parts, with_masks
 from maml_tf.learners.trainer import Trainer
-from maml_tf.task_map import choose, map_tasks
+from maml_tf.task_map import check_parallel, choose, map_tasks
 
 BATCH_NORM = ("transductive", "support", "moving")
 
@@ -49,6 +49,7 @@ class Learner(Trainer):
     ):
         checks.check_model(model)
         checks.check_choice("batch_norm", batch_norm, BATCH_NORM)
+        check_parallel(parallel_tasks)
         super().__init__(model, name=name)
         self.batch_norm = batch_norm
         self.task_map = task_map
