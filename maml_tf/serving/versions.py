@@ -5,6 +5,8 @@ import os
 import pathlib
 import shutil
 
+from maml_tf.serving import checks
+
 
 def path_of(base_path, version=None):
     """The folder of a version that is not there yet.
@@ -18,14 +20,15 @@ def path_of(base_path, version=None):
 
     Raises:
         FileExistsError: that version is there already.
-        ValueError: not an integer of at least 0.
+        NotADirectoryError: `base_path`, or a part of it, is a file.
+        TypeError: `base_path` is no path.
+        ValueError: an empty `base_path`, or a version that is no integer of at least 0.
     """
-    base_path = pathlib.Path(base_path)
-    there = [int(p.name) for p in base_path.glob("*") if p.name.isdigit()]
+    base_path = _checked(base_path)
+    there = [int(p.name) for p in base_path.glob("*") if p.name.isascii() and p.name.isdigit()]
     if version is None:
         version = max(there, default=0) + 1
-    if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-        raise ValueError(f"`version` must be an integer of at least 0. Received: {version!r}")
+    version = checks.integer("version", version)
     if version in there:
         raise FileExistsError(
             f"Expected a version that is not there yet. Received: version={version} for "
@@ -33,6 +36,28 @@ def path_of(base_path, version=None):
             "next one."
         )
     return base_path / str(version)
+
+
+def _checked(base_path):
+    if not isinstance(base_path, (str, os.PathLike)):
+        raise TypeError(
+            "Expected `base_path`: the path of a directory, a str or `pathlib.Path`. Received: "
+            f"base_path={base_path!r} of type {type(base_path).__name__}"
+        )
+    name = os.fspath(base_path)
+    if not name or not isinstance(name, str) or "\0" in name:
+        raise ValueError(
+            "Expected `base_path`: the path of a directory, such as 'exported/omniglot'. Received: "
+            f"base_path={base_path!r}"
+        )
+    path = pathlib.Path(base_path)
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise NotADirectoryError(
+                f"Expected `base_path`: a directory, or one that can be made. Received: "
+                f"base_path={str(path)!r}, but {str(part)!r} is a file. Give another path."
+            )
+    return path
 
 
 @contextlib.contextmanager
