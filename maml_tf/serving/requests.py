@@ -151,7 +151,26 @@ def of_shape(tensors, specs):
 
     A fed tensor of another rank than its placeholder would end the process in some kernels.
     """
-    return {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
+    return {name: _of_shape(name, tensor, specs[name].shape) for name, tensor in tensors.items()}
+
+
+def _of_shape(name, tensor, shape):
+    if not shape.is_fully_defined():
+        return tf.ensure_shape(tensor, shape)
+    # TensorFlow believes a placeholder of a known shape and takes the check out of the graph, so
+    # that the shape is forgotten first.
+    given = tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tf.TensorShape(None))
+    received, wanted = tf.shape(given), tf.constant(shape.as_list(), tf.int32)
+    rank = tf.size(received)
+    check = expect(
+        tf.equal(rank, len(shape))
+        & tf.reduce_all(tf.equal(received[: len(shape)], wanted[:rank])),
+        f"Expected {name} of shape {shape.as_list()}. Received: {name} of shape",
+        received,
+    )
+    checked = after([check], given)
+    checked.set_shape(shape)
+    return checked
 
 
 def after(operations, structure):

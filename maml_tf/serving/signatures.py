@@ -248,7 +248,7 @@ class Signatures:
             specs["query_count"] = tf.TensorSpec([], tf.int32, name="query_count")
 
         def flat(**tensors):
-            return self._predict(**_arguments(tensors, specs, structures))
+            return self._predict(**_parts(requests.of_shape(tensors, specs), structures))
 
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 
@@ -257,13 +257,13 @@ class Signatures:
         specs, structures = self._specs(parts, axes=())
         if weights:
             specs["weights"] = tf.TensorSpec([None], self._flat.dtype, name="weights")
-        steps = not weights
+        else:
+            specs["inner_steps"] = tf.TensorSpec([], tf.int32, name="inner_steps")
 
-        def flat(*, inner_steps=None, **tensors):
-            of_steps = {"inner_steps": inner_steps} if steps else {}
-            return function(**_arguments(tensors, specs, structures), **of_steps)
+        def flat(**tensors):
+            return function(**_parts(requests.of_shape(tensors, specs), structures))
 
-        if steps:
+        if not weights:
             # A tensor as default: gRPC clients may leave the number of steps out.
             return _with_default(flat, specs, tf.constant(self._default, tf.int32))
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
@@ -277,8 +277,11 @@ class Signatures:
         query = [n for n in specs if n.startswith("query_x")]
 
         def flat(**tensors):
-            tensors = requests.checked_rows(tensors, support, query)
-            return self._tasks(**_arguments(tensors, specs, structures))
+            # In the order of `specs`: the support set is what the others are compared with.
+            tensors = requests.of_shape({name: tensors[name] for name in specs}, specs)
+            return self._tasks(
+                **_parts(requests.checked_rows(tensors, support, query), structures)
+            )
 
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 
@@ -315,20 +318,18 @@ def _finite_answer(predictions):
     return requests.after(checks, predictions)
 
 
-def _arguments(tensors, specs, structures):
+def _parts(tensors, structures):
     """The tensors of a request as structures by part; the others as they are, by name."""
-    tensors = requests.of_shape(tensors, specs)
     parts = {part: requests.collect(tensors, part, s) for part, s in structures.items()}
     taken = {name for part, s in structures.items() for name in requests.entries(part, s)}
     return parts | {name: t for name, t in tensors.items() if name not in taken}
 
 
 def _with_default(function, specs, default):
-    """A `tf.function` of `specs` and `inner_steps`, whose default becomes the signature's.
+    """A `tf.function` of `specs` whose `inner_steps`, the last, has a default as a signature.
 
     `tf.saved_model.save` reads defaults off the parameters of a function and wants them last.
     """
-    specs = {**specs, "inner_steps": tf.TensorSpec([], tf.int32, name="inner_steps")}
     parameters = [
         inspect.Parameter(
             name,
