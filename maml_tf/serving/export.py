@@ -204,6 +204,7 @@ def _warm_up_requests(signatures, functions, warm_up):
                 return None
             raise ValueError(
                 f"Expected a model that answers a request of made-up numbers to warm up. Received: "
-                f"warm_up=True, but {signature!r} says: {error.message} Leave `warm_up` out."
+                f"warm_up=True, but {signature!r} says: {requests.said(error)}. Leave `warm_up` "
+                "out."
             ) from error
     return asked

@@ -269,3 +269,13 @@ def finite(name, tensor):
     return tf.debugging.assert_all_finite(
         tensor, f"Expected finite numbers in {name}. Leave out or replace what is not. Received"
     )
+
+
+def said(error):
+    """What an exported graph said: str, without where in the graph it was.
+
+    Args:
+        error: `tf.errors.OpError`.
+    """
+    lines = error.message.split("\n\t [[")[0].strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -72,6 +72,7 @@ class Signatures:
         """
         try:
             adapt = self._concrete(self._adapt, ("support_x", "support_y"))
+            adapt.get_concrete_function()
         except Exception as error:
             raise ValueError(
                 "Expected a learner that adapts to the inputs and labels of the export. Received: "
