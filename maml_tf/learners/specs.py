@@ -165,13 +165,14 @@ def _unknown(loss):
 
 
 def _check_shape(loss, output, y, sparse):
-    """Refuses labels that would be broadcast along the predictions, or do not fit them."""
+    """Refuses labels that are no numbers, or that would be broadcast along the predictions."""
     wanted = [None, *output.shape[1:-1]] if sparse else [None, *output.shape[1:]]
     # Keras adds or takes away a last axis of 1.
     allowed = [wanted, [*wanted, 1]] + ([wanted[:-1]] if wanted[-1] == 1 else [])
-    if not any(y.shape.is_compatible_with(shape) for shape in allowed):
+    fits = any(y.shape.is_compatible_with(shape) for shape in allowed)
+    if not fits or not (y.dtype.is_floating or y.dtype.is_integer or y.dtype.is_bool):
         raise ValueError(
-            f"Expected labels of shape {wanted} for the inner loss {loss!r}, the model's outputs "
-            f"being {[None, *output.shape[1:]]}. Received: y_spec={y}. Give the spec of what one "
-            "task's `support_y` is."
+            f"Expected labels of shape {wanted}, numbers, for the inner loss {loss!r}, the model's "
+            f"outputs being {[None, *output.shape[1:]]}. Received: y_spec={y}. Give the spec of "
+            "what one task's `support_y` is."
         )

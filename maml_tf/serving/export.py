@@ -58,9 +58,9 @@ def export(
 
     Requests with no support example or no query, with more of them than the limits, with labels
     that the model has no output for or with numbers that are not finite fail with an error that
-    says so, and so does an adaptation that runs away: what is answered is finite. Where a model has several inputs or
-    outputs, each tensor is an entry of its own: `support_x_0`, `support_x_1`, … in the order of
-    `keras.tree.flatten`.
+    says so, and so does an adaptation that runs away: what is answered is finite. Where a model
+    has several inputs or outputs, each tensor is an entry of its own: `support_x_0`,
+    `support_x_1`, … in the order of `keras.tree.flatten`.
 
     Args:
         learner: a compiled `maml_tf.Learner`.
@@ -200,11 +200,11 @@ def _warm_up_requests(signatures, functions, warm_up):
         try:
             functions[signature](**tensors)
         except tf.errors.OpError as error:
-            if warm_up is None:
+            if warm_up is None and isinstance(error, tf.errors.InvalidArgumentError):
                 return None
             raise ValueError(
-                f"Expected a model that answers a request of made-up numbers to warm up. Received: "
-                f"warm_up=True, but {signature!r} says: {requests.said(error)}. Leave `warm_up` "
-                "out."
+                "Expected a model that answers a request of made-up numbers to warm up. Received: "
+                f"warm_up={warm_up}, but {signature!r} says: {requests.said(error)}. Give "
+                "`warm_up=False` to export it without."
             ) from error
     return asked

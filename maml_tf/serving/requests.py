@@ -163,8 +163,7 @@ def _of_shape(name, tensor, shape):
     received, wanted = tf.shape(given), tf.constant(shape.as_list(), tf.int32)
     rank = tf.size(received)
     check = expect(
-        tf.equal(rank, len(shape))
-        & tf.reduce_all(tf.equal(received[: len(shape)], wanted[:rank])),
+        tf.equal(rank, len(shape)) & tf.reduce_all(tf.equal(received[: len(shape)], wanted[:rank])),
         f"Expected {name} of shape {shape.as_list()}. Received: {name} of shape",
         received,
     )
@@ -230,9 +229,9 @@ def is_good_row(support_x, support_y, query_x, supports, queries, labels, limits
     """
     good = (supports >= 1) & (supports <= tf.minimum(size(support_x), limits.support))
     good &= (queries >= 0) & (queries <= tf.minimum(size(query_x), limits.queries))
-    counted = [
-        t[: tf.maximum(supports, 0)] for t in keras.tree.flatten((support_x, support_y))
-    ] + [t[: tf.maximum(queries, 0)] for t in keras.tree.flatten(query_x)]
+    counted = [t[: tf.maximum(supports, 0)] for t in keras.tree.flatten((support_x, support_y))] + [
+        t[: tf.maximum(queries, 0)] for t in keras.tree.flatten(query_x)
+    ]
     good &= are_finite(counted)
     for y, known in zip(keras.tree.flatten(support_y), labels, strict=True):
         if known is not None:

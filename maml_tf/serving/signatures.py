@@ -280,9 +280,7 @@ class Signatures:
         def flat(**tensors):
             # In the order of `specs`: the support set is what the others are compared with.
             tensors = requests.of_shape({name: tensors[name] for name in specs}, specs)
-            return self._tasks(
-                **_parts(requests.checked_rows(tensors, support, query), structures)
-            )
+            return self._tasks(**_parts(requests.checked_rows(tensors, support, query), structures))
 
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 

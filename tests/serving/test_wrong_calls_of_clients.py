@@ -1,4 +1,4 @@
-"""Every wrong call of a client is an error before it is sent, and every wrong answer an error too."""
+"""Every wrong call of a client is an error before it is sent, and every wrong answer is one too."""
 
 import json
 
@@ -32,15 +32,15 @@ CONSTRUCTORS = [
         for m in (None, 3, "", " ", "a b", "a/b", "a:predict", "..\n", "../x", "\ud800", b"sine")
     ],
     *[
-        ({"version": v}, "Expected `version`: an integer of at least 0. Received: version=")
+        ({"version": v}, "Expected `version`: an integer of at least 0.")
         for v in (-1, True, 1.5, "1", [1], 2**63, np.array([1]))
     ],
     *[
-        ({"timeout": t}, "Expected `timeout`: a finite number of seconds above 0.*timeout=")
+        ({"timeout": t}, "Expected `timeout`: a finite number of seconds above 0.")
         for t in (0, -1, True, None, "10", float("nan"), float("inf"), [1.0], 10**400)
     ],
     *[
-        ({"retries": r}, "Expected `retries`: an integer of at least 0. Received: retries=")
+        ({"retries": r}, "Expected `retries`: an integer of at least 0.")
         for r in (-1, True, None, 1.5, "3")
     ],
 ]
@@ -50,7 +50,7 @@ CONSTRUCTORS = [
 @pytest.mark.parametrize(("arguments", "message"), CONSTRUCTORS)
 def test_a_wrong_client(kind, arguments, message):
     name = next(iter(arguments))
-    with pytest.raises(ValueError, match=f"(?s){message}.*{name}="):
+    with pytest.raises(ValueError, match=f"(?s){message}.*Received: {name}="):
         kind(**{"address": NOWHERE, "model": "sine", **arguments})
 
 
@@ -111,15 +111,13 @@ VALUES = [
     (STEPS, 2.9, rf"{HOLD}.*2.9"),
     (WORDS, [1, 2], "as str or bytes.*int64"),
     (WORDS, ["a", None], "as str or bytes"),
-    (WORDS, ["a", 1.5, b"c"], "as str or bytes|no array"),
+    (WORDS, np.array(["a", 1.5, b"c"], object), "as str or bytes.*object"),
 ]
 
 
 @pytest.mark.parametrize(("tensor", "value", "message"), VALUES)
 def test_a_value_that_an_input_cannot_hold(tensor, value, message):
     with pytest.raises(ValueError, match=f"(?s)Expected `value` .*{message}"):
-        if tensor is WORDS and value[1:] == [1.5, b"c"]:
-            value = np.array(value, object)
         wire.cast("value", value, tensor)
 
 
@@ -198,7 +196,7 @@ def test_a_wrong_seed(rest, seed):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p: p.act(X), "with the signature 'act_with'.*`PolicyClient` asks what"),
+        (lambda p: p.act(X), "with the signature 'act_with'.*`PolicyClient` what"),
         (lambda p: p.sample(X, 1), "with the signature 'sample'"),
         (lambda p: p.adapt(X, X, X), r"signature 'adapt' of \['action'.*Received: one of \['inner"),
     ],
@@ -255,7 +253,9 @@ MALFORMED = [
 @pytest.mark.parametrize(("answer", "message"), MALFORMED)
 def test_an_answer_that_is_none(rest, client, answer, message):
     rest.answers = [answer]
-    with pytest.raises(ServingError, match=f"(?s)INTERNAL: Expected an answer.*{message}") as caught:
+    with pytest.raises(
+        ServingError, match=f"(?s)INTERNAL: Expected an answer.*{message}"
+    ) as caught:
         client.predict(X)
     assert caught.value.code == "INTERNAL"
     rest.answers = [said({"outputs": ROWS})]
@@ -332,7 +332,11 @@ INPUT = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}
         of_signatures({"predict": {"inputs": {"query_x": {**INPUT, "dtype": 1}}}}),
         of_signatures({"predict": {"inputs": {"query_x": {**INPUT, "tensor_shape": 3}}}}),
         of_signatures(
-            {"predict": {"inputs": {"query_x": {**INPUT, "tensor_shape": {"dim": [{"size": "x"}]}}}}}
+            {
+                "predict": {
+                    "inputs": {"query_x": {**INPUT, "tensor_shape": {"dim": [{"size": "x"}]}}}
+                }
+            }
         ),
     ],
 )

@@ -48,7 +48,11 @@ CALLS = [
     ({"base_path": __file__}, NotADirectoryError, "is a file. Give another path"),
     ({"base_path": __file__ + "/below"}, NotADirectoryError, "is a file. Give another path"),
     *[
-        ({"version": v}, ValueError, f"Expected `version`: an integer.*version={v!r}".replace("[", r"\["))
+        (
+            {"version": v},
+            ValueError,
+            f"Expected `version`: an integer.*version={v!r}".replace("[", r"\["),
+        )
         for v in (-1, True, False, 1.5, 2.0, "1", [1], 2**63)
     ],
     ({"version": np.array([3])}, ValueError, "Expected `version`.*version=array"),
@@ -97,9 +101,21 @@ CALLS = [
     ({"y_spec": tf.int32}, TypeError, "Expected `y_spec`.*with a DType"),
     ({"y_spec": [None, 2]}, TypeError, r"Expected `y_spec`.*y_spec=\[None, 2\]"),
     ({"y_spec": tf.TensorSpec([5, 2])}, ValueError, "`y_spec` with a free first axis"),
-    ({"y_spec": tf.TensorSpec([None])}, ValueError, r"labels of shape \[None, 2\].*y_spec="),
-    ({"y_spec": tf.TensorSpec([None, 3])}, ValueError, r"labels of shape \[None, 2\].*y_spec="),
-    ({"y_spec": tf.TensorSpec([None, 2], tf.string)}, ValueError, "adaptation fails"),
+    (
+        {"y_spec": tf.TensorSpec([None])},
+        ValueError,
+        r"labels of shape \[None, 2\], numbers.*y_spec=",
+    ),
+    (
+        {"y_spec": tf.TensorSpec([None, 3])},
+        ValueError,
+        r"labels of shape \[None, 2\], numbers.*y_spec=",
+    ),
+    (
+        {"y_spec": tf.TensorSpec([None, 2], tf.string)},
+        ValueError,
+        r"\[None, 2\], numbers.*tf.string",
+    ),
     ({"y_spec": {"a": Y, "b": Y}}, ValueError, "adaptation fails"),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 import maml_tf
 from tests.serving.test_export import steps, two_inputs
 
-MOST = {"max_support": 6, "max_queries": 8}
+MOST = {"max_inner_steps": 500, "max_support": 6, "max_queries": 8, "warm_up": False}
 WEIGHTS = 4 * 5 + 6 * 4  # of `classifier`
 
 
@@ -32,7 +32,7 @@ def classifier():
 @pytest.fixture(scope="module")
 def server(serve, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrong") / "classifier"
-    return serve(maml_tf.serving.export(classifier(), folder, max_inner_steps=500, **MOST))
+    return serve(maml_tf.serving.export(classifier(), folder, **MOST))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,10 @@ def reshaped(name, *shape):
 
 SUPPORT = ("support_x", "support_y")
 OF_THE_SUPPORT = [
-    (cut(*SUPPORT, to=0), r"at least one support example.*Received: examples in support_x = *\] \[0"),
+    (
+        cut(*SUPPORT, to=0),
+        r"at least one support example.*Received: examples in support_x = *\] \[0",
+    ),
     (cut(*SUPPORT, to=7), r"at most 6 examples in support_x.*larger `max_support`.*\[7\]"),
     (put("support_y", 1, 4), r"labels from 0 to 3 in support_y.*Number the classes.*\[4\]"),
     (put("support_y", 0, -1), r"labels from 0 to 3 in support_y.*\[-1\]"),
@@ -99,7 +102,10 @@ OF_THE_SUPPORT = [
     (reshaped("support_x", 4), r"support_x.*\[4\] is not compatible with expected shape \[\?,3\]"),
     (reshaped("support_x", 4, 2), r"support_x.*\[4,2\] is not compatible with .* \[\?,3\]"),
     (reshaped("support_y", 4, 1), r"support_y.*\[4,1\] is not compatible with .* \[\?\]"),
-    (reshaped("inner_steps", 2), r"Expected inner_steps of shape \[\]. Received: inner_steps of shape.*\[2\]"),
+    (
+        reshaped("inner_steps", 2),
+        r"Expected inner_steps of shape \[\]. Received: inner_steps of shape.*\[2\]",
+    ),
     (of_type("support_x", np.float64), "to be float but double is provided"),
     (of_type("support_y", np.float32), "to be int32 but float is provided"),
     (of_type("support_y", np.int64), "to be int32 but int64 is provided"),
@@ -130,7 +136,10 @@ OF_THE_WEIGHTS = [
 ]
 OF_THE_ROWS = [
     *[
-        (cut(name, to=number), rf"as many tasks, one a row, in {name} as in support_x.*\[{number}\]")
+        (
+            cut(name, to=number),
+            rf"as many tasks, one a row, in {name} as in support_x.*\[{number}\]",
+        )
         for name in ("support_y", "query_x", "inner_steps", "support_count", "query_count")
         for number in (2, 4)
     ],
@@ -210,7 +219,7 @@ def test_a_row_of_more_examples_than_the_limit_answers_nan(server, good):
 
 def test_parts_of_several_inputs_that_differ_in_number(serve, tmp_path):
     learner, support_x, support_y, query_x = two_inputs()
-    server = serve(maml_tf.serving.export(learner, tmp_path))
+    server = serve(maml_tf.serving.export(learner, tmp_path, warm_up=False))
 
     def numbered(part, x):
         return {f"{part}_{i}": a for i, a in enumerate(keras.tree.flatten(x))}
@@ -234,7 +243,7 @@ def test_queries_of_another_number_than_said(serve, tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
     learner = maml_tf.MAML(model, 0.1)
     learner.compile(loss="mse")
-    server = serve(maml_tf.serving.export(learner, tmp_path))
+    server = serve(maml_tf.serving.export(learner, tmp_path, warm_up=False))
     x = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert server("predict", query_x=x, query_count=steps(4))["predictions"].shape == (4, 3)
     with pytest.raises(RuntimeError, match=r"(?s)number of examples in `query_x`.*\[5\] \[4\]"):
