@@ -69,7 +69,7 @@ def y_spec(learner, x_spec):
     outputs = output_spec(learner.model, x_spec)
     losses = _losses(learner, outputs)
     if losses is None:
-        raise _unknown(learner.loss)
+        raise _unknown(learner._inner_loss_config or learner.loss)
     flat = [
         _labels_of(loss, t) for loss, t in zip(losses, keras.tree.flatten(outputs), strict=True)
     ]
@@ -124,7 +124,7 @@ def _losses(learner, outputs):
     """The loss of each output that adaptation descends, or None where that is not clear."""
     flat = keras.tree.flatten(outputs)
     if learner._inner_loss is not None:
-        return [learner._inner_loss] if len(flat) == 1 else None
+        return [learner._inner_loss_config] if len(flat) == 1 else None
     loss = learner.loss
     if isinstance(loss, dict):
         # By the names of the outputs, or as the model's own dictionary.

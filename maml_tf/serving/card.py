@@ -60,7 +60,7 @@ def check(card, others):
     if not isinstance(card, dict) or not all(isinstance(key, str) for key in card):
         raise ValueError(
             "Expected `card`: a dict of facts by name, such as {'data': 'sine waves'}. Received: "
-            f"card={card!r}"
+            f"card={card!r}. Give each fact a name, which is text."
         )
     for key, value in card.items():
         if key in (*_ALWAYS, *others):
@@ -74,7 +74,8 @@ def check(card, others):
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 "Expected `card` with values that JSON can hold: numbers that are finite, str, "
-                f"bool, None, lists and dicts of them. Received: card[{key!r}]={value!r} ({error})."
+                "bool, None, lists and dicts of them. Received: "
+                f"card[{key!r}]={value!r} ({error}). Convert it, or leave it out."
             ) from error
 
 

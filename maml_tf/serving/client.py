@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from maml_tf.serving import checks, wire
+from maml_tf import arguments
+from maml_tf.serving import wire
 from maml_tf.serving.connection import Connection
 from maml_tf.serving.errors import ServingError
 
@@ -17,7 +18,7 @@ class Client(Connection):
     floating numbers are rounded to the model's precision).
 
     Example:
-        >>> images = np.eye(28)[:5, None, :, None] * np.ones([1, 28, 1, 1])  # five bars, a class each
+        >>> images = np.eye(28)[:5, None, :, None] * np.ones([1, 28, 1, 1])  # five bars
         >>> client = maml_tf.serving.Client("localhost:8500", "omniglot")
         >>> handle = client.adapt(images, [0, 1, 2, 3, 4], inner_steps=3)
         >>> handle.predict(images).shape
@@ -39,6 +40,7 @@ class Client(Connection):
         Raises:
             ServingError: the server refused the request, gave no answer or could not be reached,
                 or the adaptation ran away.
+            TypeError: `inner_steps` that are no integer.
             ValueError: no `inner_steps` with REST, or what the model cannot take.
         """
         steps = self._steps(inner_steps)
@@ -72,7 +74,7 @@ class Client(Connection):
     def _steps(self, inner_steps):
         """The entry of a request for a number of steps."""
         if inner_steps is not None:
-            return {"inner_steps": checks.integer("inner_steps", inner_steps, most=_MOST)}
+            return {"inner_steps": arguments.integer("inner_steps", inner_steps, 0, _MOST)}
         if self._rest:
             raise ValueError(
                 "Expected `inner_steps`: REST requests name every input. Received: None. Give a "
@@ -98,7 +100,8 @@ class Client(Connection):
                 received = f"{len(value)}" if isinstance(value, (list, tuple)) else repr(value)
                 raise ValueError(
                     f"Expected `{name}`: a list of {numbered} arrays, one for each of them that "
-                    f"the model takes. Received: {name}={received[:80]}."
+                    f"the model takes. Received: {name}={received[:80]}. Give one for each, in the "
+                    "order of the model's inputs."
                 )
             for i, part in enumerate(value):
                 entries[f"{name}_{i}"] = _array(f"{name}_{i}", part, inputs)

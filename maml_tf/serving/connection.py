@@ -4,7 +4,8 @@ import re
 import time
 import urllib.parse
 
-from maml_tf.serving import checks, wire
+from maml_tf import arguments
+from maml_tf.serving import versions, wire
 from maml_tf.serving.errors import ServingError
 from maml_tf.serving.grpc_transport import Grpc
 from maml_tf.serving.rest_transport import Rest
@@ -27,15 +28,18 @@ class Connection:
 
     Raises:
         ImportError: gRPC, and `tensorflow-serving-api` is not installed.
-        ValueError: an address, a name or a number that cannot be one.
+        TypeError: a number that is none.
+        ValueError: an address or a name that cannot be one, or a number out of range.
     """
 
     def __init__(self, address, model, *, version=None, timeout=10.0, retries=3):
         self._rest = _is_rest(address)
         _check_model(model)
-        version = None if version is None else checks.integer("version", version)
-        timeout = checks.seconds("timeout", timeout)
-        self._retries = checks.integer("retries", retries)
+        if version is not None:
+            advice = "Leave `version` out to ask for the newest."
+            version = arguments.integer("version", version, 0, versions.LARGEST, advice=advice)
+        timeout = arguments.positive("timeout", timeout, advice="Give seconds, such as timeout=10.")
+        self._retries = arguments.integer("retries", retries, 0)
         transport = Rest if self._rest else Grpc
         self._transport = transport(address, model, version, timeout)
         self._known = None
@@ -53,7 +57,7 @@ class Connection:
         if not set(tensors) <= set(known.inputs):
             raise ValueError(
                 f"Expected a model with the signature {signature!r} of {sorted(tensors)}. "
-                f"Received: one of {sorted(known.inputs)}. Is it the model that you mean?"
+                f"Received: one of {sorted(known.inputs)}. Check that it is the model you mean."
             )
         arrays = {name: wire.cast(name, v, known.inputs[name]) for name, v in tensors.items()}
         answer = self._try(self._transport.predict, signature, arrays, known.outputs)
@@ -66,14 +70,16 @@ class Connection:
         if name not in self._known:
             raise ValueError(
                 f"Expected a model with the signature {name!r}. Received: one with "
-                f"{sorted(self._known)}. `Client` asks what `maml_tf.serving.export` wrote, "
-                "`PolicyClient` what `maml_tf.rl.export` wrote."
+                f"{sorted(self._known)}. Ask what `maml_tf.serving.export` wrote by "
+                "`Client`, and what `maml_tf.rl.export` wrote by `PolicyClient`."
             )
         return self._known[name]
 
     def _try(self, function, *args):
         if self._closed:
-            raise ValueError("Expected an open client. Received: one after `close()`.")
+            raise ValueError(
+                "Expected an open client. Received: one after `close()`. Make another one."
+            )
         for attempt in range(self._retries):
             try:
                 return function(*args)
@@ -107,7 +113,7 @@ def _is_rest(address):
                 return False
     raise ValueError(
         'Expected `address`: "host:8500" for gRPC, or "http://host:8501" for REST, with a port '
-        f"from 1 to 65535. Received: address={address!r}"
+        f"from 1 to 65535. Received: address={address!r}. Give the server's name and port as text."
     )
 
 
@@ -115,5 +121,5 @@ def _check_model(model):
     if not isinstance(model, str) or not re.fullmatch(r"[^\s/:\x00-\x1f\ud800-\udfff]+", model):
         raise ValueError(
             "Expected `model`: the name under which the server serves the model, a str without "
-            f"spaces, '/' and ':'. Received: model={model!r}"
+            f"spaces, '/' and ':'. Received: model={model!r}. Give its name as text."
         )

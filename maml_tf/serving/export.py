@@ -7,9 +7,10 @@ needs neither Keras nor this package to run: TensorFlow, its C API or TensorFlow
 import keras
 import tensorflow as tf
 
+from maml_tf import arguments
 from maml_tf.learners import Learner, specs
 from maml_tf.serving import card as card_file
-from maml_tf.serving import checks, requests, versions, warmup
+from maml_tf.serving import requests, versions, warmup
 from maml_tf.serving.signatures import Signatures
 
 _MOST = 2**31 - 1  # of int32, in which requests count
@@ -92,7 +93,7 @@ def export(
         FileExistsError: that version is there already.
         ImportError: `warm_up` is True and `tensorflow-serving-api` is not installed.
         NotADirectoryError: `base_path`, or a part of it, is a file.
-        TypeError: no learner, no path, or specs that are no `tf.TensorSpec`.
+        TypeError: no learner, no path, no number, or specs that are no `tf.TensorSpec`.
         ValueError: the learner is not compiled, a number out of range, a card that JSON cannot
             hold, inputs or labels that are not known or that model or loss do not take, or a model
             with a resource that belongs to no layer.
@@ -109,18 +110,19 @@ def export(
     """
     _check_learner(learner)
     path = versions.path_of(base_path, version)
-    steps = checks.integer("inner_steps", _or(inner_steps, learner.inner_steps), most=_MOST)
-    most = checks.integer("max_inner_steps", max_inner_steps, most=_MOST)
+    steps = learner.inner_steps if inner_steps is None else inner_steps
+    steps = arguments.integer("inner_steps", steps, 0, _MOST)
+    most = arguments.integer("max_inner_steps", max_inner_steps, 0, _MOST)
     if steps > most:
         raise ValueError(
             f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
-            f"and max_inner_steps={most}."
+            f"and max_inner_steps={most}. Raise `max_inner_steps`, or give fewer `inner_steps`."
         )
     limits = requests.Limits(
-        checks.integer("max_support", max_support, 1, _MOST),
-        checks.integer("max_queries", max_queries, 1, _MOST),
+        arguments.integer("max_support", max_support, 1, _MOST),
+        arguments.integer("max_queries", max_queries, 1, _MOST),
     )
-    checks.flag("warm_up", warm_up, also=(None,))
+    warm_up = None if warm_up is None else arguments.boolean("warm_up", warm_up)
     card_file.check(card, _ABOUT)
     x_spec = specs.x_spec(learner.model) if x_spec is None else _check_spec("x_spec", x_spec)
     y_spec = specs.y_spec(learner, x_spec) if y_spec is None else _check_spec("y_spec", y_spec)
@@ -150,18 +152,13 @@ def export(
     return path
 
 
-def _or(value, default):
-    return default if value is None else value
-
-
 def _check_learner(learner):
     """Refuses what is no compiled learner."""
     if not isinstance(learner, Learner):
         raise TypeError(
             "Expected `learner`: a `maml_tf.Learner`, such as `maml_tf.MAML(model, 0.01)`, "
-            f"compiled. Received: learner={learner!r} of type {type(learner).__name__}. A Keras "
-            "model that does not adapt is exported by its own `export`, a policy by "
-            "`maml_tf.rl.export`."
+            f"compiled. Received: {arguments.received('learner', learner)}. Call a Keras model's "
+            "own `export` where nothing adapts, and `maml_tf.rl.export` for a policy."
         )
     learner.require_compiled("export")
 
@@ -173,16 +170,18 @@ def _check_spec(name, spec):
         if not isinstance(part, tf.TensorSpec):
             raise TypeError(
                 f"Expected `{name}`: a `tf.TensorSpec([None, ...], dtype)` or a structure of "
-                f"them. Received: {name}={spec!r}, with a {type(part).__name__}."
+                f"them. Received: {name}={spec!r}, with a {type(part).__name__}. Give the specs of "
+                "one task's examples."
             )
         if part.shape.rank is None or part.shape.rank == 0 or part.shape[0] is not None:
             raise ValueError(
                 f"Expected `{name}` with a free first axis, the examples: `tf.TensorSpec([None, "
-                f"...], dtype)`. Received: {name}={spec!r}."
+                f"...], dtype)`. Received: {name}={spec!r}. Give None as its first size."
             )
     if not flat:
         raise ValueError(
-            f"Expected `{name}` with a `tf.TensorSpec` for each tensor. Received: {name}={spec!r}."
+            f"Expected `{name}` with a `tf.TensorSpec` for each tensor. Received: {name}={spec!r}. "
+            f"Leave `{name}` out where the learner knows it."
         )
     return spec
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from maml_tf.serving import checks, wire
+from maml_tf import arguments
+from maml_tf.serving import wire
 from maml_tf.serving.connection import Connection
 
 # How the exported graph is asked for the meta-learned weights.
@@ -73,9 +74,9 @@ class ServedPolicy:
 
         Raises:
             ServingError: as `act`.
-            ValueError: a seed that is none.
+            TypeError, ValueError: a seed or an observation that is none.
         """
-        seed = checks.integer("seed", seed, most=2**62 - 1)
+        seed = arguments.integer("seed", seed, 0, 2**62 - 1)
         halves = np.array([seed & 0x7FFFFFFF, seed >> 31], np.int32)
         return self._actions("sample", observation, {"seed": halves})
 

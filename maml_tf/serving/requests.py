@@ -54,7 +54,7 @@ def checked_support(support_x, support_y, labels, most):
     assertions = [
         expect(
             count >= 1,
-            "Expected at least one support example. Send labelled examples to adapt to. Received: "
+            "Expected at least one support example. Give labelled examples to adapt to. Received: "
             "examples in support_x =",
             count,
         )
@@ -64,7 +64,7 @@ def checked_support(support_x, support_y, labels, most):
         assertions.append(
             expect(
                 tf.equal(size(y), count),
-                f"Expected as many {name} as support_x. Send one label for each example. "
+                f"Expected as many {name} as support_x. Give one label for each example. "
                 f"Received: examples in {name} and in support_x =",
                 size(y),
                 count,
@@ -102,7 +102,7 @@ def checked_x(name, x, most=None, limit=None):
         assertions.append(
             expect(
                 count <= most,
-                f"Expected at most {most} examples in {name}, the limit of this export. Send "
+                f"Expected at most {most} examples in {name}, the limit of this export. Give "
                 f"fewer, or export the model with a larger `{limit}`. Received: examples in "
                 f"{name} =",
                 count,
@@ -112,8 +112,8 @@ def checked_x(name, x, most=None, limit=None):
         assertions.append(
             expect(
                 tf.equal(size(t), count),
-                f"Expected as many examples in each part of {name}. Received: examples in {part} "
-                f"and in {name}_0 =",
+                f"Expected as many examples in each part of {name}. Give all parts of each. "
+                f"Received: examples in {part} and in {name}_0 =",
                 size(t),
                 count,
             )
@@ -164,7 +164,8 @@ def _of_shape(name, tensor, shape):
     rank = tf.size(received)
     check = expect(
         tf.equal(rank, len(shape)) & tf.reduce_all(tf.equal(received[: len(shape)], wanted[:rank])),
-        f"Expected {name} of shape {shape.as_list()}. Received: {name} of shape",
+        f"Expected {name} of shape {shape.as_list()}. Give it that shape. Received: {name} of "
+        "shape",
         received,
     )
     checked = after([check], given)
@@ -194,7 +195,12 @@ def checked_rows(rows, support, query):
     first = next(iter(rows))
     tasks = tf.shape(rows[first])[0]
     assertions = [
-        expect(tasks >= 1, f"Expected at least one task, a row. Received: rows in {first} =", tasks)
+        expect(
+            tasks >= 1,
+            "Expected at least one task, a row. Leave the request out. Received: rows in "
+            f"{first} =",
+            tasks,
+        )
     ]
     for name, tensor in rows.items():
         assertions.append(_as_many("tasks, one a row,", name, tensor, first, rows[first], 0))
@@ -208,8 +214,8 @@ def _as_many(what, name, tensor, other, like, axis):
     received, wanted = tf.shape(tensor)[axis], tf.shape(like)[axis]
     return expect(
         tf.equal(received, wanted),
-        f"Expected as many {what} in {name} as in {other}; pad what is shorter and say in "
-        "support_count and query_count how many count. Received:",
+        f"Expected as many {what} in {name} as in {other}. Fill up what is shorter, and say "
+        "in support_count and query_count how many of it count. Received:",
         received,
         wanted,
     )

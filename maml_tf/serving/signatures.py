@@ -16,15 +16,12 @@ batches refuse it.
 """
 
 import inspect
-import math
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 from maml_tf import functional
 from maml_tf.learners import specs
-from maml_tf.serving import requests, resources
+from maml_tf.serving import examples, requests, resources
 from maml_tf.serving.flat_tensors import FlatTensors
 
 
@@ -96,32 +93,10 @@ class Signatures:
 
     def examples(self):
         """Small requests for every signature: dicts of arrays by signature."""
-        known = [k for k in self._labels if k is not None]
-        count = max([k.classes for k in known], default=5)
-        x = keras.tree.map_structure(lambda s: _ramp(s, count), self._x)
-        y = [
-            _ramp(s, count) if k is None else _choices(s, count, k.classes)
-            for s, k in zip(keras.tree.flatten(self._y), self._labels, strict=True)
-        ]
-        steps = np.array(self._default, np.int32)
-        support = {
-            **requests.entries("support_x", x),
-            **requests.entries("support_y", keras.tree.pack_sequence_as(self._y, y)),
-        }
-        query = requests.entries("query_x", x)
-        task = {**support, **query, "inner_steps": steps}
         weights = self._flatten(*self._values()).numpy()
-        counts = {n: np.array(count, np.int32) for n in ("support_count", "query_count")}
-        row = {name: array[np.newaxis] for name, array in {**task, **counts}.items()}
-        return {
-            "serving_default": task,
-            "adapt_and_predict": task,
-            "adapt": {**support, "inner_steps": steps},
-            "predict_with": {"weights": weights, **query},
-            "adapt_and_predict_tasks": row,
-            "predict": query
-            | ({"query_count": counts["query_count"]} if self._transductive else {}),
-        }
+        return examples.requests_of(
+            self._x, self._y, self._labels, self._default, weights, self._transductive
+        )
 
     # One task.
 
@@ -134,7 +109,10 @@ class Signatures:
 
     def _predict_with(self, weights, query_x):
         wanted, given = self._flat.size, tf.size(weights)
-        message = f"Expected the {wanted} weights that `adapt` gave. Received: as many as"
+        message = (
+            f"Expected the {wanted} weights that `adapt` gave. Give all of them back. Received: "
+            "as many as"
+        )
         checks = [
             requests.expect(tf.equal(given, wanted), message, given),
             requests.finite("weights", weights),
@@ -146,8 +124,8 @@ class Signatures:
         if query_count is not None:
             given = requests.size(query_x)
             message = (
-                "Expected `query_count` to be the number of examples in `query_x`. Received: "
-                "query_count and examples ="
+                "Expected `query_count` to be the number of examples in `query_x`. Give both as "
+                "they are in one request. Received: query_count and examples ="
             )
             check = requests.expect(tf.equal(given, query_count), message, query_count, given)
             query_x = requests.after([check], query_x)
@@ -180,7 +158,9 @@ class Signatures:
     def _checked_query(self, query_x):
         query_x = requests.checked_x("query_x", query_x, self._limits.queries, "max_queries")
         count = requests.size(query_x)
-        message = "Expected at least one query. Received: examples in query_x ="
+        message = (
+            "Expected at least one query. Leave the request out. Received: examples in query_x ="
+        )
         return requests.after([requests.expect(count >= 1, message, count)], query_x)
 
     def _checked_predictions(self, flat, query_x):
@@ -292,23 +272,6 @@ class Signatures:
             for name, s in requests.entries(part, structure).items():
                 specs[name] = tf.TensorSpec([*axes, *s.shape], s.dtype, name=name)
         return specs, structures
-
-
-def _ramp(spec, count):
-    """`count` examples, no two of them alike where they are numbers with a fraction."""
-    shape = [count, *[1 if n is None else n for n in spec.shape[1:]]]
-    if spec.dtype == tf.string:
-        return np.full(shape, b"a", object)
-    if spec.dtype.is_floating:
-        return np.linspace(0, 1, math.prod(shape)).reshape(shape).astype(spec.dtype.as_numpy_dtype)
-    return np.zeros(shape, spec.dtype.as_numpy_dtype)
-
-
-def _choices(spec, count, classes):
-    """Labels that name each class in turn."""
-    shape = [count, *[1 if n is None else n for n in spec.shape[1:]]]
-    labels = (np.arange(count) % classes).reshape(-1, *[1] * (len(shape) - 1))
-    return np.broadcast_to(labels, shape).astype(spec.dtype.as_numpy_dtype)
 
 
 def _finite_answer(predictions):

@@ -5,7 +5,9 @@ import os
 import pathlib
 import shutil
 
-from maml_tf.serving import checks
+from maml_tf import arguments
+
+LARGEST = 2**63 - 1  # TensorFlow Serving's versions are signed integers of 64 bits
 
 
 def path_of(base_path, version=None):
@@ -21,14 +23,16 @@ def path_of(base_path, version=None):
     Raises:
         FileExistsError: that version is there already.
         NotADirectoryError: `base_path`, or a part of it, is a file.
-        TypeError: `base_path` is no path.
-        ValueError: an empty `base_path`, or a version that is no integer of at least 0.
+        TypeError: `base_path` is no path, or `version` no integer.
+        ValueError: a `base_path` that is empty, or a negative version.
     """
     base_path = _checked(base_path)
     there = [int(p.name) for p in base_path.glob("*") if p.name.isascii() and p.name.isdigit()]
     if version is None:
         version = max(there, default=0) + 1
-    version = checks.integer("version", version)
+    version = arguments.integer(
+        "version", version, 0, LARGEST, advice="Leave `version` out to write the next one."
+    )
     if version in there:
         raise FileExistsError(
             f"Expected a version that is not there yet. Received: version={version} for "
@@ -39,16 +43,12 @@ def path_of(base_path, version=None):
 
 
 def _checked(base_path):
-    if not isinstance(base_path, (str, os.PathLike)):
-        raise TypeError(
-            "Expected `base_path`: the path of a directory, a str or `pathlib.Path`. Received: "
-            f"base_path={base_path!r} of type {type(base_path).__name__}"
-        )
-    name = os.fspath(base_path)
-    if not name or not isinstance(name, str) or "\0" in name:
+    what = "the directory of all versions, such as 'exported/omniglot'"
+    name = arguments.path("base_path", base_path, what)
+    if not isinstance(name, str) or "\0" in name:
         raise ValueError(
-            "Expected `base_path`: the path of a directory, such as 'exported/omniglot'. Received: "
-            f"base_path={base_path!r}"
+            f"Expected `base_path` to be {what}. Received: base_path={base_path!r}. Give its name "
+            "as text."
         )
     path = pathlib.Path(base_path)
     for part in (path, *path.parents):

@@ -61,7 +61,7 @@ def cast(name, value, tensor):
     if not _fits(array.shape, tensor.shape):
         raise ValueError(
             f"Expected `{name}` of shape {_shape(tensor.shape)}. Received: {name} of shape "
-            f"{array.shape}."
+            f"{array.shape}. Reshape it; an axis of examples comes first."
         )
     if tensor.dtype == object:
         return _strings(name, array)
@@ -70,7 +70,7 @@ def cast(name, value, tensor):
     if array.dtype.kind not in "biuf":
         raise ValueError(
             f"Expected `{name}` as numbers of {tensor.dtype.name}. Received: "
-            f"{name}={_short(value)} of {array.dtype}."
+            f"{name}={_short(value)} of {array.dtype}. Convert it as you mean it."
         )
     return _numbers(name, array, tensor.dtype)
 
@@ -98,7 +98,8 @@ def _strings(name, array):
     )
     if not good:
         raise ValueError(
-            f"Expected `{name}` as str or bytes. Received: {name}={_short(array)} of {array.dtype}."
+            f"Expected `{name}` as str or bytes. Received: {name}={_short(array)} of "
+            f"{array.dtype}. Convert it as you mean it."
         )
     return array.astype(object)
 

@@ -75,7 +75,9 @@ def test_numbers_of_other_types_and_lists_are_cast(connected, tasks, expected):
 
 def test_numbers_are_never_cast_to_others(connected, tasks):
     task = tasks[0]
-    with pytest.raises(ValueError, match=r"Expected `inner_steps`: an integer.*inner_steps=2\.9"):
+    with pytest.raises(
+        TypeError, match=r"Expected `inner_steps` to be an integer.*inner_steps=2\.9"
+    ):
         connected.adapt(task["support_x"], task["support_y"], 2.9)
     with pytest.raises(ValueError, match="numbers that float32 can hold.*1e"):
         connected.adapt(task["support_x"], np.full(task["support_y"].shape, 1e300), 1)

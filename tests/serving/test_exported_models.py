@@ -212,8 +212,18 @@ def test_labels_of_a_loss_of_ones_own_are_asked_for(tmp_path, loss, inner_loss):
     with pytest.raises(ValueError, match=r"Expected `y_spec`.*are not known.*y_spec=None"):
         maml_tf.serving.export(learner, tmp_path)
     assert not list(tmp_path.iterdir())
-    learner._support_y_spec = tf.TensorSpec([None], tf.uint8)
-    assert labels_of(learner) == ([None], tf.uint8)
+
+
+def test_a_learner_keeps_the_labels_that_it_saw(tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    def own(y, y_pred):
+        return my_loss(y, y_pred)
+
+    learner = learner_of(own)
+    learner.adapt(np.eye(2, dtype=np.float32), np.array([0, 2], np.uint8))
+    learner.save(tmp_path / "learner.keras")
+    loaded = keras.saving.load_model(tmp_path / "learner.keras")
+    assert labels_of(learner) == labels_of(loaded) == ([None], tf.uint8)
 
 
 @pytest.mark.parametrize("given", [None, tf.TensorSpec([None], tf.int32)])

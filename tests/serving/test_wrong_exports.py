@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import maml_tf
 from tests.problems import compiled, dense_model
+from tests.wrong_calls import check_message
 
 SAVED = pathlib.Path(__file__).parents[2] / "saved_models"
 X, Y = tf.TensorSpec([None, 3]), tf.TensorSpec([None, 2])
@@ -33,45 +34,42 @@ def plain():
 
 
 LEARNERS = [
-    (plain, TypeError, r"`maml_tf.Learner`.*Received: learner=<Sequential.*type Sequential.*own"),
-    (lambda: None, TypeError, "Received: learner=None of type NoneType"),
-    (lambda: "saved_models/omniglot", TypeError, "learner='saved_models/omniglot' of type str"),
+    (plain, TypeError, r"`maml_tf.Learner`.*Received: learner=<Sequential.*type Sequential\).*own"),
+    (lambda: None, TypeError, r"Received: learner=None \(of type NoneType\)"),
+    (
+        lambda: "saved_models/omniglot",
+        TypeError,
+        r"learner='saved_models/omniglot' \(of type str\)",
+    ),
     (lambda: maml_tf.MAML, TypeError, "of type (ABCMeta|type)"),
-    (lambda: maml_tf.MAML(dense_model(), 0.1), ValueError, r"Call `learner.compile"),
 ]
 CALLS = [
-    ({"base_path": None}, TypeError, "Expected `base_path`.*base_path=None of type NoneType"),
-    ({"base_path": 7}, TypeError, "Expected `base_path`.*base_path=7 of type int"),
+    ({"base_path": None}, TypeError, "Expected `base_path`.*base_path=None .of type NoneType"),
+    ({"base_path": 7}, TypeError, "Expected `base_path`.*base_path=7 .of type int"),
     ({"base_path": b"exported"}, TypeError, "Expected `base_path`.*of type bytes"),
-    ({"base_path": ""}, ValueError, "Expected `base_path`.*base_path=''"),
+    ({"base_path": ""}, ValueError, "Expected `base_path`.*base_path=''.*Give"),
     ({"base_path": "a\0b"}, ValueError, "Expected `base_path`.*base_path='a"),
     ({"base_path": __file__}, NotADirectoryError, "is a file. Give another path"),
     ({"base_path": __file__ + "/below"}, NotADirectoryError, "is a file. Give another path"),
     *[
-        (
-            {"version": v},
-            ValueError,
-            f"Expected `version`: an integer.*version={v!r}".replace("[", r"\["),
-        )
-        for v in (-1, True, False, 1.5, 2.0, "1", [1], 2**63)
+        ({name: v}, kind, f"Expected `{name}` to be an integer of at least {least}.*{name}={v!r}")
+        for name, least in {
+            **{"version": 0, "inner_steps": 0, "max_inner_steps": 0},
+            **{"max_support": 1, "max_queries": 1},
+        }.items()
+        for v, kind in [(least - 1, ValueError), (2**63, ValueError)]
+        + [(v, TypeError) for v in (True, False, 1.5, 2.0, "3")]
     ],
-    ({"version": np.array([3])}, ValueError, "Expected `version`.*version=array"),
-    ({"version": np.True_}, ValueError, "Expected `version`.*True"),
-    *[
-        ({name: v}, ValueError, f"Expected `{name}`: an integer of at least 0.*{name}={v!r}")
-        for name in ("inner_steps", "max_inner_steps")
-        for v in (-1, True, 1.5, "3", 2**31)
-    ],
-    ({"max_inner_steps": None}, ValueError, "Expected `max_inner_steps`.*max_inner_steps=None"),
+    ({"version": [1]}, TypeError, "Expected `version`.*Leave `version` out"),
+    ({"version": np.array([3])}, TypeError, "Expected `version`.*version of shape"),
+    ({"version": np.True_}, TypeError, "Expected `version`.*version=np.True_"),
+    ({"max_inner_steps": None}, TypeError, "Expected `max_inner_steps`.*max_inner_steps=None"),
+    ({"max_support": None}, TypeError, "Expected `max_support`.*max_support=None"),
+    ({"max_queries": 2**31}, ValueError, "Expected `max_queries`.*at most 2147483647"),
     ({"inner_steps": 9, "max_inner_steps": 3}, ValueError, "inner_steps=9 and max_inner_steps=3"),
     ({"max_inner_steps": 0}, ValueError, "inner_steps=1 and max_inner_steps=0"),
-    *[
-        ({name: v}, ValueError, f"Expected `{name}`: an integer of at least 1.*{name}={v!r}")
-        for name in ("max_support", "max_queries")
-        for v in (0, -1, True, 1.5, None, 2**31)
-    ],
-    ({"warm_up": "no"}, ValueError, "Expected `warm_up`: one of True, False, None.*warm_up='no'"),
-    ({"warm_up": 1}, ValueError, "Expected `warm_up`.*warm_up=1"),
+    ({"warm_up": "no"}, TypeError, "Expected `warm_up` to be True or False.*warm_up='no'"),
+    ({"warm_up": 1}, TypeError, "Expected `warm_up`.*warm_up=1"),
     ({"card": "sine waves"}, ValueError, "Expected `card`: a dict.*card='sine waves'"),
     ({"card": [("data", "sine")]}, ValueError, "Expected `card`: a dict"),
     ({"card": {1: "one"}}, ValueError, "Expected `card`: a dict of facts by name"),
@@ -122,15 +120,24 @@ CALLS = [
 
 @pytest.mark.parametrize(("make", "kind", "message"), LEARNERS)
 def test_what_is_no_compiled_learner(tmp_path, make, kind, message):
-    with pytest.raises(kind, match=f"(?s){message}"):
+    with pytest.raises(kind, match=f"(?s){message}") as caught:
         maml_tf.serving.export(make(), tmp_path / "model")
+    check_message(str(caught.value), [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_learner_that_is_not_compiled(tmp_path):
+    with pytest.raises(ValueError, match=r"Call `learner.compile"):
+        maml_tf.serving.export(maml_tf.MAML(dense_model(), 0.1), tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("arguments", "kind", "message"), CALLS)
 def test_a_wrong_call(learner, tmp_path, arguments, kind, message):
-    with pytest.raises(kind, match=f"(?s){message}"):
+    with pytest.raises(kind, match=f"(?s){message}") as caught:
         maml_tf.serving.export(learner, **{"base_path": tmp_path / "model", **arguments})
+    assert type(caught.value) is kind
+    check_message(str(caught.value), [])
     assert not list(tmp_path.iterdir())
 
 
