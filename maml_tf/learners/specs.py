@@ -65,7 +65,7 @@ def y_spec(learner, x_spec):
     """
     seen = getattr(learner, "_support_y_spec", None)
     if seen is not None:
-        return seen
+        return _plain(seen)
     outputs = output_spec(learner.model, x_spec)
     losses = _losses(learner, outputs)
     if losses is None:
@@ -116,8 +116,20 @@ def to_config(spec):
 
 def from_config(config):
     """A structure of `tf.TensorSpec` from what `to_config` returned; None of None."""
+    if config is None:
+        return None
     tensors = keras.saving.deserialize_keras_object(config)
     return keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)
+
+
+def _plain(structure):
+    """A structure of Python's own dicts, lists and tuples: Keras wraps those that it tracks."""
+    if isinstance(structure, dict):
+        return {key: _plain(structure[key]) for key in structure}
+    if isinstance(structure, (list, tuple)):
+        kind = tuple if isinstance(structure, tuple) else list
+        return kind(_plain(part) for part in structure)
+    return structure
 
 
 def _losses(learner, outputs):
