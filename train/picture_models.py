@@ -13,6 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import maml_tf
 from maml_tf.learners import specs
+from maml_tf.serving import requests
 
 # Queries that an exported model is given at a time: so many 84x84 pictures take about half a
 # gigabyte in a network of 32 filters.
@@ -115,12 +116,19 @@ def _open_export(path, inner_steps):
         for part in range(parts):
             # Where the queries' own mean and variance normalise them, what stands together
             # matters: every part gets some of each folder.
-            scores[part::parts] = signature(
-                support_x=tf.constant(support_x),
-                support_y=tf.constant(support_y),
-                query_x=tf.constant(query_x[part::parts]),
-                inner_steps=tf.constant(steps, tf.int32),
-            )["predictions"]
+            try:
+                answered = signature(
+                    support_x=tf.constant(support_x),
+                    support_y=tf.constant(support_y),
+                    query_x=tf.constant(query_x[part::parts]),
+                    inner_steps=tf.constant(steps, tf.int32),
+                )
+            except tf.errors.OpError as error:
+                raise ValueError(
+                    "Expected pictures and labels that the exported model answers. Received: "
+                    f"--model {path}, which says: {requests.said(error)}"
+                ) from error
+            scores[part::parts] = answered["predictions"]
         return scores
 
     outputs = tuple(signature.structured_outputs["predictions"].shape)
