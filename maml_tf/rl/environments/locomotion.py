@@ -135,9 +135,9 @@ class Locomotion(RowEnvironment):
         """See `RowEnvironment`."""
         return self._state["ended"]
 
-    def reset_rows(self):
-        """Begins a rollout in every row; gives the observation `[rows, O]`."""
-        self._restart(np.ones(self.batch_size, bool))
+    def reset_rows(self, moving=None):
+        """See `RowEnvironment`."""
+        self._restart(np.ones(self.batch_size, bool) if moving is None else moving)
         self.measure()
         return self.observation()
 

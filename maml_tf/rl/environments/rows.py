@@ -19,17 +19,23 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
 
     Attributes:
         discarded: bool `[rows]`, whether the row's rollout broke and is not to be learned from.
+        first_error: `str`, why the first rollout broke, where the environment knows it.
     """
 
     discarded: np.ndarray
+    first_error: str = ""
 
     def __init__(self):
         # Rows restart by themselves, one by one: `PyEnvironment` could only restart all.
         super().__init__(handle_auto_reset=False)
 
     @abc.abstractmethod
-    def reset_rows(self):
-        """Begins a rollout in every row; gives the observation, float32 `[rows, ...]`."""
+    def reset_rows(self, moving=None):
+        """Begins a rollout in every row; gives the observation, float32 `[rows, ...]`.
+
+        Args:
+            moving: bool `[rows]`, which rows begin; all by default. The others stay as they are.
+        """
 
     @abc.abstractmethod
     def step_rows(self, action, moving=None):
@@ -56,6 +62,15 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
         How many there are must not depend on the machine: it decides which numbers are drawn.
         """
         return [self]
+
+    def blocks(self):
+        """Which rollouts are drawn at the same time, one block after another.
+
+        Returns:
+            List of `(tasks, rollouts)`, slices; all at once by default. As with `split`, they must
+            not depend on the machine.
+        """
+        return [(slice(0, self.tasks), slice(0, self.rollouts))]
 
     @property
     def batched(self):
