@@ -71,7 +71,7 @@ def _check_choice(spec, received):
     if set(received) != {"logits"} or number not in (None, received["logits"][-1]):
         raise ValueError(
             f"Expected a policy for the environment's {number} discrete actions, with logits of "
-            f"shape (1, {number}). Received: a policy with outputs of shapes {received}. Use "
+            f"shape (1, {number}). Received: a policy with outputs {received}. Use "
             f"`maml_tf.rl.policies.categorical(observation_size, {number})`."
         )
 
@@ -87,7 +87,7 @@ def _check_vector(spec, received):
     if received != {"loc": shape, "log_scale": shape}:
         raise ValueError(
             f"Expected a policy for the environment's actions of {shape[1]} entries, with loc and "
-            f"log_scale of shape {shape}. Received: a policy with outputs of shapes {received}. Use "
+            f"log_scale of shape {shape}. Received: a policy with outputs {received}. Use "
             f"`maml_tf.rl.policies.gaussian(observation_size, {shape[1]})`."
         )
 

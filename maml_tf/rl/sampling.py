@@ -10,6 +10,7 @@ import logging
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import arguments
 from maml_tf.rl import compatibility, host_policy, policies, row_rollouts
 from maml_tf.rl.row_rollouts import Rollouts
 
@@ -34,9 +35,10 @@ class Sampler:
     def __init__(self, policy, environment):
         if not hasattr(environment, "transition") and not hasattr(environment, "step_rows"):
             raise TypeError(
-                "Expected an environment of `maml_tf.rl.environments` (with `step_rows` or "
-                f"`transition`), received {type(environment).__name__}. "
-                "`maml_tf.rl.environments.from_gymnasium` makes one of a gymnasium environment."
+                "Expected `environment` to be one of `maml_tf.rl.environments` (with `step_rows` "
+                f"or `transition`). Received: {arguments.received('environment', environment)}. "
+                "Use `maml_tf.rl.environments.from_gymnasium` to make one of a gymnasium "
+                "environment."
             )
         compatibility.check(policy, environment)
         self.policy = policy

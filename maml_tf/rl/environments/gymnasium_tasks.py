@@ -9,7 +9,7 @@ import logging
 import numpy as np
 
 from maml_tf import arguments
-from maml_tf.rl.environments.base import checked_size, usable_cores
+from maml_tf.rl.environments.base import checked_draw, checked_size, usable_cores
 from maml_tf.rl.environments.gymnasium_spaces import Actions, observation_spec
 from maml_tf.rl.environments.gymnasium_workers import STEP, Group, Orders, Worker, task_setter
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
@@ -79,7 +79,7 @@ class GymnasiumTasks(RowEnvironment):
     """See `from_gymnasium`.
 
     Attributes:
-        first_error: `str`, traceback of the first rollout that broke; empty until one does.
+        first_error: `str`, traceback of the first rollout that broke since `seed`, or empty.
     """
 
     def __init__(self, make_env, tasks, task_count, rollouts, horizon, workers, at_once, seed):
@@ -118,8 +118,7 @@ class GymnasiumTasks(RowEnvironment):
 
     def sample_tasks(self, n, seed):
         """See `TaskEnvironment`."""
-        n = arguments.integer("n", n, minimum=1)
-        seed = arguments.integer("seed", seed, minimum=0)
+        checked_draw(n, seed)
         drawn = np.asarray(self._draw(n, np.random.default_rng(seed)), np.float32)
         if drawn.shape[:1] != (n,):
             raise ValueError(
@@ -149,7 +148,7 @@ class GymnasiumTasks(RowEnvironment):
 
     def seed(self, seed=0):
         """Begins the random numbers anew; the next reset is the first episode of `seed`."""
-        self._seed = seed
+        self._seed, self.first_error = seed, ""
         self._episode[:] = 0
 
     def blocks(self):
@@ -234,10 +233,13 @@ class GymnasiumTasks(RowEnvironment):
 
 
 def _chooser(tasks):
-    array = np.asarray(tasks, np.float32)
+    try:
+        array = np.asarray(tasks, np.float32)
+    except (TypeError, ValueError):
+        array = np.zeros(0)
     if not array.ndim or not len(array):
         raise ValueError(
-            "Expected `tasks` to be a function or an array [N, ...] of at least one task. Received: "
+            "Expected `tasks` to be a function or an array [N, ...] of one task or more. Received: "
             f"{arguments.received('tasks', tasks)}. Give an array such as [[-1.0], [1.0]]."
         )
 

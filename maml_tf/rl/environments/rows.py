@@ -8,6 +8,7 @@ import abc
 
 import numpy as np
 
+from maml_tf import arguments
 from maml_tf.rl._tf_agents import py_environment, time_step
 from maml_tf.rl.environments.base import TaskEnvironment
 
@@ -96,15 +97,24 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
 
 def checked_action(action, shape, finite=True):
     """`action` as an array of `shape`; `ValueError` where it is not, or not finite."""
-    action = np.asarray(action)
+    try:
+        action = np.asarray(action)
+    except (TypeError, ValueError):
+        action = np.asarray(None)
+    if action.dtype.kind not in "iufb":
+        raise TypeError(
+            f"Expected `action` to be an array of numbers of shape {shape}. Received: "
+            f"{arguments.received('action', action)}. Give one for each of the {shape[0]} rows."
+        )
     if action.shape != shape:
         raise ValueError(
-            f"Expected actions of shape {shape} (rows first), received shape {action.shape}."
+            f"Expected `action` of shape {shape} (rows first). Received: action of shape "
+            f"{action.shape}. Give one for each of the {shape[0]} rows."
         )
     if finite and not np.isfinite(action).all():
         row = int(np.argwhere(~np.isfinite(action))[0, 0])
         raise ValueError(
-            f"Expected finite actions, received {action[row].tolist()} in row {row}. Have the "
-            "policy's weights become NaN?"
+            f"Expected finite actions. Received: action={action[row].tolist()} in row {row}. Check "
+            "whether the policy's weights have become NaN."
         )
     return action
