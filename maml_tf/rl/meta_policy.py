@@ -203,7 +203,9 @@ class MetaPolicy(keras.Model):
         )
 
     def get_compile_config(self):
-        """What `compile_from_config` compiles it with again."""
+        """What `compile_from_config` compiles it with again; None where it is not compiled."""
+        if not self.compiled:
+            return None
         region = self.trust_region
         return {
             "trust_region": dataclasses.asdict(region) if region else None,
