@@ -199,7 +199,7 @@ ENVIRONMENTS = [
     Wrong(lambda: robot().sample_tasks(1.5, 0), TypeError, "`n`", "1.5"),
     Wrong(lambda: robot().step_rows(np.zeros((2, 6))), ValueError, "`action`", "(2, 6)"),
     Wrong(lambda: robot().step_rows(np.full((1, 6), np.nan)), ValueError, "action", "row 0"),
-    Wrong(lambda: robot().step_rows([["up"] * 6]), TypeError, "`action`", "'up'"),
+    Wrong(lambda: robot().step_rows([["up"] * 6]), TypeError, "`action`", "(1, 6)"),
     Wrong(lambda: levers("CartPole-v1"), TypeError, "`make_env`", "'CartPole-v1'"),
     Wrong(lambda: levers(object), TypeError, "`make_env`", "object"),
     Wrong(lambda: levers(lambda: Untasked(Lever())), TypeError, "set_task", "Untasked"),

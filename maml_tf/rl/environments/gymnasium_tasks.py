@@ -123,7 +123,7 @@ class GymnasiumTasks(RowEnvironment):
         if drawn.shape[:1] != (n,):
             raise ValueError(
                 f"Expected `tasks(n, generator)` to give an array [n, ...]. Received: shape "
-                f"{drawn.shape} for n={n}. Return one task for each of the n."
+                f"{drawn.shape} for n={n}. Give one task for each of the n."
             )
         return drawn
 

@@ -45,7 +45,7 @@ def task_setter(env):
     if not isinstance(env, gymnasium.Env):
         raise TypeError(
             "Expected `make_env` to give a gymnasium environment. Received: "
-            f"{env!r} (of type {type(env).__name__}). Return a `gymnasium.Env`."
+            f"{env!r} (of type {type(env).__name__}). Create a `gymnasium.Env` in it."
         )
     if not env.has_wrapper_attr("set_task"):
         raise TypeError(
