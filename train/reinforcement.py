@@ -136,7 +136,11 @@ def check_choice(name, value, allowed):
 
 def _refuse(name, value, expected):
     option = "--" + name.replace("_", "-")
-    sys.exit(f"Expected {option} to be {expected}. Received: {option} {value!r}. Give such a one.")
+    line = f"Expected {option} to be {expected}. Received: {option} {value!r}. Give such a one."
+    print(line, file=sys.stderr)
+    error = SystemExit(line)
+    error.code = 2
+    raise error
 
 
 def make_learner(settings, environment, inner_steps, context=0):

@@ -59,6 +59,7 @@ def from_gymnasium(
         ValueError: sizes that are no positive `int`, tasks of which there are none.
 
     Example:
+        >>> import gymnasium
         >>> class Hill(gymnasium.Wrapper):
         ...     def set_task(self, task):
         ...         self.unwrapped.gravity = float(task[0])
