@@ -314,7 +314,7 @@ def test_versions_and_card(tmp_path):
 
 
 def test_mistakes_are_told(tmp_path):
-    with pytest.raises(TypeError, match="MetaPolicy.*received Functional"):
+    with pytest.raises(TypeError, match="MetaPolicy.*of type Functional"):
         rl.export(rl.policies.gaussian(2, 2), tmp_path)
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="log_scale"):
