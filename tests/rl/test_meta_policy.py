@@ -141,6 +141,35 @@ def test_nan_rewards_never_poison_the_policy(optimizer, caplog):
     assert all(np.isfinite(w).all() for w in made.get_weights())
 
 
+class Costly(Navigation2D):
+    """Every step costs 1, whatever one does."""
+
+    def transition(self, position, action, goals):
+        position, observation, reward, terminated = super().transition(position, action, goals)
+        return position, observation, -tf.ones_like(reward), tf.zeros_like(terminated)
+
+
+def test_where_nothing_can_be_learned_the_weights_stay():
+    made = learner()
+    before = made.policy.get_weights()
+    made.fit(Costly(4, 6, horizon=15), 3, verbose=0)
+    for one, two in zip(before, made.policy.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+class Hopeless(Broken):
+    """A reward that is NaN in all tasks."""
+
+    def transition(self, position, action, goals):
+        position, observation, reward, terminated = super().transition(position, action, goals)
+        return position, observation, reward * np.nan, terminated
+
+
+def test_training_ends_where_every_rollout_breaks():
+    with pytest.raises(RuntimeError, match="24 rollouts, of which every one broke"):
+        learner().fit(Hopeless(4, 6, horizon=15), 2, verbose=0)
+
+
 def test_mistakes_are_told():
     made = rl.MetaPolicy(rl.policies.gaussian(2, 2), inner_optimizers.SGD(0.5))
     with pytest.raises(ValueError, match="compile"):
