@@ -130,4 +130,5 @@ def _source(call):
     except (OSError, TypeError):
         return repr(call)
     line = re.sub(r"\s+", " ", line)
-    return re.sub(r"^.*?lambda: ", "", line)[:60]
+    line = re.sub(r"^.*?lambda[^:]*: ", "", line)
+    return re.sub(r", \w+Error\b.*", "", line)[:60]

@@ -72,7 +72,7 @@ def test_a_model_must_be_built_and_trainable(build, error, match):
     ("settings", "error", "match"),
     [
         ({"inner_optimizer": keras.optimizers.SGD(0.1)}, TypeError, "assigns variables"),
-        ({"inner_optimizer": 0.0}, ValueError, "must be a positive number"),
+        ({"inner_optimizer": 0.0}, ValueError, "a finite number above 0"),
         ({"inner_steps": -1}, ValueError, "at least 0. Received: inner_steps=-1"),
         ({"inner_steps": 1.5}, ValueError, "inner_steps=1.5"),
         ({"inner_steps": True}, ValueError, "inner_steps=True"),
