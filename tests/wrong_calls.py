@@ -31,7 +31,7 @@ _INSTRUCTION = re.compile(
     r"(Add|Ask|Build|Call|Check|Choose|Clip|Compare|Compile|Convert|Correct|Create|Do not|Drop|Fill"
     r"|Get|Give|Install|Leave|Load|Lower|Make|Mend|Merge|Move|Name|Number|Pass|Pick|Prepare|Put"
     r"|Raise|Reduce|Remove|Rename|Replace|Reshape|Save|Set|Spell|Start|Take|Train|Try|Turn|Use"
-    r"|Wrap|Write)\b",
+    r"|Wrap|Write)\b|\bgive `",
     re.IGNORECASE,
 )
 

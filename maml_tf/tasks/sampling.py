@@ -332,8 +332,8 @@ def _from_class_axis(images):
     if images.ndim < 3:
         raise ValueError(
             "Expected `images` of shape [classes, examples, ...], of rank 3 or more, where neither "
-            f"`labels` nor `class_sizes` is given. Received: images of shape {images.shape}. Give "
-            "`labels` of shape [rows] beside images of shape [rows, ...]."
+            f"`labels` nor `class_sizes` is given. Received: images of shape {images.shape}. For "
+            "images of shape [rows, ...] give `labels` of shape [rows]."
         )
     classes, examples = images.shape[:2]
     flat = images.reshape(classes * examples, *images.shape[2:])
