@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments
-from maml_tf.learners import Learner
+from maml_tf.learners import Learner, labels
 from maml_tf.learners.batches import masks_of, with_masks
 
 
@@ -195,13 +195,15 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
 
     @tf.function(autograph=False)
     def values_of(inputs, query_y):
+        inputs, query_y = labels.guarded(learner, inputs, query_y)
         return measure(learner, inputs, query_y, inner_steps)
 
     # Traced once, for all shapes that the data set may yield: a last batch may be smaller.
     values_of = values_of.get_concrete_function(*spec)
     batches, count = [], 0
     for inputs, query_y in tasks:
-        batches.append(values_of(inputs, query_y).numpy())
+        with labels.explained():
+            batches.append(values_of(inputs, query_y).numpy())
         count += len(batches[-1])
         if count >= num_tasks:
             break
