@@ -27,7 +27,8 @@ def check_model(model):
     if not model.built:
         raise ValueError(
             "Expected `model` to be built: its weights must exist. Received: "
-            f"model={model.name!r}, which is not. Give it an `Input`, or call it on a batch of data first."
+            f"model={model.name!r}, which is not. Give it an `Input`, or call it on a batch of "
+            "data first."
         )
     if not model.trainable_variables:
         raise ValueError(
