@@ -311,6 +311,16 @@ class Learner(Trainer):
         )
         return weights, state
 
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save` to a `.keras` file.
+
+        Raises:
+            TypeError: `filepath` is no path.
+            ValueError: another kind of file: HDF5 among them, which could not be loaded again.
+        """
+        checks.check_file(filepath)
+        return super().save(filepath, *args, **kwargs)
+
     def export(self, filepath, *args, input_signature=None, **kwargs):
         """`keras.Model.export`: its endpoint takes a task batch without query labels.
 

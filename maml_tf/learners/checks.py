@@ -96,6 +96,17 @@ def check_name(name):
     return name
 
 
+def check_file(filepath):
+    """Refuses to save as anything but a `.keras` file."""
+    path = arguments.path("filepath", filepath, "the path of a .keras file")
+    if not path.endswith(".keras"):
+        raise ValueError(
+            "Expected `filepath` to end in .keras, the one kind of file that a learner can be "
+            f"loaded from. Received: filepath={path!r}. Give, for example, 'learner.keras', or "
+            "call `export` for a SavedModel."
+        )
+
+
 def check_loss(learner, method):
     """Refuses to train or to evaluate without a loss of the queries."""
     if learner.loss is None:

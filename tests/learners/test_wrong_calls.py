@@ -161,6 +161,9 @@ OF_A_LEARNER = [
     Wrong(lambda m: m.adapt(X, np.array([["a", "b"]] * 4)), TypeError, "'support_y'", "<U1"),
     Wrong(lambda m: m.adapt(X, Y, inner_steps=-1), ValueError, "`inner_steps`", "=-1"),
     Wrong(lambda m: m.adapt(X, Y, inner_steps=1.5), TypeError, "`inner_steps`", "=1.5"),
+    Wrong(lambda m: m.save("learner.h5"), ValueError, "`filepath`", "'learner.h5'", ".keras"),
+    Wrong(lambda m: m.save("learner"), ValueError, "`filepath`", "'learner'"),
+    Wrong(lambda m: m.save(None), TypeError, "`filepath`", "filepath=None"),
     Wrong(lambda m: m.fit(batches(INPUTS), validation_data=5), TypeError, "validation_data=5"),
     Wrong(
         lambda m: m.fit(batches(INPUTS), validation_data=changed(support_weigth=Y)),
