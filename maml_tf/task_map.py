@@ -13,11 +13,12 @@ Two ways, both with the same results:
 """
 
 import logging
-import operator
 import os
 
 import keras
 import tensorflow as tf
+
+from maml_tf import arguments
 
 STRATEGIES = ("auto", "loop", "vectorized")
 
@@ -53,26 +54,20 @@ def choose(strategy, model):
 
 
 def check_parallel(parallel):
-    """Raises where `parallel` is no number of tasks to work on at the same time.
+    """Checks how many tasks are worked on at the same time; returns it.
 
     Args:
         parallel: `int` from 1 to `MOST_PARALLEL`, or None for the number of cores.
 
     Raises:
-        ValueError: anything else.
+        TypeError: it is no integer.
+        ValueError: it is out of range.
     """
-    if parallel is None:
-        return
-    try:
-        number = 0 if isinstance(parallel, bool) else operator.index(parallel)
-    except TypeError:
-        number = 0
-    if not 1 <= number <= MOST_PARALLEL:
-        raise ValueError(
-            f"Expected `parallel_tasks` to be an integer from 1 to {MOST_PARALLEL}, the number of "
-            "tasks that are worked on at the same time, or None for the number of cores. "
-            f"Received: parallel_tasks={parallel!r}"
-        )
+    return (
+        None
+        if parallel is None
+        else arguments.integer("parallel_tasks", parallel, 1, MOST_PARALLEL)
+    )
 
 
 def map_tasks(function, tasks, strategy, parallel=None, jit_compile=False):
@@ -95,7 +90,7 @@ def map_tasks(function, tasks, strategy, parallel=None, jit_compile=False):
     Raises:
         ValueError: `parallel` is out of range, or `"vectorized"` was asked for and fails.
     """
-    check_parallel(parallel)
+    parallel = check_parallel(parallel)
     flat = tf.nest.flatten(tasks)
     count = flat[0].shape[0] if flat[0].shape[0] is not None else tf.shape(flat[0])[0]
     indices = tf.range(count)

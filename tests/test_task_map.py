@@ -171,10 +171,11 @@ def test_an_error_of_the_models_own_stays_what_it_is(way):
 
 @pytest.mark.parametrize("parallel", [0, -1, 10**12, 1.5, "2", True, np.nan])
 def test_a_wrong_number_of_parallel_tasks_is_refused(parallel):
-    message = rf"`parallel_tasks` to be an integer from 1 to .*parallel_tasks={parallel!r}"
-    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+    error = ValueError if type(parallel) is int else TypeError
+    message = r"`parallel_tasks` to be an integer .*Received: parallel_tasks="
+    with pytest.raises(error, match=message):
         compiled(dense_model(), parallel_tasks=parallel)
-    with pytest.raises(ValueError, match="`parallel_tasks`"):
+    with pytest.raises(error, match=message):
         task_map.map_tasks(describe, {"x": tf.ones([2, 2]), "y": tf.range(2)}, "loop", parallel)
 
 

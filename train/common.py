@@ -20,6 +20,8 @@ import keras
 import simple_parsing
 import tensorflow as tf
 
+from train import options
+
 
 def use_threads_for_tasks():
     """One thread inside an operation, several tasks at a time: fastest for small networks.
@@ -35,7 +37,7 @@ def switch(description):
     return simple_parsing.field(default=False, action="store_true", help=description)
 
 
-def parse(settings_class, program, quick, recipes=None):
+def parse(settings_class, program, quick, recipes=None, least=None):
     """Reads the command line into a dataclass.
 
     Args:
@@ -43,16 +45,20 @@ def parse(settings_class, program, quick, recipes=None):
         program: str, how the script is called.
         quick: dict, the defaults that `--quick` changes; options given beside it hold.
         recipes: dict of such dicts, those that `--recipe NAME` changes.
+        least: dict of smallest values by name, where they are not those of `train.options`.
 
     Returns:
-        A `settings_class`.
+        A `settings_class`, whose numbers make sense.
+
+    Raises:
+        SystemExit: with status 2 and one line, for options that are unknown or make no sense.
     """
-    first = argparse.ArgumentParser(add_help=False)
+    first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     first.add_argument("--quick", action="store_true")
-    first.add_argument("--recipe")
+    first.add_argument("--recipe", nargs="?")  # what is missing is told by the parser below
     chosen = first.parse_known_args()[0]
     defaults = {**(recipes or {}).get(chosen.recipe, {}), **(quick if chosen.quick else {})}
-    parser = simple_parsing.ArgumentParser(
+    parser = options.Parser(
         prog=program,
         description=sys.modules[settings_class.__module__].__doc__,
         formatter_class=simple_parsing.SimpleHelpFormatter,
@@ -61,13 +67,22 @@ def parse(settings_class, program, quick, recipes=None):
     parser.add_arguments(
         settings_class, dest="settings", default=settings_class(**defaults) if defaults else None
     )
-    return parser.parse_args().settings
+    settings = parser.parse_args().settings
+    options.check(settings, **(least or {}))
+    return settings
 
 
 def run(main):
-    """Calls `main()`; Ctrl-C ends the program in one line and with the usual exit code."""
+    """Calls `main()`; Ctrl-C ends the program in one line and with the usual exit code.
+
+    So does a `sys.exit` with a message, which is about what the caller gave: with status 2.
+    """
     try:
         main()
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            options.refuse(error.code)
+        raise
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on after the last finished epoch.", file=sys.stderr)
         sys.exit(130)
@@ -101,13 +116,13 @@ def open_run(settings, free=()):
         shutil.rmtree(folder)
     elif before is not None:
         differences = [
-            f"  {name}: {before.get(name)!r} there, {config.get(name)!r} here"
+            f"{name}: {before.get(name)!r} there, {config.get(name)!r} here"
             for name in sorted({*before, *config})
             if before.get(name) != config.get(name)
         ]
         if differences:
             sys.exit(
-                f"{folder} holds a run with other settings:\n" + "\n".join(differences) + "\n"
+                f"{folder} holds a run with other settings: {'; '.join(differences)}. "
                 "Give another --output, or --fresh to delete that run and start anew."
             )
     folder.mkdir(parents=True, exist_ok=True)
