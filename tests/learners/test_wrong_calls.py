@@ -296,7 +296,7 @@ def test_whole_numbers_may_come_as_floats():
         (lambda y, y_pred: y_pred, False),
         (None, False),
     ],
-    ids=str,
+    ids=["name", "class name", "object", "function", "mse", "one-hot", "named", "lambda", "none"],
 )
 def test_which_losses_take_numbers_of_classes(loss, sparse):
     assert maml_tf.learners.labels.is_sparse(loss) is sparse
