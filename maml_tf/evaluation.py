@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import files
 from maml_tf.learners import Learner
 from maml_tf.learners.batches import masks_of, with_masks
 
@@ -98,14 +99,29 @@ class Result:
         return {**summary, "values": _listed(self.values)} if values else summary
 
     def to_json(self, path):
-        """Writes `to_dict()` to a file."""
-        pathlib.Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n")
+        """Writes `to_dict()` to a file, whole or not at all."""
+        with files.whole(path) as beside:
+            beside.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n")
 
     @classmethod
     def from_json(cls, path):
-        """A `Result` from what `to_json` wrote."""
-        content = json.loads(pathlib.Path(path).read_text())
-        return cls(content["metric"], np.asarray(content["values"], np.float64))
+        """A `Result` from what `to_json` wrote.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is not what `to_json` writes.
+        """
+        try:
+            content = json.loads(pathlib.Path(path).read_text())
+            metric, values = content["metric"], np.asarray(content["values"], np.float64)
+            if not isinstance(metric, str) or values.ndim != 2:
+                raise ValueError(f"metric={metric!r} and values of shape {values.shape}")
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+            raise ValueError(
+                f"Expected a file that `Result.to_json` wrote. Received: {str(path)!r}, of which "
+                f"reading failed: {type(error).__name__}: {error}. Write it anew."
+            ) from error
+        return cls(metric, values)
 
 
 def number(value):

@@ -12,6 +12,8 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageDraw
 
+from maml_tf import files
+
 _METRES = 3.0  # shown from left to right
 _SKY, _GROUND, _TICK = (245, 247, 250), (205, 200, 190), (150, 145, 135)
 _NEAR, _FAR = (40, 90, 160), (150, 180, 215)
@@ -53,7 +55,8 @@ def record(policy, environment, path, *, width=480, height=270, seed=0):
     seconds = 2 * environment.model.opt.timestep * environment.frame_skip[environment.physics]
     gif = pathlib.Path(path).suffix.lower() == ".gif"
     options = {"duration": 1000 * seconds, "loop": 0} if gif else {"fps": round(1 / seconds)}
-    imageio.imwrite(path, frames, **options)
+    with files.whole(path) as beside:
+        imageio.imwrite(beside, frames, **options)
 
 
 def draw(model, data, width, height):

@@ -6,6 +6,7 @@ needs neither Keras nor this package to run: TensorFlow, its C API or TensorFlow
 
 import tensorflow as tf
 
+from maml_tf import files
 from maml_tf.learners import checks, specs
 from maml_tf.serving import card as card_file
 from maml_tf.serving import versions, warmup
@@ -98,7 +99,7 @@ def export(
     x_spec = specs.x_spec(learner.model) if x_spec is None else x_spec
     y_spec = specs.y_spec(learner, x_spec) if y_spec is None else y_spec
     signatures = Signatures(learner, steps, most, x_spec, y_spec)
-    with versions.written_whole(path) as folder:
+    with files.whole_folder(path) as folder:
         tf.saved_model.save(signatures.module, str(folder), signatures=signatures.all())
         if warm_up or (warm_up is None and warmup.is_possible()):
             warmup.write(folder, signatures.examples())

@@ -5,16 +5,15 @@ those of Ravi & Larochelle 2017, "Optimization as a model for few-shot learning"
 """
 
 import concurrent.futures
-import contextlib
 import hashlib
 import io
 import os
 import pathlib
-import tempfile
 
 import numpy as np
 
-from maml_tf.tasks import class_lists, packed, splits
+from maml_tf import files
+from maml_tf.tasks import class_lists, image_decoding, packed, splits
 
 SIZE = 84
 FILTER = "lanczos"  # the filter of the script that came with the MAML paper
@@ -144,7 +143,8 @@ def stage(pictures, folder, progress):
             if _is_whole(paths[wnid], len(chosen)):
                 bar.update(len(chosen))
             else:
-                _store(paths[wnid], _shrink_all(chosen, bar))
+                with files.whole(paths[wnid]) as beside:
+                    np.save(beside, _shrink_all(chosen, bar))
     return paths
 
 
@@ -166,7 +166,7 @@ def _fingerprint(pictures):
 
 def _is_whole(path, count):
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images = packed.read_array(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False
     return images.shape == (count, SIZE, SIZE, 3) and images.dtype == np.uint8
@@ -210,17 +210,3 @@ def shrink(picture):
     if image.size != (SIZE, SIZE):
         image = image.resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
     return np.asarray(image)
-
-
-def _store(path, images):
-    """Writes beside and renames, so that a file that is there is whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, images)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
