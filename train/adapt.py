@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from maml_tf import image_plots
+from maml_tf import files, image_plots
 from maml_tf.tasks import image_decoding, image_files
 from train import common, picture_models
 
@@ -80,12 +80,16 @@ def main():
     folder = pathlib.Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
     rows = table(settings, names, queries, answers)
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.whole(folder / "predictions.csv") as beside,
+        beside.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     title = report(rows, support, names, queries.labels is not None)
-    draw(settings, names, support, queries, answers, title).savefig(folder / "answers.png")
+    sheet = draw(settings, names, support, queries, answers, title)
+    common.save_figure(sheet, folder / "answers.png")
     print(f"The table and the contact sheet are in {folder}.")
 
 

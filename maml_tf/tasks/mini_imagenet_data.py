@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 from maml_tf import files
-from maml_tf.tasks import class_lists, image_decoding, packed, splits
+from maml_tf.tasks import class_lists, packed, splits
 
 SIZE = 84
 FILTER = "lanczos"  # the filter of the script that came with the MAML paper
