@@ -42,6 +42,7 @@ class Settings:
     )
     on_error: Literal["raise", "skip"] = "raise"
     """Whether to stop at a file that cannot be decoded, or to go on without it."""
+    follow_links: bool = common.switch("Links in the folders may lead out of them.")
     sheet_queries: int = 60
     """Most queries on the contact sheet: of more, wrong answers and uncertain ones come first."""
     output: str = "runs/adapt"
@@ -82,7 +83,7 @@ def main():
     rows = table(settings, names, queries, answers)
     with (
         files.whole(folder / "predictions.csv") as beside,
-        beside.open("w", newline="", encoding="utf-8") as file,
+        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -100,7 +101,7 @@ def read_support(settings, model):
         ValueError: more classes than the model has outputs, fewer than 2, or files not laid out
             as they should be.
     """
-    listing = image_files.list_folder(settings.support)
+    listing = image_files.list_folder(settings.support, settings.follow_links)
     if any(listing.groups):
         raise ValueError(
             f"Expected one folder per class in --support {settings.support}. Received: splits, "
@@ -138,8 +139,10 @@ def read_queries(settings, model, names):
     folder = pathlib.Path(settings.query)
     loose = image_files.list_images(folder)
     if loose and not any(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()):
+        if not settings.follow_links:
+            image_files.check_links(folder, loose)
         return _read(settings, model, loose, None)
-    listing = image_files.list_folder(folder)
+    listing = image_files.list_folder(folder, settings.follow_links)
     unknown = [name for name in listing.names if name not in names]
     if unknown:
         raise ValueError(

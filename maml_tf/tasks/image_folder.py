@@ -40,6 +40,7 @@ def image_folder(
     cache=None,
     validation_tasks=600,
     test_tasks=600,
+    follow_links=False,
 ):
     """Builds the training, validation and test tasks of a folder with one folder per class.
 
@@ -72,6 +73,7 @@ def image_folder(
         cache: path or None, folder of packed sets; see `load_image_folder`.
         validation_tasks: int, tasks in `validation`, rounded up to whole batches.
         test_tasks: int, tasks in `test`, rounded up to whole batches.
+        follow_links: bool, whether links may lead out of the folder.
 
     Returns:
         `(train, validation, test)`, each a `tf.data.Dataset`, with no class in common. `train`
@@ -105,7 +107,7 @@ def image_folder(
     }
     splits.check(**settings)
     image_decoding.check_settings(image_size, channels, on_error)
-    listing = image_files.list_folder(path)
+    listing = image_files.list_folder(path, follow_links)
     parts = _parts(listing, split, split_seed)
     _check_parts(listing, parts, split, ways, shots, queries, test_queries)
     images = _load(path, listing, image_size, channels, on_error, cache)
@@ -114,7 +116,9 @@ def image_folder(
     return splits.three_way(classes, parts, **settings)
 
 
-def load_image_folder(path, image_size=84, channels=3, on_error="raise", cache=None):
+def load_image_folder(
+    path, image_size=84, channels=3, on_error="raise", cache=None, follow_links=False
+):
     """Loads a folder with one folder per class, for `sampling.episodes` or anything else.
 
     Up to 256 MiB of decoded pictures are held in memory. More, or all where `cache` is given, are
@@ -130,6 +134,7 @@ def load_image_folder(path, image_size=84, channels=3, on_error="raise", cache=N
             packed set is made without it).
         cache: path or None, folder of packed sets. None: `$KERAS_HOME/datasets`
             (`~/.keras/datasets`) where there are too many pictures for memory.
+        follow_links: bool, whether links may lead out of the folder.
 
     Returns:
         A `packed.Images`: uint8 `images` `[rows, height, width, channels]`, int32 `labels`
@@ -148,7 +153,7 @@ def load_image_folder(path, image_size=84, channels=3, on_error="raise", cache=N
         >>> train = maml_tf.tasks.sampling.episodes(images, labels, ways=5, shots=1, queries=5)
     """
     image_decoding.check_settings(image_size, channels, on_error)
-    listing = image_files.list_folder(path)
+    listing = image_files.list_folder(path, follow_links)
     return _load(path, listing, image_size, channels, on_error, cache)
 
 

@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 from maml_tf import files
-from maml_tf.tasks import class_lists, packed, splits
+from maml_tf.tasks import class_lists, image_decoding, packed, splits
 
 SIZE = 84
 FILTER = "lanczos"  # the filter of the script that came with the MAML paper
@@ -199,7 +199,7 @@ def shrink(picture):
     import PIL.Image
 
     try:
-        with PIL.Image.open(io.BytesIO(picture.read())) as image:
+        with image_decoding.opened(io.BytesIO(picture.read())) as image:
             image = image.convert("RGB")
     except Exception as error:  # each of Pillow's decoders has errors of its own
         where = picture.path if picture.offset is None else f"{picture.name} of {picture.path}"

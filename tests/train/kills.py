@@ -15,10 +15,12 @@ Python's audit events and two patched functions in the child tell what it does.
 import argparse
 import fnmatch
 import importlib
+import itertools
 import json
 import os
 import pathlib
 import random
+import shlex
 import signal
 import sys
 import tempfile
@@ -28,16 +30,19 @@ import zipfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHARED = pathlib.Path(os.environ.get("MAML_TF_DATA_DIR", ROOT / "shared" / "data" / "tfds"))
-RL = (
+RL = shlex.split(
     "--meta-batch 2 --rollouts 3 --horizon 6 --epoch-iterations 1 --iterations 4 --test-tasks 3 "
     "--test-steps 1 --test-rollouts 3 --fine-tuning 0.1"
-).split()
+)
 # The smallest runs that have several epochs, and every kind of file.
 OPTIONS = {
-    "sinusoid": "--quick --iterations 60 --test-tasks 5 --test-inner-steps 1 --no-xla".split(),
+    "tiny": [],
+    "sinusoid": shlex.split("--quick --iterations 60 --test-tasks 5 --test-inner-steps 1 --no-xla"),
     "omniglot": ["--quick", "--epoch-iterations", "5", "--data-dir", str(SHARED)],
-    "mini_imagenet": "--quick --iterations 4 --epoch-iterations 1 --ways 2 --queries 1 "
-    "--inner-steps 1 --steps-to-evaluate 1 --data-dir {place}/tfds --source {data}".split(),
+    "mini_imagenet": shlex.split(
+        "--quick --iterations 4 --epoch-iterations 1 --ways 2 --queries 1 --inner-steps 1 "
+        "--steps-to-evaluate 1 --data-dir {place}/tfds --source {data}"
+    ),
     "images": ["--quick", "--epoch-iterations", "5"],
     "navigation": [*RL, "--baselines", "random oracle"],
     "locomotion": [*RL, "--recipe", "modern", "--baselines", "pretrained", "--patience", "3"],
@@ -116,7 +121,7 @@ def start(script, place, data, pattern="*", number=None):
 
         writes = Writes(place, pattern, number)
         try:
-            common.run(importlib.import_module(f"train.{script}").main)
+            common.run(module(script).main)
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
@@ -127,6 +132,11 @@ def start(script, place, data, pattern="*", number=None):
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def module(script):
+    """The module of a script; `tiny` is one of the tests."""
+    return importlib.import_module(f"{'tests.train' if script == 'tiny' else 'train'}.{script}")
 
 
 def wait(child, seconds=None):
@@ -187,7 +197,7 @@ def differences(expected, received):
     return [name for name in names if expected.get(name, 0) != received.get(name, 0)]
 
 
-class Failed(Exception):
+class FailedError(RuntimeError):
     """A run that did not end as it should."""
 
 
@@ -198,50 +208,64 @@ def kill_again_and_again(script, folder, *, kills=20, seed=0, at=(), minutes=1e9
         `(kills, runs)`, how many there were.
 
     Raises:
-        Failed: a start failed for another reason, or a run ended with other bits.
+        FailedError: a start failed for another reason, or a run ended with other bits.
     """
     data = prepare(script, folder)
     undisturbed = folder / "undisturbed"
     began = time.monotonic()
     if wait(start(script, undisturbed, data)):
-        raise Failed((undisturbed / "log").read_text())
+        raise FailedError((undisturbed / "log").read_text())
     seconds = time.monotonic() - began
     writes = int((undisturbed / "writes").read_text())
     expected = content(undisturbed)
     say(f"{script}: undisturbed {seconds:.1f} s, {writes} writes, {len(expected)} files")
-    chosen, chance, done, runs = list(at), random.Random(seed), 0, 0
-    kills = len(chosen) or kills
-    while done < kills:
-        if time.monotonic() - began > 60 * minutes:
-            break
+    left = list(chosen(at) if at else itertools.islice(drawn(seed, writes, seconds), kills))
+    left, done, runs = left[::-1], 0, 0
+    while left and time.monotonic() - began < 60 * minutes:
         runs += 1
         place = folder / f"run{runs}"
         code = None
         while code != 0:
-            if done >= kills or time.monotonic() - began > 60 * minutes:
-                how, code = "not at all", wait(start(script, place, data))
-            elif chosen:
-                how = chosen.pop(0)
-                pattern, number = how.rsplit(" ", 1)
-                code = wait(start(script, place, data, pattern, int(number)))
-            elif chance.random() < 0.5:
-                number = chance.randint(1, writes)
-                how = f"at write {number}"
-                code = wait(start(script, place, data, "*", number))
+            if left and time.monotonic() - began < 60 * minutes:
+                how, after, hooks = left.pop()
             else:
-                # The later parts of a run are reached by runs that were killed often.
-                after = chance.uniform(0, seconds)
-                how, code = f"after {after:.2f} s", wait(start(script, place, data), after)
+                how, after, hooks = "not at all", None, {}
+            code = wait(start(script, place, data, **hooks), after)
             if code == -signal.SIGKILL:
                 done += 1
                 say(f"  run {runs}: kill {done}, {how}")
             elif code:
-                raise Failed(f"run {runs} ended with {code}:\n{(place / 'log').read_text()}")
+                raise FailedError(f"run {runs} ended with {code}:\n{(place / 'log').read_text()}")
+            elif how in at:
+                raise FailedError(f"run {runs} was through and never came to {how!r}")
+            elif hooks or after:  # it was through before: another moment in its place
+                left.append(next(drawn(seed + 100 * runs, writes, seconds)))
         wrong = differences(expected, content(place))
         if wrong:
-            raise Failed(f"{place}: other than undisturbed: {wrong[:20]}")
+            raise FailedError(f"{place}: other than undisturbed: {wrong[:20]}")
         say(f"  run {runs}: through, the same bits in {len(expected)} files")
     return done, runs
+
+
+def chosen(at):
+    """`(how, seconds or None, arguments of start)` of each `"PATTERN N"`."""
+    for how in at:
+        pattern, number = how.rsplit(" ", 1)
+        yield how, None, {"pattern": pattern, "number": int(number)}
+
+
+def drawn(seed, writes, seconds):
+    """The same, at random and without end: half of them at a write, half at any moment."""
+    chance = random.Random(seed)
+    while True:
+        if chance.random() < 0.5:
+            number = chance.randint(1, writes)
+            yield f"at write {number}", None, {"number": number}
+        else:
+            # Early ones more often, as they take less time: a run that goes on is soon at the
+            # later parts.
+            after = chance.uniform(0, seconds) * chance.random()
+            yield f"after {after:.2f} s", after, {}
 
 
 def prepare(script, folder):
@@ -249,7 +273,7 @@ def prepare(script, folder):
     import matplotlib
 
     matplotlib.use("agg")
-    importlib.import_module(f"train.{script}")
+    module(script)
     data = folder / "data"
     if script == "mini_imagenet":
         from tests.tasks import small_imagenet
@@ -262,7 +286,12 @@ def main():
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.train.kills", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("scripts", nargs="*", default=list(OPTIONS), help="all by default")
+    parser.add_argument(
+        "scripts",
+        nargs="*",
+        default=[name for name in OPTIONS if name != "tiny"],
+        help="all by default",
+    )
     parser.add_argument("--kills", type=int, default=20, help="of each script")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**16))
     parser.add_argument("--minutes", type=float, default=1e9, help="of each script, then no more")
@@ -283,7 +312,7 @@ def main():
                     minutes=given.minutes,
                     say=lambda line: print(line, flush=True),
                 )
-            except Failed as error:
+            except FailedError as error:
                 sys.exit(f"{script}: {error}")
             minutes = (time.monotonic() - began) / 60
             print(f"{script}: {done} kills in {runs} runs, all the same bits; {minutes:.1f} min.")
