@@ -64,11 +64,14 @@ def zeros(data):
     return bytes(len(data))
 
 
-def other_json(data):
-    return data.replace(b"keras.src", b"keras_src")
+def other_rate(data):
+    """A bit of the settings: it would load, and train otherwise."""
+    changed = data.replace(b'"learning_rate": 0.05', b'"learning_rate": 0.06')
+    assert changed != data
+    return changed
 
 
-@pytest.mark.parametrize("damage", [cut, last_byte, flip, zeros, other_json, lambda data: b""])
+@pytest.mark.parametrize("damage", [cut, last_byte, flip, zeros, other_rate, lambda data: b""])
 def test_of_a_damaged_checkpoint_the_one_before_is_taken(half, whole, capsys, damage):
     path = half / "checkpoint.keras"
     path.write_bytes(damage(path.read_bytes()))
@@ -128,7 +131,8 @@ def test_a_full_disk_is_told_in_a_line_and_nothing_is_lost(half, whole, monkeypa
     assert f"{half / name}: No space left on device. What was finished" in str(ended.value)
     assert "\n" not in str(ended.value)
     assert not list(half.glob(".writing-*"))
-    assert int(keras.saving.load_model(half / "checkpoint.keras").optimizer.iterations) == 8
+    assert int(checkpoints.load_last(half).optimizer.iterations) == 8
+    assert not capsys.readouterr().err
     tiny.train(half)
     assert_same(half, whole)
 
