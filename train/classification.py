@@ -150,7 +150,11 @@ def make_learner(settings, shape):
 
 def start_from(network, path):
     """Gives a network the weights of a saved learner, as far as their shapes agree."""
-    saved = keras.saving.load_model(path, compile=False)
+    try:
+        saved = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # whatever broken or forbidden content brings about below Keras
+        reason = " ".join(str(error).split())
+        sys.exit(f"--start-from {path} cannot be read ({reason}). Give a .keras file of a learner.")
     saved = getattr(saved, "model", saved)
     if len(saved.variables) != len(network.variables):
         sys.exit(

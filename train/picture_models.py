@@ -13,6 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import maml_tf
 from maml_tf.learners import specs
+from train import graph_check
 
 # Queries that an exported model is given at a time: so many 84x84 pictures take about half a
 # gigabyte in a network of 32 filters.
@@ -47,7 +48,8 @@ def open_model(path, inner_steps=None):
         A `Model`.
 
     Raises:
-        ValueError: there is no such model, or not one of pictures and classes.
+        ValueError: there is no such model, it is damaged, has operations that reach out of the
+            graph, or is not one of pictures and classes.
     """
     path = pathlib.Path(path)
     if path.is_file():
@@ -71,7 +73,13 @@ def open_model(path, inner_steps=None):
 
 
 def _open_learner(path, inner_steps):
-    learner = keras.saving.load_model(path)
+    try:
+        learner = keras.saving.load_model(path)
+    except Exception as error:  # whatever broken or forbidden content brings about below Keras
+        raise ValueError(
+            f"Expected a saved learner, such as maml_tf.MAML. Received: --model {path}, which "
+            f"cannot be read: {error}"
+        ) from error
     if not isinstance(learner, maml_tf.Learner):
         raise ValueError(
             f"Expected a saved learner, such as maml_tf.MAML. Received: --model {path}, a "
@@ -98,6 +106,7 @@ def _version(path):
 
 
 def _open_export(path, inner_steps):
+    graph_check.check(path)
     loaded = tf.saved_model.load(str(path))
     signature = loaded.signatures.get("serving_default")
     inputs = signature.structured_input_signature[1] if signature else {}
