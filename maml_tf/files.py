@@ -41,7 +41,7 @@ def whole(path):
 
     Example:
         >>> with maml_tf.files.whole("results.json") as beside:
-        ...     beside.write_text("{}")
+        ...     _ = beside.write_text("{}")
     """
     path = pathlib.Path(os.path.realpath(path))
     temporary = _beside(path)
@@ -71,8 +71,8 @@ def whole_folder(path, replace=False):
         OSError: as the block does.
 
     Example:
-        >>> with maml_tf.files.whole_folder("exported/1") as beside:
-        ...     (beside / "model.json").write_text("{}")
+        >>> with maml_tf.files.whole_folder("exported/model") as beside:
+        ...     (beside / "weights.bin").touch()
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def hold(folder):
         bool, False where another process holds it.
 
     Example:
-        >>> maml_tf.files.hold("runs/sinusoid")
+        >>> maml_tf.files.hold(".")
         True
     """
     folder = os.path.realpath(folder)

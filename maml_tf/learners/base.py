@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from maml_tf import functional, noise
 from maml_tf.copying import from_model_config, model_config
-from maml_tf.learners import checks, meta_step, specs
+from maml_tf.learners import checks, meta_step, saving, specs
 from maml_tf.learners.adapted import adapted_model
 from maml_tf.learners.batches import masks_of, parts, with_masks
 from maml_tf.learners.trainer import Trainer
@@ -318,6 +318,11 @@ class Learner(Trainer):
         self.require_compiled("export")
         signature = input_signature or [specs.task_batch_spec(self)]
         return super().export(filepath, *args, input_signature=signature, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save`, to a `.keras` file: the old format, `.h5`, cannot be loaded again."""
+        saving.check_save_path(filepath)
+        return super().save(filepath, *args, **kwargs)
 
     def get_config(self):
         """Arguments of the constructor, the wrapped model among them, and what of it is frozen."""

@@ -53,4 +53,6 @@ def to_config(spec):
 def from_config(config):
     """A structure of `tf.TensorSpec` from what `to_config` returned; None of None."""
     tensors = keras.saving.deserialize_keras_object(config)
+    if tensors is None:  # which Keras' trees take for a leaf
+        return None
     return keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)
