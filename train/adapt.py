@@ -266,4 +266,4 @@ def draw(settings, names, support, queries, answers, title):
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main, resumes=False)

@@ -72,24 +72,30 @@ def parse(settings_class, program, quick, recipes=None):
     return parser.parse_args().settings
 
 
-def run(main):
+def run(main, resumes=True):
     """Calls `main()`; Ctrl-C and what a disk refuses end the program in one line.
 
     Exit codes: 130 after Ctrl-C, as usual, and 1.
+
+    Args:
+        main: function without arguments.
+        resumes: bool, whether the program trains, and goes on where it was.
     """
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on after the last finished epoch.", file=sys.stderr)
+        more = " The same command goes on after the last finished epoch." if resumes else ""
+        print(f"\nStopped.{more}", file=sys.stderr)
         sys.exit(130)
     except (OSError, tf.errors.OpError) as error:
         line = _disk_error(error)
         if line is None:
             raise
-        sys.exit(
-            f"{line}. What was finished before is kept: once that is mended, the same command goes "
-            "on after the last finished epoch."
+        more = (
+            " What was finished before is kept: once that is mended, the same command goes on after "
+            "the last finished epoch."
         )
+        sys.exit(f"{line}.{more if resumes else ''}")
 
 
 def _disk_error(error):

@@ -93,4 +93,4 @@ def report(settings, task, query_y, before, after):
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, resumes=False)

@@ -184,6 +184,9 @@ def test_what_a_disk_says_is_one_line(error, line):
     with pytest.raises(SystemExit) as ended:
         common.run(main)
     assert str(ended.value).startswith(f"{line} What was finished before is kept")
+    with pytest.raises(SystemExit) as ended:
+        common.run(main, resumes=False)
+    assert str(ended.value) == line
 
 
 @pytest.mark.parametrize(
