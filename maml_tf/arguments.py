@@ -45,7 +45,7 @@ def integer(name, value, minimum=None, maximum=None, *, advice=None):
         ValueError: it is out of bounds.
 
     Example:
-        >>> arguments.integer("ways", np.int64(5), minimum=1)
+        >>> maml_tf.arguments.integer("ways", np.int64(5), minimum=1)
         5
     """
     expected = f"Expected `{name}` to be {_described('an integer', minimum, maximum)}."
@@ -81,7 +81,7 @@ def number(name, value, minimum=None, maximum=None, *, above=None, below=None, a
         ValueError: it is not finite or out of bounds.
 
     Example:
-        >>> arguments.number("momentum", np.float32(0.5), minimum=0, below=1)
+        >>> maml_tf.arguments.number("momentum", np.float32(0.5), minimum=0, below=1)
         0.5
     """
     bounds = _described("a finite number", minimum, maximum, above, below)

@@ -7,15 +7,14 @@ that is compiled and never fitted.
 
 import dataclasses
 import json
-import operator
 import pathlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import files
-from maml_tf.learners import Learner
+from maml_tf import arguments, files
+from maml_tf.learners import Learner, labels
 from maml_tf.learners.batches import masks_of, with_masks
 
 
@@ -34,6 +33,20 @@ class Result:
 
     metric: str
     values: np.ndarray
+
+    def __post_init__(self):
+        if not isinstance(self.metric, str):
+            raise TypeError(
+                "Expected `metric` to be a name. Received: "
+                f"{arguments.received('metric', self.metric)}. Give it as text."
+            )
+        shape = np.shape(self.values)
+        if len(shape) != 2 or 0 in shape or np.asarray(self.values).dtype.kind not in "fiu":
+            raise ValueError(
+                "Expected `values` to be numbers [num_tasks, inner_steps + 1], of one task at "
+                f"least. Received: {arguments.received('values', self.values)}. Give an array of "
+                "this shape."
+            )
 
     @property
     def num_tasks(self):
@@ -108,20 +121,22 @@ class Result:
         """A `Result` from what `to_json` wrote.
 
         Raises:
-            OSError: the file cannot be read.
-            ValueError: it is not what `to_json` writes.
+            OSError: there is no such file, or it cannot be read.
+            ValueError: it holds something else.
         """
         try:
             content = json.loads(pathlib.Path(path).read_text())
             metric, values = content["metric"], np.asarray(content["values"], np.float64)
             if not isinstance(metric, str) or values.ndim != 2:
                 raise ValueError(f"metric={metric!r} and values of shape {values.shape}")
+            return cls(metric, values)
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            raise ValueError(
-                f"Expected a file that `Result.to_json` wrote. Received: {str(path)!r}, of which "
-                f"reading failed: {type(error).__name__}: {error}. Write it anew."
-            ) from error
-        return cls(metric, values)
+            reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            "Expected a file that `Result.to_json` wrote. Received: "
+            f"{arguments.received('path', path)}, which is none ({reason}). Give another, or "
+            "measure again."
+        )
 
 
 def number(value):
@@ -161,38 +176,46 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
     """
     if not isinstance(learner, Learner):
         raise TypeError(
-            "`learner` must be a `maml_tf.Learner`. Received: an object of type "
-            f"{type(learner).__name__}. To evaluate an ordinary Keras model, wrap it: "
+            "Expected `learner` to be a `maml_tf.Learner`. Received: "
+            f"{arguments.received('learner', learner)}. To evaluate a Keras model, wrap it: "
             "`maml_tf.MAML(model, inner_optimizer)`, compiled with the loss to adapt with."
         )
     if not isinstance(tasks, tf.data.Dataset):
         raise TypeError(
-            "`tasks` must be a `tf.data.Dataset` of task batches `(inputs, query_y)`. Received: an "
-            f"object of type {type(tasks).__name__}."
+            "Expected `tasks` to be a `tf.data.Dataset` of task batches `(inputs, query_y)`. "
+            f"Received: {arguments.received('tasks', tasks)}. Make one with `maml_tf.tasks`, or "
+            "with `tf.data.Dataset.from_tensors` of one task batch."
         )
-    num_tasks = _integer("num_tasks", num_tasks, 1)
+    num_tasks = arguments.integer("num_tasks", num_tasks, 1)
     inner_steps = learner.inner_steps if inner_steps is None else inner_steps
-    inner_steps = _integer("inner_steps", inner_steps, 0)
+    inner_steps = arguments.integer("inner_steps", inner_steps, 0)
     name, measure = _metric(learner, metric)
     spec = tasks.element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise ValueError(
             "Expected a data set of task batches `(inputs, query_y)`, without sample weights. "
-            f"Received one with elements {spec}."
+            f"Received: one with elements {spec}. Give both, such as `maml_tf.tasks` makes them."
         )
 
     @tf.function(autograph=False)
     def values_of(inputs, query_y):
+        inputs, query_y = labels.guarded(learner, inputs, query_y)
         return measure(learner, inputs, query_y, inner_steps)
 
     # Traced once, for all shapes that the data set may yield: a last batch may be smaller.
     values_of = values_of.get_concrete_function(*spec)
     batches, count = [], 0
     for inputs, query_y in tasks:
-        batches.append(values_of(inputs, query_y).numpy())
+        with labels.explained():
+            batches.append(values_of(inputs, query_y).numpy())
         count += len(batches[-1])
         if count >= num_tasks:
             break
+    if not count:
+        raise ValueError(
+            "Expected `tasks` to hold task batches. Received: a data set that is empty. Give "
+            "one of which nothing was taken away."
+        )
     if count < num_tasks:
         raise ValueError(
             f"Expected at least num_tasks={num_tasks} tasks. Received a data set that ended after "
@@ -212,15 +235,27 @@ def _metric(learner, metric):
     if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
         return "accuracy", _per_example(_accuracy)
     if isinstance(metric, str):
-        metric = keras.metrics.get(metric)
+        metric = _named(metric)
     if isinstance(metric, keras.metrics.Metric):
         return metric.name, _per_example(_stateless(metric))
-    if not callable(metric):
+    if not callable(metric) or isinstance(metric, type):
         raise TypeError(
-            "`metric` must be 'accuracy', 'loss', the name of a Keras metric function or a "
-            f"function `(y_true, y_pred) -> [examples, ...]`. Received: metric={metric!r}"
+            "Expected `metric` to be 'accuracy', 'loss', the name of a Keras metric function or a "
+            "function `(y_true, y_pred) -> [examples, ...]`. Received: "
+            f"{arguments.received('metric', metric)}. Give one of these."
         )
     return getattr(metric, "__name__", type(metric).__name__), _per_example(metric)
+
+
+def _named(metric):
+    try:
+        return keras.metrics.get(metric)
+    except ValueError:
+        raise ValueError(
+            "Expected `metric` to be 'accuracy', 'loss' or the name of a Keras metric function. "
+            f"Received: metric={metric!r}. Spell it as `keras.metrics` does, such as "
+            "'mean_squared_error', or give a function `(y_true, y_pred) -> [examples, ...]`."
+        ) from None
 
 
 def _compiled_accuracy(learner):
@@ -242,8 +277,8 @@ def _stateless(metric):
     """The per-example function inside a Keras metric that averages one."""
     if not isinstance(metric, keras.metrics.MeanMetricWrapper):
         raise ValueError(
-            "`metric` must be a mean over examples, so that it can be taken for each task. "
-            f"Received: {metric!r}. Give a function `(y_true, y_pred) -> [examples, ...]`."
+            "Expected `metric` to be a mean over examples, so that it can be taken for each task. "
+            f"Received: metric={metric!r}. Give a function `(y_true, y_pred) -> [examples, ...]`."
         )
     return lambda y_true, y_pred: metric._fn(y_true, y_pred, **metric._fn_kwargs)
 
@@ -315,13 +350,3 @@ def _listed(array):
     if array.ndim:
         return [_listed(row) for row in array]
     return float(array) if np.isfinite(array) else str(float(array))
-
-
-def _integer(name, value, minimum):
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}") from None
-    if value < minimum:
-        raise ValueError(f"`{name}` must be at least {minimum}. Received: {name}={value}")
-    return value

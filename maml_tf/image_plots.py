@@ -5,7 +5,7 @@ As in `maml_tf.plots`, a `matplotlib.figure.Figure` is returned and nothing glob
 
 import numpy as np
 
-from maml_tf import plots
+from maml_tf import arguments, plot_arguments, plots
 
 _RIGHT, _WRONG, _UNKNOWN = "#00704F", "#C02000", "#606060"
 _CELL = 1.15  # inches a column, of which the gap takes a share
@@ -50,7 +50,9 @@ def contact_sheet(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: there are no queries, or not as many answers as queries.
+        TypeError: labels or answers are not integers, or `names` is one text.
+        ValueError: there are no queries, or not as many answers as queries; a label or an answer
+            that is no position in `names`; a probability outside of [0, 1].
 
     Example:
         >>> images = np.random.randint(0, 256, [4, 8, 8, 3], np.uint8)
@@ -65,9 +67,24 @@ def contact_sheet(
         raise ValueError(
             "Expected at least one query, and an answer for each. Received: "
             f"{counts[0]} queries, {counts[1]} predicted classes, {counts[2]} probabilities; "
-            f"lengths with truth and captions, where given: {counts}."
+            f"lengths with truth and captions, where given: {counts}. Give one answer a query."
         )
-    images, labels = np.asarray(support[0]), np.asarray(support[1])
+    columns = arguments.integer("columns", columns, 1)
+    if isinstance(names, str) or not len(names):
+        raise TypeError(
+            "Expected `names` to be a sequence of names of classes. Received: "
+            f"{arguments.received('names', names)}. Put them into a list."
+        )
+    images = plot_arguments.check_images("support", support[0])
+    labels = plot_arguments.check_labels("support labels", support[1], len(images), len(names))
+    queries = plot_arguments.check_images("queries", queries)
+    predicted = plot_arguments.check_labels("predicted", predicted, len(queries), len(names))
+    if truth is not None:
+        truth = plot_arguments.check_labels("truth", truth, len(queries), len(names))
+    for i, probability in enumerate(probabilities):
+        # In float32 a softmax may add up to a little more than 1.
+        rounded = np.round(probability, 5) if arguments.is_number(probability) else probability
+        arguments.number(f"probabilities[{i}]", rounded, 0, 1)
     height, width = np.shape(queries)[1:3]
     sheet = _Sheet(columns, height / width, title)
     sheet.heading("Support pictures")

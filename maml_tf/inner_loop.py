@@ -10,7 +10,11 @@ with `first_order=True` the inner gradients are constants to it (section 5.2 of 
 import re
 from typing import NamedTuple
 
+import keras
+import numpy as np
 import tensorflow as tf
+
+from maml_tf import arguments, exact
 
 
 class Adapted(NamedTuple):
@@ -53,7 +57,10 @@ def adapt(
         `Adapted`.
 
     Raises:
-        ValueError: the loss depends on none of the weights that adapt.
+        TypeError: `steps` is not an integer, a switch is neither True nor False, or `optimizer` or
+            `objective` is of another kind.
+        ValueError: `steps` is negative, `adaptable` does not fit the weights, or the loss is no
+            scalar or depends on none of the weights that adapt.
 
     Example:
         >>> optimizer = maml_tf.inner_optimizers.SGD(0.1)
@@ -62,8 +69,9 @@ def adapt(
         >>> adapted.weights[0].numpy()
         array([1.28, 1.92], dtype=float32)
     """
+    steps = arguments.integer("steps", steps, minimum=0)
     step_function = gradient_step(objective, optimizer, adaptable, first_order, constraints)
-    if rematerialize:
+    if arguments.boolean("rematerialize", rematerialize):
         step_function = _rematerialized(step_function)
     slots = initial_slots(optimizer, weights, adaptable)
     losses = []
@@ -103,7 +111,11 @@ def adapt_in_loop(
     Returns:
         `(weights, state)`, or with `observe` `(weights, state, observations)`, observations
         stacked along a new first axis, `[steps + 1, ...]`.
+
+    Raises:
+        TypeError, ValueError: as in `adapt`; a tensor of steps is checked by its dtype and rank.
     """
+    _check_steps(steps)
     step_function = gradient_step(
         objective, optimizer, adaptable, first_order=True, constraints=constraints
     )
@@ -146,7 +158,9 @@ def adaptable_weights(choice, model):
         List of `bool` in the order of `model.trainable_variables`, or None for all.
 
     Raises:
-        ValueError: a choice of no weight, or a list of another length.
+        TypeError: a choice of another kind, or a list of anything but `bool`.
+        ValueError: a choice of no weight, a list of another length, or text that is empty (it
+            would be found in every path) or no regular expression.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
@@ -154,22 +168,42 @@ def adaptable_weights(choice, model):
         [False, True]
     """
     variables = model.trainable_variables
+    expected = (
+        f"Expected `adaptable` to choose at least one of the {len(variables)} trainable weights "
+        f"{[v.path for v in variables]}."
+    )
+    given = arguments.received("adaptable", choice)
+    advice = (
+        "Give a function of a variable, a regular expression on its path, a list of "
+        f"{len(variables)} booleans, or None for all."
+    )
     if choice is None:
         return None
     if isinstance(choice, str):
-        chosen = [re.search(choice, v.path) is not None for v in variables]
-    elif callable(choice):
+        chosen = [found is not None for found in _search(choice, variables, expected, advice)]
+    elif callable(choice) and not isinstance(choice, (type, keras.layers.Layer)):
         chosen = [bool(choice(v)) for v in variables]
+    elif isinstance(choice, (list, tuple)) or np.ndim(choice) == 1:
+        if not all(isinstance(one, (bool, np.bool_)) for one in choice):
+            raise TypeError(f"{expected} Received: {given}, not of truth values. {advice}")
+        chosen = [bool(one) for one in choice]
     else:
-        chosen = [bool(c) for c in choice]
+        raise TypeError(f"{expected} Received: {given}. {advice}")
     if len(chosen) != len(variables) or not any(chosen):
-        raise ValueError(
-            f"`adaptable` must choose at least one of the {len(variables)} trainable weights "
-            f"{[v.path for v in variables]}, as a function of a variable, a regular expression on "
-            f"its path or a list of {len(variables)} booleans. Received: adaptable={choice!r}, "
-            f"which gives {chosen}"
-        )
+        raise ValueError(f"{expected} Received: {given}, which gives {chosen}. {advice}")
     return chosen
+
+
+def _search(pattern, variables, expected, advice):
+    if not pattern:
+        raise ValueError(f"{expected} Received: adaptable='', which is in every path. {advice}")
+    try:
+        return [re.search(pattern, v.path) for v in variables]
+    except re.error as error:
+        raise ValueError(
+            f"{expected} Received: adaptable={pattern!r}, which is no regular expression: {error}. "
+            f"{advice}"
+        ) from None
 
 
 def weight_constraints(model):
@@ -211,14 +245,21 @@ def gradient_step(objective, optimizer, adaptable=None, first_order=False, const
 
     Returns:
         A function `(step, weights, state, slots) -> (weights, state, slots, loss)`.
+
+    Raises:
+        TypeError, ValueError: as in `adapt`.
     """
+    _check_parts(objective, optimizer)
+    first_order = arguments.boolean("first_order", first_order)
 
     def step_function(step, weights, state, slots):
         fast = _select(weights, adaptable)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fast)
             loss, state = objective(_merge(weights, fast, adaptable), state, step)
-        gradients = _dense(tape.gradient(loss, fast), fast)
+        _check_scalar(loss)
+        with exact.refusals():
+            gradients = _dense(tape.gradient(loss, fast), fast)
         if first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
         fast, slots = optimizer.update(step, gradients, fast, slots)
@@ -231,9 +272,53 @@ def gradient_step(objective, optimizer, adaptable=None, first_order=False, const
     return step_function
 
 
+def _check_steps(steps):
+    """Checks a number of steps that may be known only at run time."""
+    if not tf.is_tensor(steps):
+        arguments.integer("steps", steps, minimum=0)
+    elif not steps.dtype.is_integer or steps.shape.rank not in (0, None):
+        raise TypeError(
+            "Expected `steps` to be an integer scalar. Received: a tensor of shape "
+            f"{steps.shape} and dtype {steps.dtype.name}. Give an `int` or an int32 scalar."
+        )
+
+
+def _check_parts(objective, optimizer):
+    if not callable(objective):
+        raise TypeError(
+            "Expected `objective` to be a function `(weights, state, step) -> (loss, state)`. "
+            f"Received: {arguments.received('objective', objective)}. Give a function."
+        )
+    # A Keras optimizer has neither; another object may have both and be of no class of ours.
+    if isinstance(optimizer, type) or not (
+        hasattr(optimizer, "init") and hasattr(optimizer, "update")
+    ):
+        raise TypeError(
+            "Expected `optimizer` to be one of maml_tf.inner_optimizers, which update tensors. "
+            f"Received: {arguments.received('optimizer', optimizer)}. Give, for example, "
+            "maml_tf.inner_optimizers.SGD(0.01)."
+        )
+
+
+def _check_scalar(loss):
+    """The gradient of a vector would be that of its sum: steps as many times too large."""
+    shape = tf.convert_to_tensor(loss).shape
+    if shape.rank not in (0, None):
+        raise ValueError(
+            f"Expected an inner loss that is a scalar. Received: a loss of shape {shape}, one "
+            'value for each example. Give the loss another reduction than "none", such as '
+            '"sum_over_batch_size", or take the mean of it.'
+        )
+
+
 def _select(weights, adaptable):
     if adaptable is None:
         return list(weights)
+    if len(adaptable) != len(weights):
+        raise ValueError(
+            f"Expected `adaptable` to have one truth value for each of the {len(weights)} weights. "
+            f"Received: {len(adaptable)}, {adaptable!r}. Make it as long as `weights`."
+        )
     return [w for w, adapts in zip(weights, adaptable, strict=True) if adapts]
 
 
@@ -248,9 +333,9 @@ def _dense(gradients, weights):
     if all(g is None for g in gradients):
         raise ValueError(
             "Expected an inner loss that is differentiable with respect to the weights that "
-            "adapt, received one that depends on none of them: its gradient is None for all "
-            f"{len(weights)}. Does the loss round, compare or take an argmax, or does "
-            "`adaptable` choose only weights that the loss does not use?"
+            "adapt. Received: one that depends on none of them: its gradient is None for all "
+            f"{len(weights)}. Use a loss that does not round, compare or take an argmax, or have "
+            "`adaptable` choose weights that the loss uses."
         )
     return [
         tf.zeros_like(w) if g is None else tf.convert_to_tensor(g)

@@ -7,41 +7,42 @@ through every update. So an inner optimizer takes tensors and gives tensors back
     weights, slots = optimizer.update(step, gradients, weights, slots)
 
 `step` counts the inner steps of one adaptation from 0; it is an `int` in an unrolled loop and an
-int32 scalar tensor in a `tf.while_loop`. `learning_rate` may be one number or a sequence with one
-number for each inner step (the last one holds for all later steps).
+int32 scalar tensor in a `tf.while_loop`. `learning_rate` may be one number, a sequence with one
+number for each inner step (the last one holds for all later steps), or a schedule of Keras.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from maml_tf import arguments
 
 
 class InnerOptimizer:
     """What the inner loop asks of an update rule.
 
     Args:
-        learning_rate: the inner step size (alpha of Finn et al., 2017), a positive number, or a
-            sequence of them: one for each inner step, the last one for all later ones.
+        learning_rate: the inner step size (alpha of Finn et al., 2017), a positive number; a
+            sequence or array `[steps]` of them: one for each inner step, the last one for all
+            later ones; or a `keras.optimizers.schedules.LearningRateSchedule`, a function of the
+            inner step, which Keras computes in float32.
 
     Raises:
-        ValueError: a step size that is not a positive finite number.
+        TypeError: a step size that is not a number.
+        ValueError: one that is not positive and finite, or none at all.
     """
 
     def __init__(self, learning_rate):
-        rates = learning_rate if isinstance(learning_rate, (list, tuple)) else [learning_rate]
-        if not rates or not all(_is_positive(rate) for rate in rates):
-            raise ValueError(
-                f"`learning_rate` of {type(self).__name__} must be a positive number, or a "
-                "non-empty sequence of them, one for each inner step. "
-                f"Received: learning_rate={learning_rate!r}"
-            )
-        self.learning_rate = learning_rate
+        self.learning_rate = _step_sizes(type(self).__name__, learning_rate)
 
     def rate(self, step, dtype):
         """The step size of inner step `step` as a number or a scalar of `dtype`."""
-        if not isinstance(self.learning_rate, (list, tuple)):
+        if isinstance(self.learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return tf.cast(self.learning_rate(step), dtype)
+        if not isinstance(self.learning_rate, list):
             # Not tf.cast, which would make a float32 of the number first.
             return tf.constant(self.learning_rate, dtype)
-        rates = tf.constant([float(rate) for rate in self.learning_rate], dtype)
+        rates = tf.constant(self.learning_rate, dtype)
         return rates[tf.minimum(step, len(self.learning_rate) - 1)]
 
     def init(self, weights):
@@ -54,7 +55,10 @@ class InnerOptimizer:
 
     def get_config(self):
         """Arguments of the constructor."""
-        return {"learning_rate": self.learning_rate}
+        rate = self.learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            rate = keras.saving.serialize_keras_object(rate)
+        return {"learning_rate": rate}
 
     @classmethod
     def from_config(cls, config):
@@ -74,6 +78,9 @@ class SGD(InnerOptimizer):
             5-way Omniglot belongs to a sum over the ways and is 2.0 for Keras' mean.
         momentum: at least 0 and below 1.
 
+    Raises:
+        TypeError, ValueError: see `InnerOptimizer`; `momentum` alike.
+
     Example:
         >>> optimizer = SGD(0.1)
         >>> weights, _ = optimizer.update(0, [tf.constant([2.0])], [tf.constant([1.0])], [])
@@ -83,9 +90,7 @@ class SGD(InnerOptimizer):
 
     def __init__(self, learning_rate=0.01, momentum=0.0):
         super().__init__(learning_rate)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum!r}")
-        self.momentum = momentum
+        self.momentum = arguments.number("momentum", momentum, minimum=0, below=1)
 
     def init(self, weights):
         """Velocities of zero, or nothing without momentum."""
@@ -107,22 +112,30 @@ class SGD(InnerOptimizer):
 class Adam(InnerOptimizer):
     """Adam (Kingma & Ba, 2015, algorithm 1) inside the task, from zero moments in every task.
 
+    With m and v the running means of the gradient and of its square, both corrected for their
+    start at zero, `theta' = theta - learning_rate * m / (sqrt(v) + epsilon)`, as in PyTorch.
+    Keras adds its epsilon to the root before it corrects ("epsilon hat" in the paper): its step
+    t is ours with `epsilon / sqrt(1 - beta_2**t)`, 32 times as large in the first step.
+
+    Where a weight has had no gradient at all, v is 0 and the root has no derivative, but the step
+    has: `-learning_rate * m / epsilon` is its linear part. That is what the meta-gradient gets
+    here; plain differentiation, PyTorch's too, gives NaN.
+
     Args:
         learning_rate: see `InnerOptimizer`.
         beta_1: decay of the first moment, in [0, 1).
         beta_2: decay of the second moment, in [0, 1).
-        epsilon: added under the root, so that its gradient exists where a gradient is zero;
-            a positive number.
+        epsilon: added to the root; a positive number.
+
+    Raises:
+        TypeError, ValueError: see `InnerOptimizer`; the other numbers alike.
     """
 
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
         super().__init__(learning_rate)
-        if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1 and _is_positive(epsilon)):
-            raise ValueError(
-                "`beta_1` and `beta_2` must be in [0, 1) and `epsilon` must be positive. "
-                f"Received: beta_1={beta_1!r}, beta_2={beta_2!r}, epsilon={epsilon!r}"
-            )
-        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.beta_1 = arguments.number("beta_1", beta_1, minimum=0, below=1)
+        self.beta_2 = arguments.number("beta_2", beta_2, minimum=0, below=1)
+        self.epsilon = arguments.positive("epsilon", epsilon)
 
     def init(self, weights):
         """First moments, then second moments."""
@@ -141,8 +154,7 @@ class Adam(InnerOptimizer):
             t = tf.cast(step, w.dtype) + 1
             m_hat = m / (1 - tf.constant(self.beta_1, w.dtype) ** t)
             v_hat = v / (1 - tf.constant(self.beta_2, w.dtype) ** t)
-            # epsilon squared under the root: the derivative of sqrt at 0 is infinite.
-            moved.append(w - self.rate(step, w.dtype) * m_hat / tf.sqrt(v_hat + self.epsilon**2))
+            moved.append(w - self.rate(step, w.dtype) * m_hat / (_root(v_hat) + self.epsilon))
         return moved, first + second
 
     def get_config(self):
@@ -156,22 +168,55 @@ class Adam(InnerOptimizer):
 
 
 def get(identifier):
-    """An inner optimizer from itself, or from a number: the learning rate of plain `SGD`.
+    """An inner optimizer from itself, or from step sizes: those of plain `SGD`.
+
+    Args:
+        identifier: an `InnerOptimizer`, or what its `learning_rate` may be.
 
     Raises:
         TypeError: anything else, a Keras optimizer among it (it would assign variables).
+        ValueError: a step size that is not positive and finite.
     """
     if isinstance(identifier, InnerOptimizer):
         return identifier
-    if isinstance(identifier, (int, float)) and not isinstance(identifier, bool):
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(identifier, (list, tuple, np.ndarray, schedule)):
+        return SGD(identifier)
+    if arguments.is_number(identifier):
         return SGD(identifier)
     raise TypeError(
-        "`inner_optimizer` must be one of maml_tf.inner_optimizers (they update tensors, so that "
-        "gradients flow through the update; a Keras optimizer assigns variables), for example "
-        f"maml_tf.inner_optimizers.SGD(0.01). Received: inner_optimizer={identifier!r} of type "
-        f"{type(identifier).__name__}"
+        "Expected `inner_optimizer` to be one of maml_tf.inner_optimizers (they update tensors, so "
+        "that gradients flow through the update; a Keras optimizer assigns variables), or the step "
+        f"size of plain SGD. Received: {arguments.received('inner_optimizer', identifier)}. Give, "
+        "for example, maml_tf.inner_optimizers.SGD(0.01)."
     )
 
 
-def _is_positive(value):
-    return isinstance(value, (int, float)) and 0 < value < float("inf")
+def _step_sizes(owner, given):
+    """A `float`, a list of them or a schedule: whatever JSON or Keras can store."""
+    if isinstance(given, dict) and "class_name" in given:  # of a configuration
+        given = keras.saving.deserialize_keras_object(given)
+    if isinstance(given, keras.optimizers.schedules.LearningRateSchedule):
+        return given
+    several = isinstance(given, (list, tuple)) or np.ndim(given) == 1
+    advice = f"Give {owner}(0.01), or {owner}([0.02, 0.01]) with one step size for each inner step."
+    if several and len(given) == 0:
+        raise ValueError(
+            "Expected `learning_rate` to be a positive number, or one for each inner step. "
+            f"Received: learning_rate={given!r}. {advice}"
+        )
+    if not several:
+        return arguments.positive("learning_rate", given, advice=advice)
+    return [
+        arguments.positive(f"learning_rate[{i}]", rate, advice=advice)
+        for i, rate in enumerate(given)
+    ]
+
+
+def _root(square):
+    """The square root, with a derivative of 0 at 0, where that of `tf.sqrt` is infinite."""
+    # Where a processor flushes what is below the smallest normal number, its root is 0 too.
+    exponents = tf.float32 if square.dtype == tf.bfloat16 else square.dtype
+    positive = square > np.finfo(exponents.as_numpy_dtype).tiny
+    root = tf.sqrt(tf.where(positive, square, tf.ones_like(square)))
+    return tf.where(positive, root, tf.zeros_like(root))

@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from maml_tf import arguments, plot_arguments
+
 # A band of lightness and hue that colour-blind readers tell apart (Okabe & Ito, 2008).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -35,10 +37,10 @@ def error_against_steps(results, *, ylabel=None, title=None, references=None):
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: `results` is empty.
+        TypeError: `results` is no dict of results, or `references` no dict of dicts of numbers.
+        ValueError: `results` is empty, or `references` names none of them.
     """
-    if not results:
-        raise ValueError(f"Expected at least one result to draw. Received: results={results!r}")
+    plot_arguments.check_results(results, references)
     figure = _figure(7.2, 4.0)
     axes = figure.add_subplot()
     last = max(result.inner_steps for result in results.values())
@@ -110,16 +112,11 @@ def sine_adaptation(panels, steps=(0, 1, 10), columns=2):
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: no panels, or a step that a panel has no prediction for.
+        TypeError: `panels` are no `SinePanel`s, or a number is not an integer.
+        ValueError: no panels, no steps, or a step that a panel has no prediction for.
     """
-    if not panels:
-        raise ValueError(f"Expected at least one panel to draw. Received: panels={panels!r}")
-    for panel in panels:
-        if max(steps) >= len(panel.path):
-            raise ValueError(
-                f"Expected predictions after {max(steps)} steps. Received: a path of "
-                f"{len(panel.path) - 1} steps in the panel {panel.title!r}."
-            )
+    plot_arguments.check_panels(panels, steps, SinePanel)
+    columns = arguments.integer("columns", columns, 1)
     rows = -(-len(panels) // columns)
     figure = _figure(4.2 * columns, 2.5 * rows + 0.6)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -180,8 +177,16 @@ def learning_curve(rows, metric="loss", *, epoch_iterations=1, ylabel=None, titl
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: there are no rows, or none of them has the metric.
+        TypeError: `rows` are no dicts, or `epoch_iterations` is not an integer.
+        ValueError: there are no rows, or one of them lacks its epoch or the metric.
     """
+    epoch_iterations = arguments.integer("epoch_iterations", epoch_iterations, 1)
+    if isinstance(rows, (str, dict)) or not all(isinstance(row, dict) for row in rows):
+        raise TypeError(
+            "Expected `rows` to be a list of dicts, one an epoch. Received: "
+            f"{arguments.received('rows', rows)}. Give, for example, "
+            '[{"epoch": 0, "loss": 1.0}].'
+        )
     kinds = {
         metric: ("training, after adaptation", _COLOURS[0], "-"),
         f"val_{metric}": ("validation, after adaptation", _COLOURS[1], "-"),
@@ -191,7 +196,17 @@ def learning_curve(rows, metric="loss", *, epoch_iterations=1, ylabel=None, titl
     present = [name for name in kinds if rows and name in rows[0]]
     if not present:
         received = sorted(rows[0]) if rows else "no rows"
-        raise ValueError(f"Expected rows with one of {list(kinds)}. Received: {received}")
+        raise ValueError(
+            f"Expected `rows` with one of {list(kinds)}. Received: {received}. Give a `metric` "
+            "that they have, or rows that have it."
+        )
+    for i, row in enumerate(rows):
+        missing = [name for name in ("epoch", *present) if not arguments.is_number(row.get(name))]
+        if missing:
+            raise ValueError(
+                f"Expected every row to have numbers for {['epoch', *present]}. Received: "
+                f"rows[{i}]={row!r}, without {missing}. Add them, or leave the row out."
+            )
     figure = _figure(7.2, 4.0)
     axes = figure.add_subplot()
     iterations = [(row["epoch"] + 1) * epoch_iterations for row in rows]
@@ -226,7 +241,16 @@ def classification_task(support, query, before, after, *, columns=10, title=None
 
     Raises:
         ImportError: matplotlib is not installed.
+        TypeError: labels are not integers, or `columns` is not an integer.
+        ValueError: images of another rank, or labels or predictions of another number.
     """
+    columns = arguments.integer("columns", columns, 1)
+    support, query = (
+        plot_arguments.labelled("support", support),
+        plot_arguments.labelled("query", query),
+    )
+    before = plot_arguments.check_labels("before", before, len(query[1]))
+    after = plot_arguments.check_labels("after", after, len(query[1]))
     texts = [
         [(f"{label}", "black") for label in support[1]],
         [
@@ -270,8 +294,12 @@ def confusion(support, labels, predicted, *, title=None):
 
     Raises:
         ImportError: matplotlib is not installed.
+        TypeError: labels are not integers.
+        ValueError: images of another rank, labels below 0, or of another number.
     """
-    images, support_labels = map(np.asarray, support)
+    images, support_labels = plot_arguments.labelled("support", support)
+    labels = plot_arguments.check_labels("labels", labels)
+    predicted = plot_arguments.check_labels("predicted", predicted, len(labels))
     ways = int(max(np.max(support_labels), np.max(labels), np.max(predicted))) + 1
     counts = np.zeros([ways, ways], int)
     np.add.at(counts, (np.asarray(labels), np.asarray(predicted)), 1)

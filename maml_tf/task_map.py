@@ -6,24 +6,40 @@ Two ways, both with the same results:
   meta-gradient) is summed as the loop goes, so memory does not grow with the number of tasks.
   On a CPU it is the faster way for convolutions: one task per core, one thread per operation.
 - `"vectorized"`: `tf.vectorized_map`. The faster way for small dense networks, above all under
-  XLA; memory grows with the tasks. Convolutions with per-task weights fall back to slow loops.
+  XLA; memory grows with the tasks. Convolutions with per-task weights fall back to slow loops,
+  and control flow (`tf.cond`, `tf.while_loop`) often cannot be vectorised at all.
+
+`"auto"` takes the way that is likely to be faster, and the loop where the other one fails.
 """
 
+import logging
 import os
 
 import keras
 import tensorflow as tf
 
+from maml_tf import arguments
+
 STRATEGIES = ("auto", "loop", "vectorized")
+
+# More tasks at the same time than any machine has cores; TensorFlow aborts at far larger numbers.
+MOST_PARALLEL = 4096
+
+_CONTROL_FLOW = {"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"}
+_LOG = logging.getLogger(__name__)
+_LOGGED = set()
 
 
 def choose(strategy, model):
-    """Resolves `"auto"`: vectorised for networks of matrices and vectors, else the loop.
+    """Resolves `"auto"` where the layers of a model tell what it should be.
 
     Args:
         strategy: one of `STRATEGIES`.
-        model: a built `keras.Model`. Kernels of rank 3 and more are convolutions; recurrent
-            layers loop inside; both go task by task.
+        model: a built `keras.Model`. Convolutions and recurrent layers go task by task; what is
+            made of matrices and vectors is left to `map_tasks`, which vectorises it if it can.
+
+    Returns:
+        One of `STRATEGIES`.
 
     Raises:
         ValueError: another name.
@@ -34,7 +50,24 @@ def choose(strategy, model):
         return strategy
     looping = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
     small = all(len(v.shape) <= 2 for v in model.trainable_variables)
-    return "vectorized" if small and not looping else "loop"
+    return "auto" if small and not looping else "loop"
+
+
+def check_parallel(parallel):
+    """Checks how many tasks are worked on at the same time; returns it.
+
+    Args:
+        parallel: `int` from 1 to `MOST_PARALLEL`, or None for the number of cores.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is out of range.
+    """
+    return (
+        None
+        if parallel is None
+        else arguments.integer("parallel_tasks", parallel, 1, MOST_PARALLEL)
+    )
 
 
 def map_tasks(function, tasks, strategy, parallel=None, jit_compile=False):
@@ -44,7 +77,8 @@ def map_tasks(function, tasks, strategy, parallel=None, jit_compile=False):
         function: gets one task (the structure of `tasks` without its first axis) and its index
             (int32 scalar), and returns two structures of tensors.
         tasks: structure of tensors `[tasks, ...]`.
-        strategy: `"loop"` or `"vectorized"`.
+        strategy: `"loop"`; `"vectorized"`; or `"auto"`: vectorised, or the loop where `function`
+            has control flow or cannot be vectorised (`logging` says why, once for each reason).
         parallel: how many tasks the loop works on at the same time; the number of cores by
             default. More tasks in flight take more memory.
         jit_compile: compile `function` with XLA, one program that the loop runs for each task.
@@ -52,16 +86,82 @@ def map_tasks(function, tasks, strategy, parallel=None, jit_compile=False):
     Returns:
         `(sums, stacks)`: the first structure added up over tasks, the second one stacked,
         `[tasks, ...]`.
+
+    Raises:
+        ValueError: `parallel` is out of range, or `"vectorized"` was asked for and fails.
     """
+    parallel = check_parallel(parallel)
     flat = tf.nest.flatten(tasks)
     count = flat[0].shape[0] if flat[0].shape[0] is not None else tf.shape(flat[0])[0]
     indices = tf.range(count)
     if jit_compile:
         function = tf.function(function, autograph=False, jit_compile=True)
+    parallel = min(parallel or os.cpu_count() or 1, count if isinstance(count, int) else 2**31)
+    if strategy == "loop":
+        return _loop(function, tasks, count, parallel)
     if strategy == "vectorized":
-        summed, stacked = tf.vectorized_map(lambda e: function(e[0], e[1]), (tasks, indices))
-        return tf.nest.map_structure(lambda t: tf.reduce_sum(t, 0), summed), stacked
-    return _loop(function, tasks, count, parallel or os.cpu_count() or 1)
+        return _vectorized(function, tasks, indices)
+    try:
+        return _vectorized(function, tasks, indices, control_flow=False)
+    except _NotVectorizedError as error:
+        results = _loop(function, tasks, count, parallel)
+        if str(error) not in _LOGGED:
+            _LOGGED.add(str(error))
+            _LOG.info("Tasks go one by one, not vectorised: %s", error)
+        return results
+
+
+class _NotVectorizedError(ValueError):
+    pass
+
+
+def _vectorized(function, tasks, indices, control_flow=True):
+    """`tf.vectorized_map` and a sum; without `control_flow` it is left where there is any."""
+    reasons, own = [], []
+
+    def one(element):
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
+        try:
+            result = function(*element)
+        except Exception as error:
+            own.append(error)
+            raise
+        found = set() if control_flow else _types(graph, before) & _CONTROL_FLOW
+        if found:
+            reasons.append(f"the model has control flow (operations {sorted(found)})")
+            raise _NotVectorizedError
+        return result
+
+    try:
+        summed, stacked = tf.vectorized_map(one, (tasks, indices))
+    except Exception as error:
+        if own:
+            raise
+        # The message is long and tells of what is inside of TensorFlow; its end is what went wrong.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reasons.append(f"it says {type(error).__name__}: {' '.join(lines[-1:])[:200]}")
+        raise _NotVectorizedError(
+            "Expected a model and a loss that can be mapped over tasks by `tf.vectorized_map`. "
+            f'Received ones of which {reasons[0]}. Use `task_map="auto"` or `"loop"`.'
+        ) from error
+    return tf.nest.map_structure(lambda t: tf.reduce_sum(t, 0), summed), stacked
+
+
+def _types(graph, before):
+    """Types of the operations of `graph` from number `before` on, and of what they call."""
+    library = {f.signature.name: f.node_def for f in graph.as_graph_def().library.function}
+    nodes = [op.node_def for op in graph.get_operations()[before:]]
+    types, seen = set(), set()
+    while nodes:
+        node = nodes.pop()
+        types.add(node.op)
+        for attribute in node.attr.values():
+            for called in (attribute.func, *attribute.list.func):
+                if called.name in library and called.name not in seen:
+                    seen.add(called.name)
+                    nodes.extend(library[called.name])
+    return types
 
 
 def _loop(function, tasks, count, parallel):

@@ -312,9 +312,9 @@ def test_data_set_that_ends_early():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"num_tasks": 0}, ValueError, "`num_tasks` must be at least 1"),
-        ({"num_tasks": 2.5}, TypeError, "`num_tasks` must be an integer"),
-        ({"inner_steps": -1}, ValueError, "`inner_steps` must be at least 0"),
+        ({"num_tasks": 0}, ValueError, "`num_tasks` to be an integer of at least 1"),
+        ({"num_tasks": 2.5}, TypeError, "`num_tasks` to be an integer"),
+        ({"inner_steps": -1}, ValueError, "`inner_steps` to be an integer of at least 0"),
         ({"metric": "no_such_metric"}, ValueError, "no_such_metric"),
         ({"metric": 3}, TypeError, "metric=3"),
         ({"metric": keras.metrics.RootMeanSquaredError()}, ValueError, "mean over examples"),

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from maml_tf import inner_loop
 from maml_tf.inner_optimizers import SGD, Adam
+from tests.wrong_calls import Wrong, check
 
 OPTIMIZERS = [
     pytest.param(SGD(0.1), id="sgd"),
@@ -235,3 +237,76 @@ def test_a_loss_without_a_gradient_is_refused(rematerialize):
         inner_loop.adapt(rounded, [W], [], SGD(0.1), 1, rematerialize=rematerialize)
     with pytest.raises(ValueError, match="inner loss that is differentiable"):
         inner_loop.adapt_in_loop(rounded, [W], [], SGD(0.1), 1)
+
+
+def adapt(objective=half_square, weights=(W,), optimizer=None, steps=1, **options):
+    optimizer = SGD(0.5) if optimizer is None else optimizer
+    return inner_loop.adapt(objective, list(weights), [], optimizer, steps, **options)
+
+
+def in_loop(steps=1, **options):
+    return inner_loop.adapt_in_loop(half_square, [W], [], SGD(0.5), steps, **options)
+
+
+def chosen(choice):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
+    return inner_loop.adaptable_weights(choice, model)
+
+
+def vector(weights, state, step):
+    return weights[0] ** 2 / 2, state
+
+
+WRONG = [
+    Wrong(lambda: adapt(steps=-1), ValueError, "`steps`", "at least 0", "steps=-1"),
+    Wrong(lambda: adapt(steps=1.5), TypeError, "`steps`", "steps=1.5"),
+    Wrong(lambda: adapt(steps="1"), TypeError, "steps='1'"),
+    Wrong(lambda: adapt(steps=None), TypeError, "steps=None"),
+    Wrong(lambda: adapt(steps=True), TypeError, "steps=True"),
+    Wrong(lambda: adapt(objective="mse"), TypeError, "`objective`", "objective='mse'"),
+    Wrong(lambda: adapt(optimizer=0.5), TypeError, "`optimizer`", "optimizer=0.5"),
+    Wrong(lambda: adapt(optimizer="sgd"), TypeError, "optimizer='sgd'"),
+    Wrong(lambda: adapt(optimizer=SGD), TypeError, "of type type"),
+    Wrong(lambda: adapt(optimizer=keras.optimizers.SGD()), TypeError, "`optimizer`", "SGD(0.01)"),
+    Wrong(lambda: adapt(first_order="no"), TypeError, "`first_order`", "first_order='no'"),
+    Wrong(lambda: adapt(first_order=1), TypeError, "first_order=1"),
+    Wrong(lambda: adapt(rematerialize="no"), TypeError, "`rematerialize`", "rematerialize='no'"),
+    Wrong(lambda: adapt(adaptable=[True, False]), ValueError, "`adaptable`", "1 weights", "[True"),
+    Wrong(lambda: adapt(objective=vector), ValueError, "scalar", "shape (3,)", "reduction"),
+    Wrong(
+        lambda: adapt(objective=lambda w, state, step: (tf.constant(1.0), state)),
+        ValueError,
+        "inner loss that is differentiable",
+        "None for all 1",
+        id="a constant loss",
+    ),
+    Wrong(lambda: in_loop(-1), ValueError, "`steps`", "steps=-1"),
+    Wrong(lambda: in_loop(1.5), TypeError, "steps=1.5"),
+    Wrong(lambda: in_loop(tf.constant(1.5)), TypeError, "`steps`", "float32"),
+    Wrong(lambda: in_loop(tf.constant([1])), TypeError, "`steps`", "shape (1,)"),
+    Wrong(lambda: chosen(5), TypeError, "`adaptable`", "adaptable=5", "head/kernel"),
+    Wrong(lambda: chosen(True), TypeError, "adaptable=True"),
+    Wrong(lambda: chosen("["), ValueError, "adaptable='['", "no regular expression"),
+    Wrong(lambda: chosen(""), ValueError, "adaptable=''", "in every path"),
+    Wrong(lambda: chosen("tail"), ValueError, "adaptable='tail'", "[False, False]"),
+    Wrong(lambda: chosen(["no", "yes"]), TypeError, "adaptable=['no', 'yes']", "truth values"),
+    Wrong(lambda: chosen([1, 0]), TypeError, "adaptable=[1, 0]"),
+    Wrong(lambda: chosen([]), ValueError, "adaptable=[]"),
+    Wrong(lambda: chosen([True]), ValueError, "adaptable=[True]", "2 booleans"),
+    Wrong(lambda: chosen([False, False]), ValueError, "at least one of the 2"),
+    Wrong(lambda: chosen(np.array([0.5, 1.0])), TypeError, "adaptable of shape (2,)"),
+    Wrong(lambda: chosen(lambda v: False), ValueError, "[False, False]", id="chosen(none of them)"),
+    Wrong(lambda: chosen(keras.layers.Dense(1)), TypeError, "of type Dense"),
+    Wrong(lambda: chosen(SGD), TypeError, "of type type"),
+    Wrong(lambda: chosen({"head": True}), TypeError, "adaptable={'head': True}"),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_wrong_calls_are_explained(wrong):
+    check(wrong)
+
+
+@pytest.mark.parametrize("choice", [[True, False], (True, False), np.array([True, False])])
+def test_truth_values_may_come_in_any_sequence(choice):
+    assert chosen(choice) == [True, False]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from maml_tf import inner_optimizers
 from maml_tf.inner_optimizers import SGD, Adam
+from tests.wrong_calls import Wrong, check
 
 OPTIMIZERS = [
     pytest.param(SGD(0.1), id="sgd"),
@@ -88,8 +89,9 @@ def test_momentum_agrees_with_keras(seed, rate, momentum):
     seed=st.integers(0, 99),
     rate=st.floats(1e-3, 1.0),
     betas=st.tuples(st.floats(0.0, 0.99), st.floats(0.0, 0.9999)),
+    epsilon=st.sampled_from([1e-12, 1e-8, 1e-3, 0.5]),
 )
-def test_adam_agrees_with_algorithm_1_of_its_paper(seed, rate, betas):
+def test_adam_agrees_with_algorithm_1_of_its_paper(seed, rate, betas, epsilon):
     weights, gradients = steps_of(seed, 4)
     path, w = [], list(weights)
     first, second = [np.zeros_like(x) for x in w], [np.zeros_like(x) for x in w]
@@ -98,9 +100,9 @@ def test_adam_agrees_with_algorithm_1_of_its_paper(seed, rate, betas):
             first[i] = betas[0] * first[i] + (1 - betas[0]) * g
             second[i] = betas[1] * second[i] + (1 - betas[1]) * g**2
             m_hat, v_hat = first[i] / (1 - betas[0] ** t), second[i] / (1 - betas[1] ** t)
-            w[i] = w[i] - rate * m_hat / np.sqrt(v_hat + 1e-24)  # epsilon under the root
+            w[i] = w[i] - rate * m_hat / (np.sqrt(v_hat) + epsilon)
         path.append(list(w))
-    ours = descend(Adam(rate, *betas, epsilon=1e-12), weights, gradients)
+    ours = descend(Adam(rate, *betas, epsilon=epsilon), weights, gradients)
     assert_paths_equal(ours, path, rtol=1e-9)
 
 
@@ -112,9 +114,21 @@ def test_adam_agrees_with_keras():
     assert_paths_equal(ours, theirs, rtol=1e-9)
 
 
+def test_adam_adds_epsilon_after_the_correction_and_keras_before_it():
+    weights, gradients = steps_of(0, 1)
+    theirs = descend_in_keras(
+        keras.optimizers.Adam(1 / 16, beta_1=0.75, beta_2=63 / 64, epsilon=1 / 64),
+        weights,
+        gradients,
+    )
+    hat = 1 / 64 / np.sqrt(1 - 63 / 64)
+    ours = descend(Adam(1 / 16, 0.75, 63 / 64, epsilon=hat), weights, gradients)
+    assert_paths_equal(ours, theirs, rtol=1e-9)
+
+
 def test_adam_moves_by_the_rate_in_its_first_step_whatever_the_gradient():
     (((moved),),) = descend(Adam(0.25), [[0.0, 0.0, 0.0]], [[[1e-3, -7.0, 1e4]]])
-    np.testing.assert_allclose(moved, [-0.25, 0.25, -0.25], rtol=1e-6)
+    np.testing.assert_allclose(moved, [-0.25 / (1 + 1e-5), 0.25, -0.25], rtol=1e-8)
 
 
 def test_adam_is_differentiable_where_a_gradient_is_zero():
@@ -123,8 +137,113 @@ def test_adam_is_differentiable_where_a_gradient_is_zero():
         tape.watch(zero)
         weight = tf.stop_gradient(zero)
         (moved,), _ = optimizer.update(0, [zero], [weight], optimizer.init([weight]))
-    # moved = -rate * g / sqrt(g**2 + epsilon**2) in the first step
-    np.testing.assert_allclose(tape.gradient(moved, zero), [-0.1 / 0.5], rtol=1e-6)
+    # moved = -rate * g / (abs(g) + epsilon) in the first step
+    np.testing.assert_allclose(tape.gradient(moved, zero), [-0.1 / 0.5], rtol=1e-12)
+
+
+CURVATURE = np.array([0.3, 1.0, -0.7, 2.0, 1.0])
+CENTRE = np.array([1.0, -0.5, 0.2, 3.0, 0.0])
+# The last weight begins at the minimum of its own loss: its gradient and v are exactly 0.
+START = np.array([0.2, 0.4, -0.3, 2.9995, 0.0])
+
+
+def adapted_by_adam(weights, epsilon, steps):
+    """`steps` of Adam on sum(curvature * (w - centre)**2 / 2), in a graph."""
+    optimizer = Adam(0.1, 0.8, 0.95, epsilon)
+    slots = optimizer.init(weights)
+    for step in range(steps):
+        gradients = [tf.constant(CURVATURE) * (w - tf.constant(CENTRE)) for w in weights]
+        weights, slots = optimizer.update(step, gradients, weights, slots)
+    return weights
+
+
+def adam_in_numpy(w, epsilon, steps):
+    """The same, with its derivative by each weight written out: a second implementation."""
+    w, dw = np.array(w), np.ones_like(w)
+    m, v, dm, dv = (np.zeros_like(w) for _ in range(4))
+    for t in range(1, steps + 1):
+        g, dg = CURVATURE * (w - CENTRE), CURVATURE * dw
+        m, dm = 0.8 * m + 0.2 * g, 0.8 * dm + 0.2 * dg
+        v, dv = 0.95 * v + 0.05 * g**2, 0.95 * dv + 0.05 * 2 * g * dg
+        c, d = 1 - 0.8**t, np.sqrt(1 - 0.95**t)
+        root = np.sqrt(v)
+        droot = np.divide(dv, 2 * root, out=np.zeros_like(dv), where=root > 0)
+        bottom = root / d + epsilon
+        w = w - 0.1 * (m / c) / bottom
+        dw = dw - 0.1 * ((dm / c) / bottom - (m / c) * (droot / d) / bottom**2)
+    return w, dw
+
+
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-3, 0.2])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_meta_gradient_through_adam_agrees_with_its_derivative_by_hand(epsilon, steps):
+    start = tf.constant(START)
+    with tf.GradientTape() as tape:
+        tape.watch(start)
+        (adapted,) = adapted_by_adam([start], epsilon, steps)
+    weights, derivative = adam_in_numpy(START, epsilon, steps)
+    np.testing.assert_allclose(adapted, weights, rtol=1e-12)
+    np.testing.assert_allclose(tape.gradient(adapted, start), derivative, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("epsilon", "steps"), [(0.2, 1), (0.2, 3), (1e-3, 1)])
+def test_the_meta_gradient_through_adam_agrees_with_central_differences(epsilon, steps):
+    """Where v is 0 too, at a distance that is small beside epsilon."""
+
+    def losses(start):
+        return tf.sin(adapted_by_adam([start], epsilon, steps)[0])
+
+    start, distance = tf.constant(START), 1e-8
+    with tf.GradientTape() as tape:
+        tape.watch(start)
+        received = losses(start)
+    # No weight has to do with another, so all of them may move at once.
+    difference = losses(start + distance) - losses(start - distance)
+    np.testing.assert_allclose(
+        tape.gradient(received, start), difference / (2 * distance), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_no_gradient_of_adam_is_nan_in_float32(jit_compile):
+    """Gradients so small that their squares are 0 or too small for a processor are among them."""
+    values = tf.constant([0.0, 1e-30, 1e-22, 2e-20, 1e-19, -1e-12, 1e-4, 1.0, 1e15])
+
+    @tf.function(autograph=False, jit_compile=jit_compile)
+    def derivatives(gradient):
+        with tf.GradientTape() as outer:
+            outer.watch(gradient)
+            with tf.GradientTape() as tape:
+                tape.watch(gradient)
+                weight = tf.zeros_like(gradient)
+                (moved,), _ = Adam(0.1).update(0, [gradient], [weight], Adam().init([weight]))
+            first = tape.gradient(moved, gradient)
+        return first, outer.gradient(first, gradient)
+
+    first, second = derivatives(values)
+    assert np.isfinite(first).all()
+    assert np.isfinite(second.numpy()[[0, 1, 6, 7, 8]]).all()
+    expected = -0.1 * 1e-8 / (np.abs(values.numpy().astype("float64")) + 1e-8) ** 2
+    np.testing.assert_allclose(first.numpy()[:5], expected[:5], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rates", [np.float32(0.5), np.array(0.5), [np.float32(0.5), 0.25], np.array([0.5, 0.25])]
+)
+def test_step_sizes_may_be_of_numpy(rates):
+    config = json.loads(json.dumps(SGD(rates).get_config()))
+    several = np.ndim(rates) == 1
+    assert config["learning_rate"] == ([0.5, 0.25] if several else 0.5)
+    path = descend(inner_optimizers.get(rates), [[0.0]], [[[-1.0]]] * 3)
+    assert [w.item() for (w,) in path] == ([0.5, 0.75, 1.0] if several else [0.5, 1.0, 1.5])
+
+
+def test_a_schedule_of_keras_gives_each_step_its_rate():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [0.5, 0.25, 0.125])
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(SGD(schedule))))
+    for optimizer in (SGD(schedule), keras.saving.deserialize_keras_object(config)):
+        path = descend(optimizer, [[0.0]], [[[-1.0]]] * 4)
+        assert [w.item() for (w,) in path] == [0.5, 0.75, 0.875, 1.0]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -184,36 +303,58 @@ def test_get_takes_an_inner_optimizer_or_a_rate():
     assert inner_optimizers.get(1).learning_rate == 1
 
 
-@pytest.mark.parametrize(
-    "identifier",
-    [keras.optimizers.SGD(0.1), "sgd", None, True, SGD],
-    # An address in a name would differ between the processes of a run.
-    ids=["of keras", "a name", "none", "a bool", "a class"],
-)
-def test_get_refuses_what_assigns_variables_or_is_no_rate(identifier):
-    with pytest.raises(TypeError, match="one of maml_tf.inner_optimizers"):
-        inner_optimizers.get(identifier)
+WRONG = [
+    *(
+        Wrong(lambda x=x: inner_optimizers.get(x), TypeError, "one of maml_tf.inner_optimizers", t)
+        for x, t in [
+            (keras.optimizers.SGD(0.1), "type SGD"),
+            ("sgd", "inner_optimizer='sgd'"),
+            (None, "inner_optimizer=None"),
+            (True, "inner_optimizer=True"),
+            (SGD, "of type type"),
+        ]
+    ),
+    *(
+        Wrong(
+            lambda m=make, x=x: m(x), e, "`learning_rate", f"learning_rate{t}", "Give ", id=f"{t}"
+        )
+        for make in (SGD, Adam, inner_optimizers.get)
+        for x, e, t in [
+            (0, ValueError, "=0"),
+            (-0.1, ValueError, "=-0.1"),
+            (float("nan"), ValueError, "=nan"),
+            (float("inf"), ValueError, "=inf"),
+            ([], ValueError, "=[]"),
+            (np.zeros([0]), ValueError, "=array([]"),
+            ([0.1, -0.1], ValueError, "[1]=-0.1"),
+            ([0.1, "0.1"], TypeError, "[1]='0.1'"),
+            ([[0.1]], TypeError, "[0]=[0.1]"),
+            (np.ones([2, 2]), TypeError, ""),
+            (np.float32(-1), ValueError, "=-1.0"),
+        ]
+    ),
+    Wrong(lambda: SGD("0.1"), TypeError, "learning_rate='0.1'", "SGD(0.01)"),
+    Wrong(lambda: SGD(None), TypeError, "learning_rate=None"),
+    Wrong(lambda: SGD(True), TypeError, "learning_rate=True"),
+    Wrong(lambda: SGD({"rate": 0.1}), TypeError, "learning_rate={'rate': 0.1}"),
+    Wrong(lambda: SGD(keras.optimizers.SGD()), TypeError, "learning_rate=", "type SGD"),
+    Wrong(lambda: SGD(0.1, momentum=1.0), ValueError, "`momentum`", "below 1", "momentum=1.0"),
+    Wrong(lambda: SGD(0.1, momentum=-0.1), ValueError, "at least 0", "momentum=-0.1"),
+    Wrong(lambda: SGD(0.1, momentum="0.9"), TypeError, "momentum='0.9'"),
+    Wrong(lambda: SGD(0.1, momentum=None), TypeError, "momentum=None"),
+    Wrong(lambda: SGD(0.1, momentum=True), TypeError, "momentum=True"),
+    Wrong(lambda: SGD(0.1, momentum=float("nan")), ValueError, "momentum=nan"),
+    Wrong(lambda: SGD(0.1, momentum=[0.9]), TypeError, "momentum=[0.9]"),
+    Wrong(lambda: Adam(0.1, beta_1=1.0), ValueError, "`beta_1`", "beta_1=1.0"),
+    Wrong(lambda: Adam(0.1, beta_1="0.9"), TypeError, "beta_1='0.9'"),
+    Wrong(lambda: Adam(0.1, beta_2=-0.5), ValueError, "`beta_2`", "beta_2=-0.5"),
+    Wrong(lambda: Adam(0.1, beta_2=None), TypeError, "beta_2=None"),
+    Wrong(lambda: Adam(0.1, epsilon=0), ValueError, "`epsilon`", "epsilon=0"),
+    Wrong(lambda: Adam(0.1, epsilon=float("inf")), ValueError, "epsilon=inf"),
+    Wrong(lambda: Adam(0.1, epsilon="1e-8"), TypeError, "epsilon='1e-8'"),
+]
 
 
-@pytest.mark.parametrize(
-    "rate", [0, -0.1, float("nan"), float("inf"), "0.1", None, [], [0.1, -0.1], [[0.1]]], ids=repr
-)
-@pytest.mark.parametrize("optimizer", [SGD, Adam])
-def test_a_step_size_must_be_positive_and_finite(optimizer, rate):
-    with pytest.raises(ValueError, match="must be a positive number"):
-        optimizer(rate)
-
-
-@pytest.mark.parametrize(
-    ("make", "match"),
-    [
-        (lambda: SGD(0.1, momentum=1.0), "`momentum` must be in"),
-        (lambda: SGD(0.1, momentum=-0.1), "`momentum` must be in"),
-        (lambda: Adam(0.1, beta_1=1.0), "beta_1=1.0"),
-        (lambda: Adam(0.1, beta_2=-0.5), "beta_2=-0.5"),
-        (lambda: Adam(0.1, epsilon=0), "epsilon=0"),
-    ],
-)
-def test_other_settings_are_checked(make, match):
-    with pytest.raises(ValueError, match=match):
-        make()
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_wrong_calls_are_explained(wrong):
+    check(wrong)

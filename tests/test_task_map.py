@@ -23,6 +23,7 @@ from tests.problems import (
 )
 
 WAYS = [
+    pytest.param("auto", None, id="auto"),
     pytest.param("loop", 1, id="loop-1"),
     pytest.param("loop", 4, id="loop-4"),
     pytest.param("loop", None, id="loop-cores"),
@@ -64,16 +65,132 @@ def test_every_way_sums_and_stacks_in_the_order_of_tasks(strategy, parallel, how
     np.testing.assert_array_equal(named["label"], tasks["y"])
 
 
-def test_auto_vectorises_dense_networks_and_loops_over_others():
+def test_auto_loops_over_convolutions_and_recurrent_layers():
     recurrent = keras.Sequential([keras.Input((3, 2)), layers.GRU(2)])
     nested = keras.Sequential([keras.Input((6, 6, 1)), conv_model()])
-    assert task_map.choose("auto", dense_model()) == "vectorized"
-    assert task_map.choose("auto", models.sinusoid_mlp()) == "vectorized"
+    # Left to `map_tasks`, which vectorises what it can.
+    assert task_map.choose("auto", dense_model()) == "auto"
+    assert task_map.choose("auto", models.sinusoid_mlp()) == "auto"
     for model in (conv_model(), nested, recurrent):
         assert task_map.choose("auto", model) == "loop"
         assert task_map.choose("vectorized", model) == "vectorized"
     with pytest.raises(ValueError, match=r"`task_map` must be one of .* Received: 'map_fn'"):
         task_map.choose("map_fn", dense_model())
+
+
+def loops(graph):
+    """Whether tasks go one by one: in a `tf.while_loop`."""
+    nodes = [node for f in graph.as_graph_def().library.function for node in f.node_def]
+    return any("While" in node.op for node in [*graph.as_graph_def().node, *nodes])
+
+
+def test_auto_vectorises_what_has_no_control_flow():
+    learner = compiled(dense_model())
+    assert not loops(traced_meta_gradient(learner, *task_batch()).get_concrete_function().graph)
+
+
+def network(*inside):
+    return keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), *inside, layers.Dense(2)])
+
+
+def either(x):
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: tf.sin(x), lambda: tf.cos(x))
+
+
+def repeated(x):
+    return tf.while_loop(
+        lambda i, y: i < 2, lambda i, y: (i + 1, tf.sin(y)), (0, x), maximum_iterations=2
+    )[1]
+
+
+class Unrolled(layers.Layer):
+    """A recurrent cell inside of a layer that is no `keras.layers.RNN`."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = layers.GRU(2)
+
+    def build(self, shape):
+        self.inside.build((shape[0], shape[1], 1))
+
+    def call(self, x):
+        return self.inside(x[..., tf.newaxis])
+
+
+CONTROL_FLOW = {
+    "cond": lambda: network(layers.Lambda(either)),
+    "while-loop": lambda: network(layers.Lambda(repeated)),
+    "map": lambda: network(layers.Lambda(lambda x: tf.map_fn(tf.sin, x))),
+    "recurrent-part": lambda: network(Unrolled()),
+}
+
+
+@pytest.mark.parametrize("build", CONTROL_FLOW.values(), ids=CONTROL_FLOW)
+def test_auto_takes_the_loop_where_the_model_has_control_flow(build, caplog):
+    tasks, model = task_batch(), build()
+    auto, loop = (
+        traced_meta_gradient(compiled(model, task_map=way), *tasks) for way in ("auto", "loop")
+    )
+    task_map._LOGGED.clear()
+    with caplog.at_level("INFO", "maml_tf"):
+        received = auto()
+    assert relative_error(received[1], loop()[1]) < 1e-5
+    # What is recurrent is seen beforehand.
+    assert "control flow" in caplog.text or task_map.choose("auto", model) == "loop"
+    assert loops(auto.get_concrete_function().graph)
+
+
+def test_auto_gives_each_reason_once(caplog):
+    task_map._LOGGED.clear()
+    with caplog.at_level("INFO", "maml_tf"):
+        for _ in range(2):
+            learner = compiled(network(layers.Lambda(either)))
+            traced_meta_gradient(learner, *task_batch()).get_concrete_function()
+    assert [r.message.count("control flow") for r in caplog.records] == [1]
+
+
+def test_auto_works_eagerly():
+    learner = compiled(network(layers.Lambda(either)), run_eagerly=True)
+    assert np.all(np.isfinite(learner.train_on_batch(*task_batch())))
+
+
+def test_what_cannot_be_vectorised_says_so_where_it_was_asked_for():
+    learner = compiled(network(layers.Lambda(either)), task_map="vectorized")
+    with pytest.raises(ValueError, match=r"be mapped over tasks .*`task_map=\"auto\"`"):
+        learner.train_on_batch(*task_batch())
+
+
+@pytest.mark.parametrize("way", ["auto", "vectorized"])
+def test_an_error_of_the_models_own_stays_what_it_is(way):
+    def fail(task, index):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        task_map.map_tasks(fail, tf.ones([2, 3]), way)
+
+
+@pytest.mark.parametrize("parallel", [0, -1, 10**12, 1.5, "2", True, np.nan])
+def test_a_wrong_number_of_parallel_tasks_is_refused(parallel):
+    error = ValueError if type(parallel) is int else TypeError
+    message = r"`parallel_tasks` to be an integer .*Received: parallel_tasks="
+    with pytest.raises(error, match=message):
+        compiled(dense_model(), parallel_tasks=parallel)
+    with pytest.raises(error, match=message):
+        task_map.map_tasks(describe, {"x": tf.ones([2, 2]), "y": tf.range(2)}, "loop", parallel)
+
+
+def test_more_parallel_tasks_than_tasks_are_no_harm():
+    tasks = {"x": tf.ones([2, 2]), "y": tf.range(2)}
+
+    @tf.function(autograph=False)
+    def mapped():
+        return [
+            task_map.map_tasks(describe, tasks, "loop", parallel)[0]["scaled"]
+            for parallel in (np.int64(3), task_map.MOST_PARALLEL)
+        ]
+
+    for scaled in mapped():
+        np.testing.assert_array_equal(scaled, [3, 3])
 
 
 DENSE_WAYS = {

@@ -68,9 +68,8 @@ def main():
     """Adapts, answers, writes the table and the contact sheet."""
     # All settings that must be given are left to the parser, which names those that are not.
     required = {"model": "", "support": "", "query": ""}
-    settings = common.parse(Settings, "python -m train.adapt", required)
-    if settings.sheet_queries < 1:
-        sys.exit(f"--sheet-queries must be at least 1. Received: {settings.sheet_queries}.")
+    least = {"inner_steps": 0}
+    settings = common.parse(Settings, "python -m train.adapt", required, least=least)
     try:
         model = picture_models.open_model(settings.model, settings.inner_steps)
         names, support = read_support(settings, model)

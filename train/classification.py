@@ -105,6 +105,20 @@ def task_options(settings):
     return {name: getattr(settings, name) for name in names}
 
 
+def check(settings):
+    """Refuses options that exclude one another.
+
+    Raises:
+        SystemExit: naming them.
+    """
+    if settings.clip_value is not None and settings.clip_norm is not None:
+        sys.exit(
+            "Expected at most one of --clip-value and --clip-norm (the modern recipe clips the "
+            f"norm). Received: --clip-value {settings.clip_value} --clip-norm "
+            f"{settings.clip_norm}. Leave one out."
+        )
+
+
 def fill_in(settings, **choices):
     """The settings with `choices` in the place of None."""
     unset = {name: c for name, c in choices.items() if getattr(settings, name) is None}
@@ -152,10 +166,15 @@ def start_from(network, path):
     """Gives a network the weights of a saved learner, as far as their shapes agree."""
     try:
         saved = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # whatever broken or forbidden content brings about below Keras
-        reason = " ".join(str(error).split())
-        sys.exit(f"--start-from {path} cannot be read ({reason}). Give a .keras file of a learner.")
-    saved = getattr(saved, "model", saved)
+        saved = getattr(saved, "model", saved)
+        saved.variables  # noqa: B018
+    except Exception as error:  # whatever broken bytes bring about in the readers below Keras
+        reason = " ".join(str(error).split())[:200]
+        sys.exit(
+            "Expected --start-from to be a saved learner or model (.keras). Received: --start-from "
+            f"{path}: {type(error).__name__}: {reason}. Give the file of another run, such as "
+            "best.keras, or leave the option out."
+        )
     if len(saved.variables) != len(network.variables):
         sys.exit(
             f"--start-from {path} holds a network of {len(saved.variables)} weights, this one has "
@@ -186,11 +205,17 @@ def run(settings, make_tasks, *, title, paper=None, figure_queries=None, hint=""
         SystemExit: the data are not there or do not fit the settings.
     """
     common.use_threads_for_tasks()
+    check(settings)
     try:
         tasks = make_tasks(settings, 0)
     except (OSError, ValueError, ImportError) as error:
         glyphs = "" if getattr(settings, "data", "") == "glyphs" else _NO_DATA
         sys.exit(" ".join(part for part in (str(error), hint, glyphs) if part))
+    try:
+        # Before the run directory is made, to hear that the network takes no such images.
+        make_learner(settings, image_shape(tasks[0]))
+    except ValueError as error:
+        sys.exit(str(error))
     folder, learner, iterations = train(settings, make_tasks, tasks, free)
     figure_task = tasks[2]
     if figure_queries:

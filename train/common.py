@@ -19,7 +19,7 @@ import simple_parsing
 import tensorflow as tf
 
 from maml_tf import files
-from train import checkpoints
+from train import checkpoints, options
 from train.checkpoints import read_history
 
 # What a disk says through TensorFlow, which writes exports and logs.
@@ -43,7 +43,7 @@ def switch(description):
     return simple_parsing.field(default=False, action="store_true", help=description)
 
 
-def parse(settings_class, program, quick, recipes=None):
+def parse(settings_class, program, quick, recipes=None, least=None):
     """Reads the command line into a dataclass.
 
     Args:
@@ -51,16 +51,20 @@ def parse(settings_class, program, quick, recipes=None):
         program: str, how the script is called.
         quick: dict, the defaults that `--quick` changes; options given beside it hold.
         recipes: dict of such dicts, those that `--recipe NAME` changes.
+        least: dict of smallest values by name, where they are not those of `train.options`.
 
     Returns:
-        A `settings_class`.
+        A `settings_class`, whose numbers make sense.
+
+    Raises:
+        SystemExit: with status 2 and one line, for options that are unknown or make no sense.
     """
-    first = argparse.ArgumentParser(add_help=False)
+    first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     first.add_argument("--quick", action="store_true")
-    first.add_argument("--recipe")
+    first.add_argument("--recipe", nargs="?")  # what is missing is told by the parser below
     chosen = first.parse_known_args()[0]
     defaults = {**(recipes or {}).get(chosen.recipe, {}), **(quick if chosen.quick else {})}
-    parser = simple_parsing.ArgumentParser(
+    parser = options.Parser(
         prog=program,
         description=sys.modules[settings_class.__module__].__doc__,
         formatter_class=simple_parsing.SimpleHelpFormatter,
@@ -69,13 +73,16 @@ def parse(settings_class, program, quick, recipes=None):
     parser.add_arguments(
         settings_class, dest="settings", default=settings_class(**defaults) if defaults else None
     )
-    return parser.parse_args().settings
+    settings = parser.parse_args().settings
+    options.check(settings, **(least or {}))
+    return settings
 
 
 def run(main, resumes=True):
     """Calls `main()`; Ctrl-C and what a disk refuses end the program in one line.
 
-    Exit codes: 130 after Ctrl-C, as usual, and 1.
+    So does a `sys.exit` with a message, which is about what the caller gave: with status 2. What a
+    disk refuses ends it with 1, and Ctrl-C with 130, as usual.
 
     Args:
         main: function without arguments.
@@ -83,6 +90,10 @@ def run(main, resumes=True):
     """
     try:
         main()
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            options.refuse(error.code)
+        raise
     except KeyboardInterrupt:
         more = " The same command goes on after the last finished epoch." if resumes else ""
         print(f"\nStopped.{more}", file=sys.stderr)
@@ -92,8 +103,8 @@ def run(main, resumes=True):
         if line is None:
             raise
         more = (
-            " What was finished before is kept: once that is mended, the same command goes on after "
-            "the last finished epoch."
+            " What was finished before is kept: once that is mended, the same command goes on "
+            "after the last finished epoch."
         )
         sys.exit(f"{line}.{more if resumes else ''}")
 
@@ -147,13 +158,13 @@ def open_run(settings, free=()):
         _empty(folder)
     elif before is not None:
         differences = [
-            f"  {name}: {before.get(name)!r} there, {config.get(name)!r} here"
+            f"{name}: {before.get(name)!r} there, {config.get(name)!r} here"
             for name in sorted({*before, *config})
             if before.get(name) != config.get(name)
         ]
         if differences:
             sys.exit(
-                f"{folder} holds a run with other settings:\n" + "\n".join(differences) + "\n"
+                f"{folder} holds a run with other settings: {'; '.join(differences)}. "
                 "Give another --output, or --fresh to delete that run and start anew."
             )
     write_json(path, config)

@@ -9,10 +9,11 @@ python -m train.images --data oxford_flowers102 --download   any image set of Te
 import dataclasses
 import os
 import pathlib
+import sys
 from typing import Literal
 
 import maml_tf
-from train import classification, common
+from train import classification, common, options
 
 FREE = (*classification.FREE, "on_error", "follow_links")
 
@@ -36,8 +37,37 @@ class Settings(classification.Settings):
     """Run directory: checkpoints, history, results, figures, exported model."""
 
 
+def refuse_unused(settings):
+    """Refuses options that such data do not use, in place of passing over them.
+
+    Raises:
+        SystemExit: naming them.
+    """
+    stored = ("data_dir", "download")
+    of_folder = ("channels", "on_error", "cache")
+    unused = {
+        "glyphs": (*stored, *of_folder, "image_size"),
+        "cifar_fs": (*of_folder, "image_size"),
+        "fc100": (*of_folder, "image_size"),
+    }.get(settings.data, stored if _is_folder(settings.data) else of_folder)
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    given = [n for n in unused if getattr(settings, n) != defaults[n]]
+    if given:
+        names = " and ".join(options.option(name) for name in given)
+        sys.exit(
+            f"Expected no {names} beside --data {settings.data}, which has no use for it. "
+            f"Received: {', '.join(f'{options.option(n)} {getattr(settings, n)}' for n in given)}. "
+            "Leave it out."
+        )
+
+
+def _is_folder(data):
+    return os.sep in data or pathlib.Path(data).is_dir()
+
+
 def resolve(settings):
     """The settings with what is not given filled in, by the data."""
+    refuse_unused(settings)
     drawn = settings.data == "glyphs"
     return classification.fill_in(
         settings,
@@ -59,7 +89,7 @@ def make_tasks(settings, start=0):
     stored = {"data_dir": settings.data_dir, "download": settings.download}
     if settings.data in ("cifar_fs", "fc100"):
         return getattr(maml_tf.tasks, settings.data)(**options, **stored)
-    if os.sep in settings.data or pathlib.Path(settings.data).is_dir():
+    if _is_folder(settings.data):
         return maml_tf.tasks.image_folder(
             settings.data,
             **options,

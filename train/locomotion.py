@@ -7,7 +7,6 @@ python -m train.locomotion --environment half_cheetah_direction
 """
 
 import dataclasses
-import sys
 
 from maml_tf import rl
 from train import common, reinforcement
@@ -46,7 +45,20 @@ PAPER = {
         "oracle": [524.8],
     },
 }
-# What differs from the common settings, per environment, as in the authors' code.
+# The paper's settings for all environments.
+COMMON = {
+    "rollouts": 20,
+    "test_rollouts": 20,
+    "iterations": 100,
+    "max_divergence": 0.01,
+    "meta_batch": 40,
+    "log_scale": 0.0,
+    "inner_loss": "policy_gradient",
+    "gae_lambda": 1.0,
+    "output_scale": 1.0,
+    "curvature_tasks": None,
+}
+# What differs from them, per environment, as in the authors' code.
 RECIPES = {
     "half_cheetah_velocity": {"rollouts": 10, "iterations": 475},
     "half_cheetah_direction": {"max_divergence": 0.02, "iterations": 100},
@@ -68,8 +80,8 @@ QUICK = {
     "baselines": "random",
     "fine_tuning": (0.1,),
     "output": "runs/locomotion-quick",
-    **MODERN,
 }
+PHYSICS = ("paper", "v5")
 
 
 @dataclasses.dataclass
@@ -84,6 +96,8 @@ class Settings(reinforcement.Settings):
     """paper, or modern: low-variance inner loss and advantages, small means, cheap curvature."""
     rollouts: int | None = None
     """Rollouts of each task and step; the paper's for the environment by default."""
+    test_rollouts: int | None = None
+    """Rollouts of each task and step at test; the paper's for the environment by default."""
     iterations: int | None = None
     """Meta-iterations in all; the paper's for the environment by default."""
     max_divergence: float | None = None
@@ -92,6 +106,14 @@ class Settings(reinforcement.Settings):
     """Tasks in a meta-iteration; 40 (paper), or the recipe's for the environment by default."""
     log_scale: float | None = None
     """Logarithm of the policy's initial standard deviation; 0 (paper), or the recipe's."""
+    inner_loss: str | None = None
+    """policy_gradient (paper), ratio or dice; the recipe's by default."""
+    gae_lambda: float | None = None
+    """Lambda of the advantages; 1 (paper), or the recipe's by default."""
+    output_scale: float | None = None
+    """Factor on the initial weights of the policy's means; 1 (paper), or the recipe's."""
+    curvature_tasks: int | None = None
+    """Tasks that the trust region's curvature is formed from; all (paper), or the recipe's."""
     baselines: str = "pretrained random"
     """What is trained and shown beside MAML, of: pretrained random oracle context."""
     video: bool = common.switch("Render an adapted runner to a GIF, without a screen.")
@@ -100,21 +122,16 @@ class Settings(reinforcement.Settings):
 
 
 def complete(settings):
-    """Fills in what depends on the environment."""
-    if settings.environment not in ENVIRONMENTS:
-        sys.exit(
-            f"--environment: one of {', '.join(ENVIRONMENTS)}. Received: {settings.environment!r}."
-        )
-    defaults = {
-        "rollouts": 20,
-        "max_divergence": 0.01,
-        "meta_batch": 40,
-        "log_scale": 0.0,
-        "test_rollouts": 20,
-        **RECIPES[settings.environment],
-    }
+    """Fills in what depends on the environment and the recipe; what was given holds."""
+    for name, allowed in (
+        ("environment", ENVIRONMENTS),
+        ("physics", PHYSICS),
+        ("recipe", ("paper", "modern")),
+    ):
+        reinforcement.check_choice(name, getattr(settings, name), allowed)
+    defaults = COMMON | RECIPES[settings.environment]
     if settings.recipe == "modern":
-        defaults |= MODERN_RECIPES.get(settings.environment, {})
+        defaults |= MODERN | MODERN_RECIPES.get(settings.environment, {})
     for name, value in defaults.items():
         if getattr(settings, name) is None:
             setattr(settings, name, value)
@@ -138,9 +155,8 @@ def film(settings, learner, environment, folder):
 
 def main():
     """Trains, compares, draws and films."""
-    settings = complete(
-        common.parse(Settings, "python -m train.locomotion", QUICK, {"modern": MODERN})
-    )
+    settings = complete(common.parse(Settings, "python -m train.locomotion", QUICK))
+    reinforcement.check(settings)
     common.use_threads_for_tasks()
     folder = common.open_run(settings, (*reinforcement.FREE, "video"))
 

@@ -5,6 +5,7 @@ that `maml_tf.tasks.mini_imagenet` names: python -m train.mini_imagenet --source
 """
 
 import dataclasses
+import sys
 
 import maml_tf
 from train import classification, common
@@ -36,6 +37,11 @@ def resolve(settings):
 
     The paper's inner step size of 0.01 is on the sum over the five ways: 0.05 on the mean.
     """
+    if settings.download:
+        sys.exit(
+            "Expected no --download: ImageNet may not be handed on. Received: --download. Leave it "
+            "out, and give --source FOLDER_OR_TAR with the images that you have."
+        )
     clipped = settings.clip_value is None and settings.clip_norm is None
     return classification.fill_in(
         settings,

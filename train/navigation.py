@@ -67,6 +67,7 @@ def draw_paths(settings, learner, folder):
 def main():
     """Trains, compares and draws."""
     settings = common.parse(Settings, "python -m train.navigation", QUICK)
+    reinforcement.check(settings)
     common.use_threads_for_tasks()
     folder = common.open_run(settings, reinforcement.FREE)
 

@@ -13,6 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import maml_tf
 from maml_tf.learners import specs
+from maml_tf.serving import requests
 from train import graph_check
 
 # Queries that an exported model is given at a time: so many 84x84 pictures take about half a
@@ -59,7 +60,7 @@ def open_model(path, inner_steps=None):
     else:
         raise ValueError(
             f"Expected a .keras file or the folder of an exported model. Received: --model {path}, "
-            "which does not exist."
+            "which does not exist. Give one that does, such as saved_models/omniglot."
         )
     shape = tuple(x.shape[1:]) if isinstance(x, tf.TensorSpec) else ()
     classes = outputs[-1] if len(outputs) == 2 else None
@@ -67,19 +68,13 @@ def open_model(path, inner_steps=None):
         raise ValueError(
             "Expected a model that takes pictures [height, width, 1 or 3] of a fixed size and "
             f"gives a number for each class. Received: --model {path} with inputs {x} and outputs "
-            f"of shape {outputs}."
+            f"of shape {outputs}. Give another model."
         )
     return Model(shape, classes, y, answer)
 
 
 def _open_learner(path, inner_steps):
-    try:
-        learner = keras.saving.load_model(path)
-    except Exception as error:  # whatever broken or forbidden content brings about below Keras
-        raise ValueError(
-            f"Expected a saved learner, such as maml_tf.MAML. Received: --model {path}, which "
-            f"cannot be read: {error}"
-        ) from error
+    learner = _readable(path, keras.saving.load_model, path)
     if not isinstance(learner, maml_tf.Learner):
         raise ValueError(
             f"Expected a saved learner, such as maml_tf.MAML. Received: --model {path}, a "
@@ -91,6 +86,19 @@ def _open_learner(path, inner_steps):
 
     x = specs.x_spec(learner.model)
     return x, specs.y_spec(learner, x), tuple(learner.model.output_shape), answer
+
+
+def _readable(path, read, *arguments):
+    """What `read` gives, or a ValueError that says in a line why there is nothing to be had."""
+    try:
+        return read(*arguments)
+    except Exception as error:  # whatever broken bytes bring about in the readers below Keras
+        reason = " ".join(str(error).split())
+    reason = f"{reason[:200]}…" if len(reason) > 200 else reason
+    raise ValueError(
+        "Expected a .keras file of a learner, or an exported model. Received: --model "
+        f"{path}, which cannot be read: {reason}. Give another, or save it anew."
+    )
 
 
 def _version(path):
@@ -107,7 +115,7 @@ def _version(path):
 
 def _open_export(path, inner_steps):
     graph_check.check(path)
-    loaded = tf.saved_model.load(str(path))
+    loaded = _readable(path, tf.saved_model.load, str(path))
     signature = loaded.signatures.get("serving_default")
     inputs = signature.structured_input_signature[1] if signature else {}
     if set(inputs) != {"support_x", "support_y", "query_x", "inner_steps"}:
@@ -124,12 +132,19 @@ def _open_export(path, inner_steps):
         for part in range(parts):
             # Where the queries' own mean and variance normalise them, what stands together
             # matters: every part gets some of each folder.
-            scores[part::parts] = signature(
-                support_x=tf.constant(support_x),
-                support_y=tf.constant(support_y),
-                query_x=tf.constant(query_x[part::parts]),
-                inner_steps=tf.constant(steps, tf.int32),
-            )["predictions"]
+            try:
+                answered = signature(
+                    support_x=tf.constant(support_x),
+                    support_y=tf.constant(support_y),
+                    query_x=tf.constant(query_x[part::parts]),
+                    inner_steps=tf.constant(steps, tf.int32),
+                )
+            except tf.errors.OpError as error:
+                raise ValueError(
+                    "Expected pictures and labels that the exported model answers. Received: "
+                    f"--model {path}, which says: {requests.said(error)}"
+                ) from error
+            scores[part::parts] = answered["predictions"]
         return scores
 
     outputs = tuple(signature.structured_outputs["predictions"].shape)

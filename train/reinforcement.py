@@ -1,6 +1,7 @@
 """What the scripts of reinforcement learning share: settings, learners, the report."""
 
 import dataclasses
+import math
 import sys
 
 import numpy as np
@@ -20,6 +21,21 @@ FREE = (
     "tensorboard",
 )
 BASELINES = ("pretrained", "random", "oracle", "context")
+# The smallest whole numbers that make sense.
+_LEAST = {
+    "inner_steps": 1,
+    "iterations": 1,
+    "epoch_iterations": 1,
+    "meta_batch": 1,
+    "rollouts": 1,
+    "horizon": 1,
+    "curvature_tasks": 1,
+    "test_tasks": 1,
+    "test_rollouts": 1,
+    "test_steps": 0,
+    "patience": 1,
+    "seed": 0,
+}
 # Entries of the context vector; the paper does not say how many it has.
 CONTEXT = 8
 
@@ -76,6 +92,55 @@ class Settings:
     quick: bool = common.switch("A small run of a few minutes.")
 
 
+def check(settings):
+    """Ends the script in one line where an option makes no sense, before a run is opened.
+
+    Args:
+        settings: `Settings`, complete.
+
+    Raises:
+        SystemExit: naming the option, its value and what it should be.
+    """
+    for name, least in _LEAST.items():
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            _refuse(name, value, f"a whole number of at least {least}")
+    for name in ("inner_step_size", "output_scale", "max_divergence"):
+        value = getattr(settings, name)
+        if not 0 < value < math.inf:
+            _refuse(name, value, "a positive number")
+    for name in ("discount", "gae_lambda"):
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
+            _refuse(name, value, "a number from 0 to 1")
+    if not math.isfinite(settings.log_scale):
+        _refuse("log_scale", settings.log_scale, "a finite number")
+    sizes = settings.fine_tuning
+    if not sizes or not all(0 < size < math.inf for size in sizes):
+        _refuse("fine_tuning", sizes, "one positive number or more")
+    check_choice("inner_loss", settings.inner_loss, rl.objectives.INNER)
+    for name in settings.baselines.split():
+        check_choice("baselines", name, BASELINES)
+    if settings.iterations % settings.epoch_iterations:
+        wanted = f"a multiple of --epoch-iterations, {settings.epoch_iterations}"
+        _refuse("iterations", settings.iterations, wanted)
+
+
+def check_choice(name, value, allowed):
+    """Ends the script in one line where an option is none of the words that are allowed."""
+    if value not in allowed:
+        _refuse(name, value, f"of {', '.join(allowed)}")
+
+
+def _refuse(name, value, expected):
+    option = "--" + name.replace("_", "-")
+    line = f"Expected {option} to be {expected}. Received: {option} {value!r}. Give such a one."
+    print(line, file=sys.stderr)
+    error = SystemExit(line)
+    error.code = 2
+    raise error
+
+
 def make_learner(settings, environment, inner_steps, context=0):
     """A compiled meta-policy; without inner steps it is TRPO over all tasks.
 
@@ -118,9 +183,6 @@ def train(settings, folder, make_environment):
         make_environment: `make_environment(tasks, rollouts, observe_task)`.
     """
     chosen = settings.baselines.split()
-    unknown = set(chosen) - set(BASELINES)
-    if unknown:
-        sys.exit(f"--baselines: of {', '.join(BASELINES)}. Received: {sorted(unknown)}.")
     learners = {}
     for name in ["MAML", *chosen]:
         environment = make_environment(settings.meta_batch, settings.rollouts, name == "oracle")

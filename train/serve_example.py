@@ -42,15 +42,16 @@ class Settings:
 
 def main():
     """Draws a task, asks, prints and plots."""
-    settings = common.parse(Settings, "python -m train.serve_example", {})
-    _, _, test = maml_tf.tasks.glyphs(
-        shots=settings.shots, test_queries=settings.queries, meta_batch=1, seed=settings.seed
-    )
-    inputs, query_y = next(test.as_numpy_iterator())
-    task = {name: part[0] for name, part in inputs.items()}
+    least = {"inner_steps": 0}
+    settings = common.parse(Settings, "python -m train.serve_example", {}, least=least)
     try:
+        _, _, test = maml_tf.tasks.glyphs(
+            shots=settings.shots, test_queries=settings.queries, meta_batch=1, seed=settings.seed
+        )
+        inputs, query_y = next(test.as_numpy_iterator())
+        task = {name: part[0] for name, part in inputs.items()}
         before, after = (answers(settings, task, steps) for steps in (0, settings.inner_steps))
-    except (ValueError, ImportError, maml_tf.serving.ServingError) as error:
+    except (ValueError, ImportError, OSError, maml_tf.serving.ServingError) as error:
         sys.exit(str(error))
     report(settings, task, query_y[0], before, after)
 

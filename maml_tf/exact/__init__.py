@@ -1,28 +1,64 @@
 """What TensorFlow gets wrong in second derivatives, or computes slowly, put right.
 
 Each entry is a file of its own that says the symptom, names the canary test that fails once the
-platform is mended, and says when it may go. `operations` puts them in place while a model runs.
+platform is mended, and says when it may go:
+
+- `moments`: mean and variance, whose second derivative lacks a term;
+- `images`: bilinear and area resizing and HSV to RGB, whose derivatives are declared away;
+- `ctc`: a loss that is differentiated once;
+- `registry`: gradients of gradients that TensorFlow lacks; what is wrong or missing beyond them
+  is refused by name;
+- `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
+- `convolution`: small convolutions as matrix products, which are faster.
+
+`operations` puts them in place while a model runs; a gradient is taken inside of `refusals`.
 """
 
 import contextlib
-import functools
+import threading
 
-import tensorflow as tf
+from tensorflow.python.ops import nn_ops
 
-from maml_tf.exact import convolution
-from maml_tf.exact.moments import moments
-from maml_tf.exact.xla import refuse_wrong_xla
+from maml_tf.exact import convolution, ctc, dispatch, images, moments, pooling, registry, xla
 
-__all__ = ["moments", "operations", "refuse_wrong_xla"]
+__all__ = ["operations", "refusals"]
+
+_LOCK = threading.Lock()
+_INSTALLED = []
 
 
 @contextlib.contextmanager
 def operations():
-    """While open, the operations of this package stand in the place of TensorFlow's."""
-    originals = tf.nn.moments, tf.nn.convolution
-    tf.nn.moments = moments
-    tf.nn.convolution = functools.partial(convolution.convolution, tf.nn.convolution)
-    try:
+    """While open, this thread computes with the operations of this package."""
+    _install()
+    with dispatch.replaced_here():
         yield
-    finally:
-        tf.nn.moments, tf.nn.convolution = originals
+
+
+@contextlib.contextmanager
+def refusals(jit_compile=False, first_order=False):
+    """While open, a gradient that TensorFlow lacks, or would get wrong, raises.
+
+    To be put around every `tape.gradient`, the inner and the outer one.
+
+    Args:
+        jit_compile: whether XLA is going to compile what is traced.
+        first_order: whether second derivatives are left out.
+
+    Raises:
+        NotImplementedError: naming the operation, while the gradient is traced.
+    """
+    _install()
+    with registry.refusals():
+        yield
+    xla.refuse_wrong_xla(jit_compile, first_order)
+
+
+def _install():
+    """Once in a process, at the first use: importing this package changes nothing."""
+    with _LOCK:
+        if not _INSTALLED:
+            dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
+            for entry in (moments, images, ctc, pooling, registry):
+                entry.install()
+            _INSTALLED.append(True)

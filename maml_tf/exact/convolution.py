@@ -26,7 +26,15 @@ _CHANNELS_PER_PIXEL = 2
 
 
 def convolution(
-    original, x, filters, strides=None, padding="VALID", data_format=None, dilations=None, name=None
+    original,
+    x,
+    filters,
+    strides=None,
+    padding="VALID",
+    data_format=None,
+    dilations=None,
+    name=None,
+    **settings,
 ):
     """`tf.nn.convolution`, as matrix products where they are faster.
 
@@ -39,13 +47,14 @@ def convolution(
         data_format: `"NHWC"` or None, or what else `original` takes.
         dilations: `int` or a pair of them.
         name: of the operations.
+        **settings: for `original`.
 
     Returns:
         `[batch, new height, new width, filters]`.
     """
     form = _form(x, filters, strides, padding, data_format, dilations)
     if form is None:
-        return original(x, filters, strides, padding, data_format, dilations, name)
+        return original(x, filters, strides, padding, data_format, dilations, name, **settings)
     strides = _pair(strides)
     taps = filters.shape[0] * filters.shape[1] * filters.shape[2]
     with tf.name_scope(name or "convolution"):
@@ -66,6 +75,8 @@ def _form(x, filters, strides, padding, data_format, dilations):
         data_format in (None, "NHWC")
         and padding in ("VALID", "SAME")
         and _pair(dilations) == (1, 1)
+        and tf.is_tensor(x)
+        and tf.is_tensor(filters)
         and len(filters.shape) == 4
         and len(x.shape) == 4
         and x.dtype in (tf.float32, tf.float64)

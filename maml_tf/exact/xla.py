@@ -1,9 +1,7 @@
-"""What XLA computes wrongly, found in the traced graph and refused.
+"""What XLA computes wrongly and `maml_tf.exact.pooling` did not catch is found and refused.
 
-Symptom: the second-order gradient through max-pooling that XLA compiles for the CPU is off by up
-to 2.7e-2; uncompiled it is right.
-
-Canary: `tests/exact/test_xla.py`. Once it fails, XLA is mended and this file may go.
+Symptom and canary are those of `pooling.py`: an image whose size is not known while tracing,
+channels first, `tf.raw_ops.MaxPool` under a name of one's own.
 """
 
 import tensorflow as tf
@@ -14,6 +12,9 @@ _WRONG_IN_XLA = {"MaxPoolGradGrad", "MaxPoolGradGradV2", "MaxPool3DGradGrad"}
 
 def refuse_wrong_xla(jit_compile, first_order):
     """Raises where the graph being traced holds a second derivative that XLA gets wrong.
+
+    Functions that the graph calls (`tf.function`, `tf.cond`, `tf.while_loop`, `tf.map_fn`) are
+    looked through as well.
 
     Raises:
         NotImplementedError: `jit_compile` and second order on a machine whose device is a CPU,
@@ -27,12 +28,15 @@ def refuse_wrong_xla(jit_compile, first_order):
     ):
         return
     graph = tf.compat.v1.get_default_graph()
-    wrong = sorted({op.type for op in graph.get_operations()} & _WRONG_IN_XLA)
+    types = {op.type for op in graph.get_operations()}
+    for function in graph.as_graph_def().library.function:
+        types.update(node.op for node in function.node_def)
+    wrong = sorted(types & _WRONG_IN_XLA)
     if wrong:
         raise NotImplementedError(
             "Expected a model whose second derivative XLA computes correctly on the CPU, received "
-            f"one with max-pooling (operations {wrong}), for which compiled second-order "
-            "gradients are off by up to 2e-2. Use `compile(jit_compile=False)`, or "
-            "`first_order=True`, or strided convolutions, or average pooling in place of the "
-            "max-pooling."
+            f"one with max-pooling (operations {wrong}) over images of unknown size or with "
+            "channels first, for which compiled second-order gradients are off by up to 2.7e-2. "
+            "Use `compile(jit_compile=False)`, or `first_order=True`, or inputs of a known size "
+            "with channels last, or strided convolutions or average pooling in its place."
         )

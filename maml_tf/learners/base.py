@@ -7,13 +7,13 @@ is made; `Learner` makes a `keras.Model` of it: `compile`, `fit`, `evaluate`, `p
 import keras
 import tensorflow as tf
 
-from maml_tf import functional, noise
+from maml_tf import arguments, functional, noise
 from maml_tf.copying import from_model_config, model_config
-from maml_tf.learners import checks, meta_step, saving, specs
+from maml_tf.learners import checks, labels, meta_step, specs
 from maml_tf.learners.adapted import adapted_model
 from maml_tf.learners.batches import masks_of, parts, with_masks
 from maml_tf.learners.trainer import Trainer
-from maml_tf.task_map import choose, map_tasks
+from maml_tf.task_map import STRATEGIES, check_parallel, choose, map_tasks
 
 BATCH_NORM = ("transductive", "support", "moving")
 
@@ -39,7 +39,7 @@ class Learner(Trainer):
         name: of the model.
 
     Raises:
-        TypeError: `model` is not a `keras.Model`.
+        TypeError: `model` is not a `keras.Model`, or `parallel_tasks` not an integer.
         ValueError: it is not built or has no trainable weights, or an unknown `batch_norm` or
             `task_map`.
     """
@@ -48,11 +48,12 @@ class Learner(Trainer):
         self, model, *, batch_norm="transductive", task_map="auto", parallel_tasks=None, name=None
     ):
         checks.check_model(model)
-        checks.check_choice("batch_norm", batch_norm, BATCH_NORM)
-        super().__init__(model, name=name)
+        arguments.choice("batch_norm", batch_norm, BATCH_NORM)
+        arguments.choice("task_map", task_map, STRATEGIES)
+        super().__init__(model, name=checks.check_name(name))
         self.batch_norm = batch_norm
         self.task_map = task_map
-        self.parallel_tasks = parallel_tasks
+        self.parallel_tasks = check_parallel(parallel_tasks)
         self._strategy = choose(task_map, model)
         self.built = True
 
@@ -179,18 +180,19 @@ class Learner(Trainer):
 
         return with_masks(*self._of_each_task(predict, inputs))
 
-    def _of_each_task(self, function, inputs, **labels):
-        """`function(weights, state, support_x, support_y, query_x, **labels)` of every task."""
+    def _of_each_task(self, function, inputs, **beside):
+        """`function(weights, state, support_x, support_y, query_x, **beside)` of every task."""
         checks.check_inputs(inputs)
+        inputs, _ = labels.guarded(self, inputs)
         self._remember_labels(inputs["support_y"], axis=1)
         weights, state = self.initial_values()
 
         def one_task(task, index):
             with noise.stream(index):
-                return [], function(weights, state, *parts(task), **{n: task[n] for n in labels})
+                return [], function(weights, state, *parts(task), **{n: task[n] for n in beside})
 
         with noise.batch():
-            return self.map_tasks(one_task, {**inputs, **labels})[1]
+            return self.map_tasks(one_task, {**inputs, **beside})[1]
 
     def compute_output_spec(self, inputs, training=False):
         """Shapes and dtypes of the predictions, `[T, Q, ...]`."""
@@ -284,14 +286,13 @@ class Learner(Trainer):
             predict a single example.
 
         Raises:
-            ValueError: examples and labels of different number, none at all, or labels that the
-                model has no output for.
+            TypeError: nested lists in place of arrays, or labels that are no numbers.
+            ValueError: examples and labels of different number, none at all, values that are not
+                finite, or labels that the model has no output for.
         """
         self.require_compiled("adapt")
         steps = checks.check_inner_steps(self.inner_steps if inner_steps is None else inner_steps)
-        support_x = keras.tree.map_structure(tf.convert_to_tensor, support_x)
-        support_y = keras.tree.map_structure(tf.convert_to_tensor, support_y)
-        checks.check_support(self, support_x, support_y)
+        support_x, support_y = checks.check_support(self, support_x, support_y)
         self._remember_labels(support_y, axis=0)
         if self._adapt_function is None:
             self._adapt_function = tf.function(
@@ -310,6 +311,16 @@ class Learner(Trainer):
         )
         return weights, state
 
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save` to a `.keras` file.
+
+        Raises:
+            TypeError: `filepath` is no path.
+            ValueError: another kind of file: HDF5 among them, which could not be loaded again.
+        """
+        checks.check_file(filepath)
+        return super().save(filepath, *args, **kwargs)
+
     def export(self, filepath, *args, input_signature=None, **kwargs):
         """`keras.Model.export`: its endpoint takes a task batch without query labels.
 
@@ -318,11 +329,6 @@ class Learner(Trainer):
         self.require_compiled("export")
         signature = input_signature or [specs.task_batch_spec(self)]
         return super().export(filepath, *args, input_signature=signature, **kwargs)
-
-    def save(self, filepath, *args, **kwargs):
-        """`keras.Model.save`, to a `.keras` file: the old format, `.h5`, cannot be loaded again."""
-        saving.check_save_path(filepath)
-        return super().save(filepath, *args, **kwargs)
 
     def get_config(self):
         """Arguments of the constructor, the wrapped model among them, and what of it is frozen."""

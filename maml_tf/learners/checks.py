@@ -1,8 +1,12 @@
 """Errors before work begins: what was expected, what came, what to do."""
 
+import math
+
 import keras
-import numpy as np
 import tensorflow as tf
+
+from maml_tf import arguments
+from maml_tf.learners import labels
 
 KEYS = ("support_x", "support_y", "query_x")
 
@@ -11,8 +15,9 @@ def check_model(model):
     """Refuses what is not a built `keras.Model` with trainable weights."""
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "`model` must be a built `keras.Model`. Received: "
-            f"model={model!r} of type {type(model).__name__}"
+            "Expected `model` to be a built `keras.Model`. Received: "
+            f"{arguments.received('model', model)}. Give, for example, "
+            "`maml_tf.models.conv4(ways=5)`."
         )
     if hasattr(model, "inner_steps"):
         raise TypeError(
@@ -21,15 +26,15 @@ def check_model(model):
         )
     if not model.built:
         raise ValueError(
-            f"`model` must be built: its weights must exist. Received: model={model.name!r}, "
-            "which is not. Give it an `Input`, or call it on a batch of data first."
+            "Expected `model` to be built: its weights must exist. Received: "
+            f"model={model.name!r}, which is not. Give it an `Input`, or call it on a batch of "
+            "data first."
         )
     if not model.trainable_variables:
         raise ValueError(
-            "`model` must have trainable weights: they are what is meta-learned. Received: "
-            f"model={model.name!r} with none. Is `trainable` False, or are there no layers?"
+            "Expected `model` to have trainable weights: they are what is meta-learned. Received: "
+            f"model={model.name!r} with none. Set `trainable` to True, or add layers with weights."
         )
-
     stateful = [x.name for x in model._flatten_layers() if getattr(x, "stateful", False)]
     if stateful:
         raise ValueError(
@@ -59,7 +64,8 @@ def check_class_weight(class_weight, sample_weight):
             "the classes into `sample_weight` [tasks, query]."
         )
     numbers = isinstance(class_weight, dict) and all(
-        isinstance(k, (int, np.integer)) and k >= 0 for k in class_weight
+        arguments.is_number(k) and int(k) == k >= 0 and arguments.is_number(v) and 0 <= v < math.inf
+        for k, v in class_weight.items()
     )
     if not numbers or not class_weight:
         raise ValueError(
@@ -69,19 +75,40 @@ def check_class_weight(class_weight, sample_weight):
         )
 
 
-def check_choice(name, value, allowed):
-    """Refuses a name that is not in `allowed`."""
-    if value not in allowed:
-        raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}")
-
-
 def check_inner_steps(steps):
-    """Refuses what is not an `int` of at least 0; returns it."""
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(
-            f"`inner_steps` must be an integer of at least 0. Received: inner_steps={steps!r}"
+    """Refuses what is not an integer of at least 0; returns it as `int`."""
+    return arguments.integer("inner_steps", steps, minimum=0)
+
+
+def check_name(name):
+    """Refuses a name that is no text; None is the default."""
+    if name is not None and not isinstance(name, str):
+        raise TypeError(
+            f"Expected `name` to be text. Received: {arguments.received('name', name)}. Give text, "
+            "or leave it out."
         )
-    return int(steps)
+    return name
+
+
+def check_file(filepath):
+    """Refuses to save as anything but a `.keras` file."""
+    path = arguments.path("filepath", filepath, "the path of a .keras file")
+    if not path.endswith(".keras"):
+        raise ValueError(
+            "Expected `filepath` to end in .keras, the one kind of file that a learner can be "
+            f"loaded from. Received: filepath={path!r}. Give, for example, 'learner.keras', or "
+            "call `export` for a SavedModel."
+        )
+
+
+def check_loss(learner, method):
+    """Refuses to train or to evaluate without a loss of the queries."""
+    if learner.loss is None:
+        raise ValueError(
+            f"Expected `loss`, the loss of the queries, for `{method}`. Received: a learner that "
+            "was compiled with loss=None, and with `inner_loss`, which is of the support sets "
+            "alone. Call `learner.compile(optimizer=..., loss=..., inner_loss=...)`."
+        )
 
 
 def check_inputs(inputs):
@@ -91,7 +118,7 @@ def check_inputs(inputs):
         raise ValueError(
             "Expected a task batch: a dict with the keys 'support_x' [tasks, support, ...], "
             f"'support_y' [tasks, support, ...] and 'query_x' [tasks, query, ...]. Received: "
-            f"{received}. maml_tf.tasks.sampling makes task batches from labelled arrays."
+            f"{received}. Make task batches of labelled arrays with maml_tf.tasks.sampling."
         )
     unknown = sorted(set(inputs) - set(KEYS))
     if unknown:
@@ -100,6 +127,8 @@ def check_inputs(inputs):
             f"Received also: {unknown}, which no learner would use. Remove them, or correct their "
             "names; weights of queries go beside the labels: `(inputs, query_y, sample_weight)`."
         )
+    for key in KEYS:
+        _check_tensors(key, inputs[key])
     _check_sizes({k: inputs[k] for k in KEYS}, 0, "task", KEYS)
     _check_sizes({k: inputs[k] for k in KEYS}, 1, "support example", KEYS[:2])
 
@@ -109,12 +138,39 @@ def check_task_batch(inputs, query_y):
     check_inputs(inputs)
     if query_y is None:
         raise ValueError(
-            "Expected a task batch `(inputs, query_y)`, received inputs without query labels. "
-            "Training and evaluation compare the predictions for 'query_x' with `query_y`."
+            "Expected a task batch `(inputs, query_y)`. Received: inputs without query labels. "
+            "Give both: training and evaluation compare the predictions for 'query_x' with them."
         )
+    _check_tensors("query_y", query_y)
     parts = {"query_x": inputs["query_x"], "query_y": query_y, "support_x": inputs["support_x"]}
     _check_sizes(parts, 0, "task", ("support_x", "query_x", "query_y"))
     _check_sizes(parts, 1, "query", ("query_x", "query_y"))
+
+
+def _check_tensors(key, structure):
+    """Refuses nested lists, ragged and sparse tensors, and labels that are no numbers."""
+    leaves = keras.tree.flatten(structure)
+    for tensor in leaves:
+        if isinstance(tensor, (tf.RaggedTensor, tf.SparseTensor)):
+            raise ValueError(
+                f"Expected {key!r} to be a dense array, with as many examples in every task. "
+                f"Received: a {type(tensor).__name__} of shape {tensor.shape}. Fill the smaller "
+                "tasks up with examples drawn again, or make batches of tasks of one size."
+            )
+        if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
+            raise TypeError(
+                f"Expected {key!r} to be an array or a tensor. Received: "
+                f"{arguments.received(key, structure)}. Convert it with `np.array({key}, ...)`."
+            )
+        if key.endswith("_y") and not labels.is_numeric(tensor.dtype):
+            raise TypeError(
+                f"Expected {key!r} to be numbers. Received: {key!r} of dtype {tensor.dtype}. "
+                "Number the classes of each task from 0."
+            )
+    if not leaves:
+        raise ValueError(
+            f"Expected {key!r} to be an array or a tensor. Received: {key}={structure!r}. Give one."
+        )
 
 
 def _check_sizes(parts, axis, what, keys):
@@ -124,7 +180,12 @@ def _check_sizes(parts, axis, what, keys):
             if tensor.shape.__len__() <= axis:
                 raise ValueError(
                     f"Expected {key!r} with axes [tasks, examples, ...]. Received: shape "
-                    f"{tuple(tensor.shape)}. A single task needs a leading axis of size 1."
+                    f"{tuple(tensor.shape)}. Give a single task a leading axis of size 1."
+                )
+            if tensor.shape[axis] == 0:
+                raise ValueError(
+                    f"Expected at least one {what}. Received: {key!r} of shape "
+                    f"{tuple(tensor.shape)}. Leave tasks without examples out."
                 )
             if tensor.shape[axis] is not None:
                 sizes.setdefault(key, tensor.shape[axis])
@@ -133,67 +194,81 @@ def _check_sizes(parts, axis, what, keys):
     if len(set(sizes.values())) > 1:
         raise ValueError(
             f"Expected one entry for each {what} along axis {axis} of {' and '.join(keys)}. "
-            f"Received sizes {sizes}."
+            f"Received: sizes {sizes}. Give as many of each."
         )
 
 
-def check_data(learner, x, y):
+def check_data(learner, x, y, name="x"):
     """Checks the first task batch of what `fit` or `evaluate` was given.
 
-    Generators are left alone: looking would consume. Their batches are checked by static shape
-    when the training step is traced.
+    Generators are left alone: looking would consume. Their batches, like all later ones, are
+    checked by static shape when the step is traced, and by value where it runs
+    (`maml_tf.learners.labels`).
     """
+    if x is None or isinstance(x, (str, bytes, bool, int, float)):
+        raise TypeError(
+            f"Expected `{name}` to be task batches: a `tf.data.Dataset` of `(inputs, query_y)`, or "
+            f"a dict of arrays beside `y`. Received: {arguments.received(name, x)}. Make them with "
+            "maml_tf.tasks."
+        )
     if isinstance(x, tf.data.Dataset):
         for element in x.take(1):
+            if isinstance(element, tuple) and len(element) > 3:
+                raise ValueError(
+                    "Expected a data set of `(inputs, query_y)` or of `(inputs, query_y, "
+                    f"sample_weight)`. Received: elements of {len(element)} parts. Drop the others."
+                )
             inputs, query_y, _ = keras.utils.unpack_x_y_sample_weight(element)
             check_batch_values(learner, inputs, query_y)
     elif isinstance(x, dict):
         check_batch_values(learner, x, y)
 
 
+def check_validation(learner, data):
+    """Checks what `fit` was given as `validation_data`, before training begins."""
+    if data is None:
+        return
+    x, y = (data[0], data[1]) if isinstance(data, (tuple, list)) and len(data) > 1 else (data, None)
+    check_data(learner, x, y, "validation_data")
+
+
 def check_batch_values(learner, inputs, query_y):
     """Checks structure, sizes and labels of one concrete task batch."""
     check_task_batch(inputs, query_y)
-    spec = learner.compute_output_spec(inputs)
-    for name, labels in (("support_y", inputs["support_y"]), ("query_y", query_y)):
-        check_labels(learner.loss, name, labels, spec)
+    for rule in labels.rules(learner, inputs, query_y):
+        rule.check()
 
 
 def check_support(learner, support_x, support_y):
-    """Checks the one task that `learner.adapt` was given."""
+    """Checks the one task that `learner.adapt` was given, as tensors, and gives it back as such.
+
+    Raises:
+        TypeError: nested lists, or labels that are no numbers.
+        ValueError: sizes that do not fit, no example, labels that the model has no output for, or
+            values that are not finite.
+    """
     parts = {"support_x": support_x, "support_y": support_y}
     for key, part in parts.items():
-        for tensor in keras.tree.flatten(part):
-            if len(tensor.shape) == 0 or tensor.shape[0] == 0:
-                raise ValueError(
-                    f"Expected at least one support example. Received: {key!r} of shape "
-                    f"{tuple(tensor.shape)}."
-                )
+        _check_tensors(key, part)
+        parts[key] = keras.tree.map_structure(tf.convert_to_tensor, part)
     _check_sizes(parts, 0, "support example", ("support_x", "support_y"))
-    spec = keras.tree.map_structure(
-        lambda t: keras.KerasTensor(t.shape, keras.backend.standardize_dtype(t.dtype)), support_x
-    )
-    check_labels(learner.loss, "support_y", support_y, learner.model.compute_output_spec(spec))
+    for rule in labels.rules_of_support(learner, parts["support_x"], parts["support_y"]):
+        rule.check()
+    for key, part in parts.items():
+        for tensor in keras.tree.flatten(part):
+            _check_finite(key, tensor)
+    return parts["support_x"], parts["support_y"]
 
 
-def check_labels(loss, name, labels, spec):
-    """Refuses integer labels that the model has no output for, where the loss is a sparse one."""
-    single = not isinstance(spec, (list, tuple, dict)) and not isinstance(labels, (list, dict))
-    if not single or not is_sparse(loss):
+def _check_finite(key, tensor):
+    if not tensor.dtype.is_floating or not tf.executing_eagerly():
         return
-    classes = spec.shape[-1]
-    values = np.asarray(labels)
-    if classes is None or values.size == 0:
-        return
-    if values.min() < 0 or values.max() >= classes:
+    if not bool(tf.reduce_all(tf.math.is_finite(tensor))):
+        count = int(tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), tf.int32)))
         raise ValueError(
-            f"Expected labels in [0, {classes}), one for each of the {classes} outputs of the "
-            f"model. Received: {name!r} with labels from {values.min()} to {values.max()}. Number "
-            "the classes of each task from 0, or build the model with more outputs."
+            f"Expected {key!r} to be finite. Received: {key!r} of shape {tuple(tensor.shape)} with "
+            f"{count} values that are NaN or infinite. Remove or replace these examples."
         )
 
 
-def is_sparse(loss):
-    """Whether a loss takes integer labels without an axis of classes, by its name."""
-    name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
-    return "sparse" in f"{name} {type(loss).__name__}".lower()
+is_sparse = labels.is_sparse

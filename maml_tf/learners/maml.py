@@ -10,7 +10,7 @@ steps (second order); `first_order=True` leaves the second derivatives out (sect
 
 import keras
 
-from maml_tf import inner_loop, inner_optimizers
+from maml_tf import arguments, inner_loop, inner_optimizers
 from maml_tf.learners import checks
 from maml_tf.learners.base import Learner
 
@@ -78,8 +78,8 @@ class MAML(Learner):
         )
         self.inner_optimizer = inner_optimizers.get(inner_optimizer)
         self.inner_steps = checks.check_inner_steps(inner_steps)
-        self.first_order = bool(first_order)
-        self.rematerialize = bool(rematerialize)
+        self.first_order = arguments.boolean("first_order", first_order)
+        self.rematerialize = arguments.boolean("rematerialize", rematerialize)
         self._adaptable = _chosen(adaptable, model)
 
     @property

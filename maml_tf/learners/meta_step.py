@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from maml_tf import functional, noise
-from maml_tf.exact import refuse_wrong_xla
+from maml_tf import exact, functional, noise
 from maml_tf.learners.batches import masks_of, number_of_tasks, parts
 
 
@@ -97,8 +96,8 @@ def meta_gradient(learner, inputs, query_y, weight):
     def one_task(task, index):
         with noise.stream(index):
             begin = functional.distinct_seeds(model, state, index)
-            gradients, answers, after = learner.task_gradient(weights, begin, task)
-            refuse_wrong_xla(learner.jit_compile, learner.first_order)
+            with exact.refusals(learner.jit_compile, learner.first_order):
+                gradients, answers, after = learner.task_gradient(weights, begin, task)
             before = _unadapted(learner, weights, state, task)
         kept = [s for s, f in zip(after, floating, strict=True) if f]
         others = [s for s, f in zip(after, floating, strict=True) if not f]

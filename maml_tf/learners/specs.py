@@ -1,9 +1,25 @@
 """Shapes and dtypes of what a learner takes, for exports."""
 
+from typing import NamedTuple
+
 import keras
 import tensorflow as tf
 
-from maml_tf.learners import checks
+_SPARSE = ("SparseCategoricalCrossentropy", "sparse_categorical_crossentropy")
+# Losses of Keras whose labels have a shape of their own.
+_OTHERS = ("CTC", "ctc", "Circle", "circle")
+
+
+class Labels(NamedTuple):
+    """What integer labels of a sparse loss may be.
+
+    Attributes:
+        classes: int, how many outputs the labels choose from.
+        ignored: int, a label that the loss leaves out, or None.
+    """
+
+    classes: int
+    ignored: int | None
 
 
 def x_spec(model):
@@ -21,20 +37,68 @@ def x_spec(model):
     return keras.tree.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), inputs)
 
 
-def y_spec(learner, x_spec):
-    """Labels as the learner's loss takes them: `tf.TensorSpec` `[None, ...]`.
+def output_spec(model, x_spec):
+    """Predictions of `model` for inputs of `x_spec`: structure of `keras.KerasTensor`.
 
-    int32 without the axis of classes for a sparse loss, as the model's output for any other.
+    Raises:
+        ValueError: the model does not take such inputs.
     """
-    inputs = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), x_spec)
-    sparse = checks.is_sparse(learner.loss)
+    x = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), x_spec)
+    try:
+        return model.compute_output_spec(x)
+    except Exception as error:
+        raise ValueError(
+            f"Expected inputs that the model {model.name!r} takes. Received: x_spec={x_spec}, of "
+            f"which it says: {error}"
+        ) from error
 
-    def labels(t):
-        if sparse:
-            return tf.TensorSpec([None, *t.shape[1:-1]], tf.int32)
-        return tf.TensorSpec([None, *t.shape[1:]], t.dtype)
 
-    return keras.tree.map_structure(labels, learner.model.compute_output_spec(inputs))
+def y_spec(learner, x_spec):
+    """Labels as the learner's inner loss takes them: structure of `tf.TensorSpec` `[None, ...]`.
+
+    They are those that the inner loss saw when the learner was trained or asked; of a learner that
+    has seen none they follow from the loss, where it is one of Keras': int32 without the axis of
+    classes for sparse cross-entropy, as the model's output for the others.
+
+    Raises:
+        ValueError: it has seen no labels, and its loss does not tell what they are.
+    """
+    seen = getattr(learner, "_support_y_spec", None)
+    if seen is not None:
+        return _plain(seen)
+    outputs = output_spec(learner.model, x_spec)
+    losses = _losses(learner, outputs)
+    if losses is None:
+        raise _unknown(learner._inner_loss_config or learner.loss)
+    flat = [
+        _labels_of(loss, t) for loss, t in zip(losses, keras.tree.flatten(outputs), strict=True)
+    ]
+    return keras.tree.pack_sequence_as(outputs, flat)
+
+
+def labels(learner, x_spec, y_spec):
+    """What the integers among the labels may be, for each tensor of `y_spec`.
+
+    Returns:
+        List of `Labels`, None for a tensor that is no integers of a sparse loss of Keras.
+
+    Raises:
+        ValueError: labels of a shape that the loss, one of Keras', does not take.
+    """
+    outputs = output_spec(learner.model, x_spec)
+    losses, flat_y = _losses(learner, outputs), keras.tree.flatten(y_spec)
+    flat = keras.tree.flatten(outputs)
+    if losses is None or len(flat) != len(flat_y):
+        return [None] * len(flat_y)
+    found = []
+    for loss, output, y in zip(losses, flat, flat_y, strict=True):
+        kind = _kind(loss)
+        if kind in ("sparse", "alike"):
+            _check_shape(loss, output, y, sparse=kind == "sparse")
+        classes = output.shape[-1] if kind == "sparse" else None
+        ignored = getattr(keras.losses.get(loss), "ignore_class", None) if classes else None
+        found.append(None if classes is None else Labels(classes, ignored))
+    return found
 
 
 def task_batch_spec(learner):
@@ -52,7 +116,77 @@ def to_config(spec):
 
 def from_config(config):
     """A structure of `tf.TensorSpec` from what `to_config` returned; None of None."""
+    if config is None:
+        return None
     tensors = keras.saving.deserialize_keras_object(config)
     if tensors is None:  # which Keras' trees take for a leaf
         return None
     return keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)
+
+
+def _plain(structure):
+    """A structure of Python's own dicts, lists and tuples: Keras wraps those that it tracks."""
+    if isinstance(structure, dict):
+        return {key: _plain(structure[key]) for key in structure}
+    if isinstance(structure, (list, tuple)):
+        kind = tuple if isinstance(structure, tuple) else list
+        return kind(_plain(part) for part in structure)
+    return structure
+
+
+def _losses(learner, outputs):
+    """The loss of each output that adaptation descends, or None where that is not clear."""
+    flat = keras.tree.flatten(outputs)
+    if learner._inner_loss is not None:
+        return [learner._inner_loss_config] if len(flat) == 1 else None
+    loss = learner.loss
+    if isinstance(loss, dict):
+        # By the names of the outputs, or as the model's own dictionary.
+        names = sorted(outputs) if isinstance(outputs, dict) else learner.model.output_names
+        return [loss.get(name) for name in names] if len(names) == len(flat) else None
+    if isinstance(loss, (list, tuple)):
+        return list(loss) if len(loss) == len(flat) else None
+    return [loss] * len(flat)
+
+
+def _kind(loss):
+    """`"sparse"`, `"alike"` (labels of the predictions' shape), or None for any other loss."""
+    if loss is None:
+        return "alike"
+    loss = keras.losses.get(loss)
+    name = getattr(loss, "__name__", type(loss).__name__)
+    known = getattr(keras.losses, name, None)
+    if known is None or (known is not loss and known is not type(loss)) or name in _OTHERS:
+        return None
+    return "sparse" if name in _SPARSE else "alike"
+
+
+def _labels_of(loss, output):
+    kind = _kind(loss)
+    if kind is None:
+        raise _unknown(loss)
+    if kind == "sparse":
+        return tf.TensorSpec([None, *output.shape[1:-1]], tf.int32)
+    return tf.TensorSpec([None, *output.shape[1:]], output.dtype)
+
+
+def _unknown(loss):
+    return ValueError(
+        f"Expected `y_spec`: the labels of the inner loss {loss!r} are not known, because this "
+        "learner has seen none since it was made or loaded. Received: y_spec=None. Give their "
+        "`tf.TensorSpec([None, ...], dtype)` to `maml_tf.serving.export`."
+    )
+
+
+def _check_shape(loss, output, y, sparse):
+    """Refuses labels that are no numbers, or that would be broadcast along the predictions."""
+    wanted = [None, *output.shape[1:-1]] if sparse else [None, *output.shape[1:]]
+    # Keras adds or takes away a last axis of 1.
+    allowed = [wanted, [*wanted, 1]] + ([wanted[:-1]] if wanted[-1] == 1 else [])
+    fits = any(y.shape.is_compatible_with(shape) for shape in allowed)
+    if not fits or not (y.dtype.is_floating or y.dtype.is_integer or y.dtype.is_bool):
+        raise ValueError(
+            f"Expected labels of shape {wanted}, numbers, for the inner loss {loss!r}, the model's "
+            f"outputs being {[None, *output.shape[1:]]}. Received: y_spec={y}. Give the spec of "
+            "what one task's `support_y` is."
+        )

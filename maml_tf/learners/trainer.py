@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import noise
-from maml_tf.learners import checks, meta_step, specs
+from maml_tf.learners import checks, labels, meta_step, specs
 from maml_tf.learners.batches import number_of_tasks, query_weights
 from maml_tf.learners.reports import Before, merged, non_finite_error
 from maml_tf.learners.train_function import make_compiled_loop
@@ -160,6 +160,8 @@ class Trainer(keras.Model):
     def _checked_batch(self, data, class_weight=None):
         inputs, query_y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         checks.check_task_batch(inputs, query_y)
+        checks.check_loss(self, "train_step")
+        inputs, query_y = labels.guarded(self, inputs, query_y)
         self._remember_labels(inputs["support_y"], axis=1)
         return inputs, query_y, query_weights(query_y, sample_weight, class_weight)
 
@@ -208,7 +210,8 @@ class Trainer(keras.Model):
         def checked(iterator):
             # `train_on_batch` and arrays of unknown length come as Python generators.
             in_graph = isinstance(iterator, tf.data.Iterator)
-            logs = (compiled if in_graph else ordinary)(iterator)
+            with labels.explained():
+                logs = (compiled if in_graph else ordinary)(iterator)
             if int(self._bad_step) >= 0:
                 step = int(self._bad_step)
                 self._bad_step.assign(-1)
@@ -217,6 +220,18 @@ class Trainer(keras.Model):
 
         self.train_function = checked
 
+    def make_test_function(self, force=False):
+        """Builds what `evaluate` calls."""
+        if self.test_function is None or force:
+            super().make_test_function(force=True)
+            self.test_function = labels.explaining(self.test_function)
+
+    def make_predict_function(self, force=False):
+        """Builds what `predict` calls."""
+        if self.predict_function is None or force:
+            super().make_predict_function(force=True)
+            self.predict_function = labels.explaining(self.predict_function)
+
     def fit(self, x=None, y=None, *args, class_weight=None, **kwargs):
         """`keras.Model.fit` over task batches; the first one is checked before training.
 
@@ -224,7 +239,9 @@ class Trainer(keras.Model):
         and `[T]` weighs tasks.
         """
         self.require_compiled("fit")
+        checks.check_loss(self, "fit")
         checks.check_data(self, x, y)
+        checks.check_validation(self, kwargs.get("validation_data"))
         self._weigh_classes(class_weight, kwargs.get("sample_weight"))
         if isinstance(x, tf.data.Dataset):
             # Its order is its own; Keras' default would only warn of that.
@@ -245,6 +262,7 @@ class Trainer(keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """`keras.Model.evaluate` over task batches."""
         self.require_compiled("evaluate")
+        checks.check_loss(self, "evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):
             checks.check_data(self, x, y)
         return super().evaluate(x, y, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 import keras
 
+from maml_tf import arguments
 from maml_tf.models import blocks
 
 
@@ -20,10 +21,15 @@ def conv4_max_pool(ways, filters=32, input_shape=(84, 84, 3), seed=0):
     Returns:
         A built `keras.Model`, `[batch, *input_shape]` float in [0, 1] to logits `[batch, ways]`.
 
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is too small, or `input_shape` has another length.
+
     Example:
         >>> maml_tf.models.conv4_max_pool(ways=5).count_params() - 2 * 4 * 32  # moving statistics
         32773
     """
+    blocks.check(ways, input_shape, seed, side=16, filters=filters)
     layers = [keras.Input(input_shape)]
     for block in range(4):
         layers += [
@@ -50,12 +56,23 @@ def resnet12(ways, filters=(64, 128, 256, 512), input_shape=(84, 84, 3), seed=0)
     Args:
         ways: classes of a task, the number of outputs.
         filters: of the convolutions of each block.
-        input_shape: `(height, width, channels)`, each side at least 16.
+        input_shape: `(height, width, channels)`, each side at least 2 to the number of blocks, 16.
         seed: of the initial weights: He normal kernels, Xavier uniform last layer, zero bias.
 
     Returns:
         A built `keras.Model`, `[batch, *input_shape]` float in [0, 1] to logits `[batch, ways]`.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is too small, or `input_shape` has another length.
     """
+    if not isinstance(filters, (list, tuple)) or not filters:
+        raise TypeError(
+            "Expected `filters` to be a sequence with one number for each block. Received: "
+            f"{arguments.received('filters', filters)}. Give, for example, (64, 128, 256, 512)."
+        )
+    each = {f"filters[{block}]": count for block, count in enumerate(filters)}
+    blocks.check(ways, input_shape, seed, side=2 ** len(filters), **each)
     seeds = iter(range(100 * seed, 100 * seed + 4 * len(filters) + 1))
     inputs = x = keras.Input(input_shape)
     for count in filters:

@@ -19,7 +19,12 @@ def conv4(ways, filters=64, input_shape=(28, 28, 1), seed=0):
 
     Returns:
         A built `keras.Model`, `[batch, *input_shape]` float in [0, 1] to logits `[batch, ways]`.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is too small, or `input_shape` has another length.
     """
+    blocks.check(ways, input_shape, seed, filters=filters)
     layers = [keras.Input(input_shape)]
     for block in range(4):
         xavier = blocks.xavier(seed * 5 + block)
@@ -44,7 +49,12 @@ def dense5(ways, input_shape=(28, 28, 1), seed=0):
 
     Returns:
         A built `keras.Model`, `[batch, *input_shape]` float in [0, 1] to logits `[batch, ways]`.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is too small, or `input_shape` has another length.
     """
+    blocks.check(ways, input_shape, seed, rank=None)
     layers = [keras.Input(input_shape), keras.layers.Flatten()]
     for i, units in enumerate((256, 128, 64, 64)):
         xavier = blocks.xavier(seed * 5 + i)

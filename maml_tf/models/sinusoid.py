@@ -2,6 +2,8 @@
 
 import keras
 
+from maml_tf import arguments
+
 
 def sinusoid_mlp(features=1, seed=0):
     """1-40-40-1 with ReLU (Finn et al., 2017, section 5.1): 1,761 parameters.
@@ -12,7 +14,13 @@ def sinusoid_mlp(features=1, seed=0):
 
     Returns:
         A built `keras.Model`, `[batch, features]` float to `[batch, 1]`.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is too small.
     """
+    features = arguments.integer("features", features, 1)
+    seed = arguments.integer("seed", seed, 0)
 
     def dense(units, activation, seed):
         initializer = keras.initializers.TruncatedNormal(stddev=0.01, seed=seed)

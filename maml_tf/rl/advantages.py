@@ -6,6 +6,7 @@ task and every gradient step. Advantages are those of Schulman et al. (2016), eq
 the value after the last step of a rollout taken as zero, as the paper's code has it.
 """
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -22,15 +23,23 @@ def estimate(observation, reward, mask, *, discount=0.99, gae_lambda=1.0, ridge=
 
     Returns:
         `(advantage, error)`, float `[T, R, H]`, 0 where the mask is. Advantages have mean 0 and
-        standard deviation 1 over the steps of a task that count. Errors are the temporal
-        differences that advantages are sums of, in the same unit, not centred.
+        standard deviation 1 over the steps of a task that count, in whatever unit rewards are.
+        Errors are the temporal differences that advantages are sums of, in the same unit, not
+        centred. Both are 0 in a task whose rollouts do not differ in their returns: what the
+        baseline leaves of them is its own error, and says nothing about actions.
     """
     returns = discounted_sums(reward * mask, discount)
     values = linear_baseline(observation, returns, mask, ridge)
     errors = temporal_differences(reward, values, mask, discount)
     advantages = discounted_sums(errors, discount * gae_lambda) * mask
-    centred, deviation = _centred(advantages, mask)
-    return centred / deviation, errors / deviation
+    centred, largest, deviation = _centred(advantages, mask)
+    silent = _without_signal(reward, returns, mask)
+
+    def standardised(x):
+        # Not by the product, which may overflow or vanish.
+        return tf.where(silent, tf.zeros_like(x), x / largest / deviation)
+
+    return standardised(centred), standardised(errors)
 
 
 def discounted_sums(x, discount):
@@ -108,8 +117,40 @@ def baseline_features(observation):
 
 
 def _centred(advantages, mask):
-    """Advantages less their mean over a task's steps, and their standard deviation."""
+    """Advantages less their mean over a task's steps, and two factors of their deviation.
+
+    The largest of them, and the standard deviation in its unit: squares of large rewards would be
+    infinite, those of small ones nothing.
+    """
     count = tf.maximum(tf.reduce_sum(mask, [1, 2], keepdims=True), 1)
     mean = tf.reduce_sum(advantages * mask, [1, 2], keepdims=True) / count
     centred = (advantages - mean) * mask
-    return centred, tf.sqrt(tf.reduce_sum(centred**2, [1, 2], keepdims=True) / count) + 1e-8
+    largest = tf.reduce_max(tf.abs(centred), [1, 2], keepdims=True)
+    constant = tf.equal(largest, 0)
+    largest = tf.where(constant, tf.ones_like(largest), largest)
+    squares = tf.reduce_sum((centred / largest) ** 2, [1, 2], keepdims=True)
+    deviation = tf.sqrt(squares / count)
+    return centred, largest, tf.where(constant, tf.ones_like(deviation), deviation)
+
+
+def _without_signal(reward, returns, mask):
+    """Tasks whose rollouts have the same returns at every step, bool `[T, 1, 1]`.
+
+    Where only one rollout counts there is none to compare it with: whether its reward is constant.
+    """
+    rollouts = tf.math.count_nonzero(tf.reduce_any(mask > 0, -1), 1)[:, None, None]
+    alike = _is_constant(returns, mask, [1])
+    return tf.where(rollouts > 1, alike, _is_constant(reward, mask, [1, 2]))
+
+
+def _is_constant(x, mask, axes):
+    """Whether `x` varies by no more than rounding along `axes` where `mask` is 1."""
+    counts, limit = mask > 0, tf.constant(x.dtype.max, x.dtype)
+    top = tf.reduce_max(tf.where(counts, x, -limit), axes, keepdims=True)
+    bottom = tf.reduce_min(tf.where(counts, x, limit), axes, keepdims=True)
+    spread = tf.where(tf.reduce_any(counts, axes, keepdims=True), top - bottom, tf.zeros_like(top))
+    spread = tf.reduce_max(spread, [1, 2], keepdims=True)
+    size = tf.reduce_max(tf.abs(x * mask), [1, 2], keepdims=True)
+    rounding = tf.constant(16 * np.finfo(x.dtype.as_numpy_dtype).eps, x.dtype)
+    # What is not finite is no silence: it must be seen.
+    return (spread <= rounding * size) & tf.math.is_finite(size)

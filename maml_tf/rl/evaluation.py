@@ -6,7 +6,9 @@ on fresh rollouts, averaged over tasks; the step size is halved after the first 
 
 import numpy as np
 
-from maml_tf import evaluation, inner_optimizers
+from maml_tf import arguments, evaluation
+from maml_tf.rl.environments.base import TaskEnvironment
+from maml_tf.rl.meta_policy import MetaPolicy
 
 
 def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks=None, seed=0):
@@ -24,7 +26,14 @@ def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks
     Returns:
         `maml_tf.evaluation.Result`, metric `"return"`: the mean over a task's rollouts,
         `[T, inner_steps + 1]`. NaN where all rollouts of a task were discarded.
+
+    Raises:
+        RuntimeError: every rollout broke.
+        TypeError: another kind of learner or environment, a number that is none.
+        ValueError: a number out of range, tasks of another shape, an environment whose
+            observations or actions are not the policy's.
     """
+    _check(learner, environment)
     if tasks is None:
         tasks = environment.sample_tasks(environment.tasks, seed)
     environment.set_tasks(tasks)
@@ -46,5 +55,20 @@ def rollouts(learner, environment, inner_steps, *, inner_optimizer=None, seed=0)
     Returns:
         List of `inner_steps + 1` `maml_tf.rl.sampling.Rollouts`.
     """
-    optimizer = inner_optimizers.get(inner_optimizer or learner.inner_optimizer)
-    return learner.adapt_and_sample(environment, optimizer, inner_steps, seed)[1]
+    _check(learner, environment)
+    return learner.adapt_and_sample(environment, inner_optimizer, inner_steps, seed)[1]
+
+
+def _check(learner, environment):
+    if not isinstance(learner, MetaPolicy):
+        raise TypeError(
+            "Expected `learner` to be a `maml_tf.rl.MetaPolicy`. Received: "
+            f"{arguments.received('learner', learner)}. Use `maml_tf.evaluation.evaluate` for "
+            "other learners."
+        )
+    if not isinstance(environment, TaskEnvironment):
+        raise TypeError(
+            "Expected `environment` to be one of `maml_tf.rl.environments`. Received: "
+            f"{arguments.received('environment', environment)}. Use "
+            "`maml_tf.rl.environments.from_gymnasium` to make one of a gymnasium environment."
+        )

@@ -7,7 +7,7 @@ TensorFlow Serving do.
 
 import tensorflow as tf
 
-from maml_tf import files, inner_optimizers
+from maml_tf import arguments, files, inner_optimizers
 from maml_tf.learners import specs
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.signatures import Signatures
@@ -91,16 +91,19 @@ def export(
     """
     if not isinstance(learner, MetaPolicy):
         raise TypeError(
-            f"Expected a `maml_tf.rl.MetaPolicy`, received {type(learner).__name__}. "
-            "`maml_tf.serving.export` writes other learners."
+            "Expected `learner` to be a `maml_tf.rl.MetaPolicy`. Received: "
+            f"{arguments.received('learner', learner)}. Use `maml_tf.serving.export` for other "
+            "learners."
         )
     path = versions.path_of(base_path, version)
-    optimizer = inner_optimizers.get(inner_optimizer or learner.inner_optimizer)
+    inner_optimizer = learner.inner_optimizer if inner_optimizer is None else inner_optimizer
+    optimizer = inner_optimizers.get(inner_optimizer)
     spec = specs.x_spec(learner.policy) if observation_spec is None else observation_spec
     if not isinstance(spec, tf.TensorSpec) or len(spec.shape) != 2 or spec.shape[1] is None:
         raise ValueError(
             "Expected a policy of observations [batch, O], which the baseline of the advantages "
-            f"is made for, received one of {spec}."
+            f"is made for. Received: observation_spec={spec}. Give "
+            "`observation_spec=tf.TensorSpec([None, O])`."
         )
     signatures = Signatures(learner, optimizer, spec)
     about = card_file.about(learner, learner.policy) | {

@@ -181,8 +181,8 @@ class MetaObjective:
                 tape.watch(weights)
                 outputs = self.outputs(self.fast_weights(weights, before), after["observation"])
                 loss = self._losses(outputs, after)[which]
-            gradient = _gradient(tape, loss, weights)
-            exact.refuse_wrong_xla(self.jit_compile, self.first_order)
+            with exact.refusals(self.jit_compile, self.first_order):
+                gradient = _gradient(tape, loss, weights)
             return (loss, gradient), []
 
         return self._mean(one, (before, after))

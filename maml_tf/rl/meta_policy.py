@@ -15,11 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import inner_loop, inner_optimizers
-from maml_tf.learners import saving
-from maml_tf.rl import advantages, objectives, outer_steps, trust_region
+from maml_tf import arguments, copying, inner_loop, inner_optimizers
+from maml_tf.learners import checks
+from maml_tf.rl import advantages, objectives, outer_steps, policies, trust_region
 from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
+
+_COMPARED = 64  # observations on which an adapted policy is compared with the policy
 
 
 @keras.saving.register_keras_serializable("maml_tf")
@@ -48,8 +50,9 @@ class MetaPolicy(keras.Model):
         name: of the model.
 
     Raises:
-        ValueError: an unknown `inner_loss`, `inner_steps` below 0, an `adaptable` that chooses no
-            weight or does not fit the policy.
+        TypeError: a policy that is no `keras.Model`, an argument of another type.
+        ValueError: a policy that is not built, an unknown `inner_loss`, a number out of range, an
+            `adaptable` that chooses no weight or does not fit the policy.
 
     Example:
         >>> from maml_tf import rl
@@ -73,22 +76,17 @@ class MetaPolicy(keras.Model):
         seed=0,
         name=None,
     ):
-        if inner_loss not in objectives.INNER:
-            raise ValueError(
-                f"Expected `inner_loss` to be one of {objectives.INNER}, received {inner_loss!r}."
-            )
-        if not isinstance(inner_steps, int) or inner_steps < 0:
-            raise ValueError(f"Expected `inner_steps` >= 0, received {inner_steps!r}.")
+        _check_policy(policy)
         super().__init__(name=name, autocast=False)
         self.policy = policy
         self.inner_optimizer = inner_optimizers.get(inner_optimizer)
-        self.inner_steps = inner_steps
-        self.inner_loss = inner_loss
-        self.first_order = first_order
+        self.inner_steps = arguments.integer("inner_steps", inner_steps, minimum=0)
+        self.inner_loss = arguments.choice("inner_loss", inner_loss, objectives.INNER)
+        self.first_order = arguments.boolean("first_order", first_order)
         self.adaptable = inner_loop.adaptable_weights(adaptable, policy)
-        self.discount = discount
-        self.gae_lambda = gae_lambda
-        self.seed = seed
+        self.discount = arguments.number("discount", discount, minimum=0, maximum=1)
+        self.gae_lambda = arguments.number("gae_lambda", gae_lambda, minimum=0, maximum=1)
+        self.seed = arguments.integer("seed", seed, minimum=0)
         self.iteration = self.add_weight(
             name="iteration", shape=(), dtype="int64", initializer="zeros", trainable=False
         )
@@ -101,7 +99,7 @@ class MetaPolicy(keras.Model):
 
     def save(self, filepath, *args, **kwargs):
         """`keras.Model.save`, to a `.keras` file: the old format, `.h5`, cannot be loaded again."""
-        saving.check_save_path(filepath)
+        checks.check_file(filepath)
         return super().save(filepath, *args, **kwargs)
 
     def get_config(self):
@@ -109,7 +107,7 @@ class MetaPolicy(keras.Model):
         names = ["inner_steps", "inner_loss", "first_order", "discount", "gae_lambda", "seed"]
         return {
             "name": self.name,
-            "policy": keras.saving.serialize_keras_object(self.policy),
+            **copying.model_config(self.policy, "policy"),
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             # As booleans: a saved learner needs no function of the user's to load.
             "adaptable": None if self.adaptable is None else list(self.adaptable),
@@ -118,11 +116,7 @@ class MetaPolicy(keras.Model):
     @classmethod
     def from_config(cls, config):
         """The learner that `get_config` described."""
-        objects = {
-            key: keras.saving.deserialize_keras_object(config[key])
-            for key in ("policy", "inner_optimizer")
-        }
-        return cls(**config | objects)
+        return cls(**copying.from_model_config(config, "policy"))
 
     def call(self, observation):
         """The outputs of the policy at the meta-learned weights, `[batch, ...]`."""
@@ -145,12 +139,20 @@ class MetaPolicy(keras.Model):
                 by TensorFlow, which lacks a derivative there.
 
         Raises:
-            ValueError: an unknown surrogate.
+            TypeError: an `optimizer` that is none, an argument of another type.
+            ValueError: an unknown surrogate, a number out of range.
         """
-        if surrogate not in objectives.OUTER:
-            raise ValueError(
-                f"Expected `surrogate` to be one of {objectives.OUTER}, received {surrogate!r}."
+        kinds = (trust_region.TrustRegion, keras.optimizers.Optimizer, str)
+        if optimizer is not None and not isinstance(optimizer, kinds):
+            raise TypeError(
+                "Expected `optimizer` to be a `maml_tf.rl.TrustRegion` or a Keras optimizer. "
+                f"Received: {arguments.received('optimizer', optimizer)}. Give "
+                "`maml_tf.rl.TrustRegion()` or `keras.optimizers.Adam(1e-3)`."
             )
+        arguments.choice("surrogate", surrogate, objectives.OUTER)
+        updates = arguments.integer("updates", updates, minimum=1)
+        clip = arguments.positive("clip", clip)
+        jit_compile = arguments.boolean("jit_compile", jit_compile)
         optimizer = trust_region.TrustRegion() if optimizer is None else optimizer
         self.trust_region = optimizer if isinstance(optimizer, trust_region.TrustRegion) else None
         # Sampling calls into environments: the step as a whole is Python, its parts are compiled.
@@ -188,13 +190,18 @@ class MetaPolicy(keras.Model):
             last iteration of an epoch.
 
         Raises:
-            ValueError: not compiled.
+            RuntimeError: every rollout broke; with the traceback of the first.
+            TypeError: another kind of environment, a number that is none.
+            ValueError: not compiled, an environment whose observations or actions are not the
+                policy's.
         """
         if not self.compiled:
             raise ValueError(
-                "Expected a compiled meta-policy, received one that is not. Call "
+                "Expected a compiled meta-policy. Received: one that is not. Call "
                 "`learner.compile(maml_tf.rl.TrustRegion())` first."
             )
+        steps_per_epoch = arguments.integer("steps_per_epoch", steps_per_epoch, minimum=1)
+        epochs = arguments.integer("epochs", epochs, minimum=1)
         self._sampler = Sampler(self.policy, environment)
         numbers = tf.data.Dataset.range(steps_per_epoch).repeat()
         return super().fit(
@@ -202,7 +209,9 @@ class MetaPolicy(keras.Model):
         )
 
     def get_compile_config(self):
-        """What `compile_from_config` compiles it with again."""
+        """What `compile_from_config` compiles it with again; None where it is not compiled."""
+        if not self.compiled:
+            return None
         region = self.trust_region
         return {
             "trust_region": dataclasses.asdict(region) if region else None,
@@ -232,24 +241,41 @@ class MetaPolicy(keras.Model):
             seed: `int`, of actions and resets.
 
         Returns:
-            `(policy, returns)`: an ordinary `keras.Model` with the adapted weights, and the mean
-            return before each step and after the last, float `[inner_steps + 1]`.
+            `(policy, returns)`: an ordinary `keras.Model` with the adapted weights and all else
+            that the policy has, and the mean return before each step and after the last, float
+            `[inner_steps + 1]`.
 
         Raises:
-            ValueError: an environment of more than one task.
+            RuntimeError: every rollout broke.
+            TypeError: another kind of environment, a number that is none.
+            ValueError: an environment of more than one task, or whose observations or actions are
+                not the policy's; a policy that its configuration makes another one.
         """
-        if environment.tasks != 1:
+        tasks = getattr(environment, "tasks", 1)  # what has none is told of by the sampler
+        if tasks != 1:
             raise ValueError(
-                f"Expected an environment with `tasks=1`, received tasks={environment.tasks}. Use "
+                f"Expected an environment with `tasks=1`. Received: tasks={tasks}. Use "
                 "`environment.resized(tasks=1, rollouts=...)` and `set_tasks`."
             )
         steps = self.inner_steps if inner_steps is None else inner_steps
-        optimizer = inner_optimizers.get(inner_optimizer or self.inner_optimizer)
-        fast, drawn = self.adapt_and_sample(environment, optimizer, steps, seed)
-        policy = keras.models.clone_model(self.policy)
-        for variable, value in zip(policy.trainable_variables, fast, strict=True):
-            variable.assign(value[0])
+        fast, drawn = self.adapt_and_sample(environment, inner_optimizer, steps, seed)
+        policy = self._with_weights([w[0] for w in fast], drawn[-1])
         return policy, np.array([mean_return(d) for d in drawn])
+
+    def _with_weights(self, weights, drawn):
+        """A copy of the policy with these weights, which acts as it acted on what was drawn."""
+        seen = tf.boolean_mask(drawn.observation, drawn.mask > 0)[:_COMPARED]
+        policy = copying.copy_of(self.policy, seen)
+        for variable, value in zip(policy.trainable_variables, weights, strict=True):
+            variable.assign(value)
+        copying.finalize(policy)
+        if not copying.same(policies.apply(self.policy, weights, seen), policy(seen)):
+            raise ValueError(
+                "Expected a policy whose copy acts as it does with the same weights. Received: "
+                f"{type(self.policy).__name__} {self.policy.name!r}, whose copy does not. Make "
+                "what it keeps beside its weights a variable, by `add_weight`."
+            )
+        return policy
 
     def train_step(self, data):
         """One meta-iteration."""
@@ -275,7 +301,7 @@ class MetaPolicy(keras.Model):
 
         Args:
             environment: one of `maml_tf.rl.environments`, its tasks set.
-            inner_optimizer: one of `maml_tf.inner_optimizers`.
+            inner_optimizer: one of `maml_tf.inner_optimizers`; None for that of training.
             inner_steps: `int`, K.
             seed: `int`, of actions and resets.
 
@@ -283,6 +309,11 @@ class MetaPolicy(keras.Model):
             `(weights, drawn)`: the weights after the last step, each `[T, ...]`, and K + 1
             `maml_tf.rl.sampling.Rollouts`.
         """
+        if inner_optimizer is None:
+            inner_optimizer = self.inner_optimizer
+        inner_optimizer = inner_optimizers.get(inner_optimizer)
+        inner_steps = arguments.integer("inner_steps", inner_steps, minimum=0)
+        seed = arguments.integer("seed", seed, minimum=0)
         if self._other_sampler is None or self._other_sampler.environment is not environment:
             self._other_sampler = Sampler(self.policy, environment)
         graph = tf.function(self.make_objective(inner_optimizer).adapted)
@@ -340,6 +371,26 @@ class MetaPolicy(keras.Model):
             "mask": drawn.mask,
             "outputs": drawn.outputs,
         }
+
+
+def _check_policy(policy):
+    if not isinstance(policy, keras.Model):
+        raise TypeError(
+            "Expected `policy` to be a `keras.Model` as described in `maml_tf.rl.policies`. "
+            f"Received: {arguments.received('policy', policy)}. Use "
+            "`maml_tf.rl.policies.gaussian(observation_size, action_size)`."
+        )
+    if isinstance(policy, MetaPolicy):
+        raise TypeError(
+            "Expected `policy` to be a policy, not a meta-policy. Received: "
+            f"policy={policy.name!r} (of type MetaPolicy). Give its `policy`."
+        )
+    if not policy.built or not policy.trainable_variables:
+        raise ValueError(
+            "Expected `policy` to be a built model with weights to train. Received: "
+            f"policy={policy.name!r}, built={policy.built}, with "
+            f"{len(policy.trainable_variables)} of them. Call it once on observations, or thaw it."
+        )
 
 
 def mean_return(drawn):

@@ -16,7 +16,7 @@ import math
 import keras
 import tensorflow as tf
 
-from maml_tf import functional
+from maml_tf import arguments, functional
 from maml_tf.rl._tf_agents import tfp
 
 _SMALLEST_LOG_SCALE = math.log(1e-6)
@@ -121,6 +121,10 @@ def gaussian(
     Returns:
         `keras.Model`, `[batch, O]` to `{"loc": [batch, A], "log_scale": [batch, A]}`.
 
+    Raises:
+        TypeError: an argument of another type, or that is not known.
+        ValueError: a size or scale out of range.
+
     Example:
         >>> distribution(gaussian(2, 2)(tf.zeros([3, 2]))).sample(seed=[0, 1]).shape
         TensorShape([3, 2])
@@ -129,6 +133,9 @@ def gaussian(
 
         >>> learner = maml_tf.rl.MetaPolicy(gaussian(2, 2, context=8), 0.5, adaptable="context")
     """
+    arguments.integer("action_size", action_size, minimum=1)
+    log_scale = arguments.number("log_scale", log_scale)
+    output_scale = arguments.positive("output_scale", output_scale)
     inputs, x, dtype, name = _trunk(observation_size, hidden, context, seed, kwargs)
     loc = _dense(action_size, "loc", seed + len(hidden), dtype, scale=output_scale)(x)
     scale = LogScale(action_size, initial=log_scale, name="log_scale", dtype=dtype)(inputs)
@@ -149,7 +156,12 @@ def categorical(observation_size, actions, hidden=(100, 100), *, context=0, seed
 
     Returns:
         `keras.Model`, `[batch, O]` to `{"logits": [batch, N]}`.
+
+    Raises:
+        TypeError: as in `gaussian`.
+        ValueError: as in `gaussian`; fewer than two actions.
     """
+    arguments.integer("actions", actions, minimum=2)
     inputs, x, dtype, name = _trunk(observation_size, hidden, context, seed, kwargs)
     logits = _dense(actions, "logits", seed + len(hidden), dtype)(x)
     return keras.Model(inputs, {"logits": logits}, name=name or "categorical_policy")
@@ -158,7 +170,21 @@ def categorical(observation_size, actions, hidden=(100, 100), *, context=0, seed
 def _trunk(observation_size, hidden, context, seed, kwargs):
     dtype, name = kwargs.pop("dtype", None), kwargs.pop("name", None)
     if kwargs:
-        raise TypeError(f"Expected `dtype` or `name`, received {sorted(kwargs)}.")
+        raise TypeError(
+            f"Expected only `dtype` and `name` beside the other arguments. Received: {kwargs}. "
+            "Remove what is not known, or correct its spelling."
+        )
+    arguments.integer("observation_size", observation_size, minimum=1)
+    context = arguments.integer("context", context, minimum=0)
+    seed = arguments.integer("seed", seed, minimum=0)
+    if not isinstance(hidden, (list, tuple)):
+        raise TypeError(
+            "Expected `hidden` to be a sequence of sizes. Received: "
+            f"{arguments.received('hidden', hidden)}. Give one for each hidden layer, such as "
+            "hidden=(100, 100)."
+        )
+    for size in hidden:
+        arguments.integer("hidden", size, minimum=1)
     inputs = keras.Input((observation_size,), dtype=dtype, name="observation")
     x = inputs
     if context:
@@ -198,7 +224,8 @@ def distribution(outputs):
         return tfp.distributions.Categorical(outputs["logits"])
     raise ValueError(
         f"Expected a policy whose outputs are a dict with the keys {sorted(_GAUSSIAN)} or "
-        f"{sorted(_CATEGORICAL)}, received {sorted(keys) if keys else type(outputs).__name__}."
+        f"{sorted(_CATEGORICAL)}. Received: {sorted(keys) if keys else type(outputs).__name__}. "
+        "Name the outputs of its last layers so, as `maml_tf.rl.policies.gaussian` does."
     )
 
 

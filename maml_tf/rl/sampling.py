@@ -6,30 +6,15 @@ R rollouts of each, H steps (the horizon).
 
 import concurrent.futures
 import logging
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.rl import host_policy, policies
+from maml_tf import arguments
+from maml_tf.rl import compatibility, host_policy, policies, row_rollouts
+from maml_tf.rl.row_rollouts import Rollouts
 
 _log = logging.getLogger(__name__)
-
-
-class Rollouts(NamedTuple):
-    """Rollouts of T tasks; what lies after the end of a rollout is masked."""
-
-    observation: tf.Tensor  # [T, R, H, O], before the action
-    action: tf.Tensor  # [T, R, H, A] or [T, R, H], as the policy drew it, not clipped
-    reward: tf.Tensor  # [T, R, H]
-    mask: tf.Tensor  # [T, R, H], 1 where the step belongs to its rollout
-    outputs: dict  # [T, R, H, ...], the policy's outputs when it acted
-
-    def returns(self):
-        """Undiscounted return of each rollout, `[T, R]`; NaN for one that was discarded."""
-        totals = tf.reduce_sum(self.reward * self.mask, -1)
-        none = tf.reduce_sum(self.mask, -1) == 0
-        return tf.where(none, tf.constant(np.nan, totals.dtype), totals)
 
 
 class Sampler:
@@ -41,15 +26,21 @@ class Sampler:
             `transition` (a pure function: the whole batch of rollouts is one compiled call) and
             those with `step_rows` (NumPy, all rows at once; so acts the policy, where
             `maml_tf.rl.host_policy` supports it).
+
+    Raises:
+        TypeError: another kind of environment.
+        ValueError: a policy that does not fit its observations or actions.
     """
 
     def __init__(self, policy, environment):
         if not hasattr(environment, "transition") and not hasattr(environment, "step_rows"):
             raise TypeError(
-                "Expected an environment of `maml_tf.rl.environments` (with `step_rows` or "
-                f"`transition`), received {type(environment).__name__}. "
-                "`maml_tf.rl.environments.from_gymnasium` makes one of a gymnasium environment."
+                "Expected `environment` to be one of `maml_tf.rl.environments` (with `step_rows` "
+                f"or `transition`). Received: {arguments.received('environment', environment)}. "
+                "Use `maml_tf.rl.environments.from_gymnasium` to make one of a gymnasium "
+                "environment."
             )
+        compatibility.check(policy, environment)
         self.policy = policy
         self.environment = environment
         self._parts = [] if hasattr(environment, "transition") else environment.split()
@@ -66,6 +57,9 @@ class Sampler:
 
         Returns:
             `Rollouts`.
+
+        Raises:
+            RuntimeError: every rollout broke; with the traceback of the first.
         """
         environment = self.environment
         weights = [tf.convert_to_tensor(w) for w in weights]
@@ -77,10 +71,26 @@ class Sampler:
             for part in self._parts:
                 part.seed(words[0])
             drawn = self._at_once(weights, seed)
-        return _without_broken(drawn)
+        drawn = _without_broken(drawn)
+        self._refuse_nothing(drawn)
+        return drawn
+
+    def _refuse_nothing(self, drawn):
+        if tf.reduce_any(drawn.mask > 0):
+            return
+        errors = [getattr(part, "first_error", "") for part in self._parts]
+        raise RuntimeError(
+            "Expected at least one rollout to learn from. Received: "
+            f"{self.environment.batch_size} rollouts, of which every one broke. Correct the "
+            "environment, or the policy that drives it there; the first one: "
+            + (
+                next(filter(None, errors), "")
+                or "no finite reward or observation, or physics that diverged."
+            )
+        )
 
     def _at_once(self, weights, seed):
-        """`_row_by_row` in all parts of the environment, a thread for each."""
+        """The rollouts of all parts of the environment, a thread for each."""
         parts = self._parts
         sizes = [part.tasks for part in parts]
         if len(parts) > 1:
@@ -88,16 +98,25 @@ class Sampler:
             for part, some in zip(parts, tasks, strict=True):
                 part.set_tasks(some)
         weights = zip(*(tf.split(w, sizes) for w in weights), strict=True)
-        seeds = [tf.random.experimental.stateless_fold_in(seed, i) for i in range(len(sizes))]
-        actors = [
-            self._host_actor(w, s) if self._on_host else self._graph_actor(w, s, part)
-            for w, s, part in zip(map(list, weights), seeds, parts, strict=True)
-        ]
+        seeds = [_fold_in(seed, i) for i in range(len(sizes))]
+        actors = list(map(self._actors, parts, weights, seeds))
         # What counts is done outside of Python's lock: physics in MuJoCo, policies in BLAS.
         with concurrent.futures.ThreadPoolExecutor(len(sizes)) as pool:
-            drawn = list(pool.map(_row_by_row, actors, parts))
+            drawn = list(pool.map(row_rollouts.draw, actors, parts))
         arrays = [np.concatenate(a) for a in zip(*map(tf.nest.flatten, drawn), strict=True)]
         return tf.nest.pack_sequence_as(drawn[0], [tf.constant(a) for a in arrays])
+
+    def _actors(self, environment, weights, seed):
+        """How the policy acts in every block of an environment."""
+        actors = []
+        for i, (tasks, rollouts) in enumerate(environment.blocks()):
+            some, own_seed = [w[tasks] for w in weights], _fold_in(seed, i) if i else seed
+            if self._on_host:
+                actors.append(self._host_actor(some, own_seed))
+            else:
+                shape = (tasks.stop - tasks.start, rollouts.stop - rollouts.start)
+                actors.append(self._graph_actor(some, own_seed, shape))
+        return actors
 
     def _host_actor(self, weights, seed):
         network = host_policy.network(self.policy, weights)
@@ -109,9 +128,8 @@ class Sampler:
 
         return actor
 
-    def _graph_actor(self, weights, seed, environment):
-        shape = (environment.tasks, environment.rollouts)
-        spec = environment.observation_spec()
+    def _graph_actor(self, weights, seed, shape):
+        spec = self.environment.observation_spec()
         # Chosen once: to find the graph for its arguments takes as long as to run it.
         act = self._act.get_concrete_function(
             weights,
@@ -128,7 +146,7 @@ class Sampler:
 
     def _act(self, weights, observation, seed, t):
         outputs = policies.apply_tasks(self.policy, weights, observation)
-        step_seed = tf.random.experimental.stateless_fold_in(seed, t)
+        step_seed = _fold_in(seed, t)
         return policies.distribution(outputs).sample(seed=step_seed), outputs
 
     def _in_graph(self, weights, tasks, seed):
@@ -144,42 +162,16 @@ class Sampler:
             return (state, following, running), record
 
         running = tf.ones([environment.tasks, environment.rollouts])
-        return _scan(body, (state, observation, running), environment.horizon)
+        return _scan(
+            body,
+            (state, observation, running),
+            environment.horizon,
+            lambda carry: tf.reduce_any(carry[2] > 0),
+        )
 
 
-def _row_by_row(actor, environment):
-    """Rollouts, of arrays, of an environment with `step_rows`.
-
-    `actor(observation, t)` gives the action of step t and the policy's outputs.
-    """
-    shape = (environment.tasks, environment.rollouts)
-    observation = environment.reset_rows()
-    running = np.ones(environment.batch_size, bool)
-    broken = np.zeros(environment.batch_size, bool)
-    steps = []
-    for t in range(environment.horizon):
-        o = observation.reshape(*shape, *observation.shape[1:])
-        action, outputs = actor(o, t)
-        rows = action.reshape(environment.batch_size, *action.shape[2:])
-        observation, reward, ended, _ = environment.step_rows(rows, moving=running.copy())
-        steps.append((o.copy(), action, reward.reshape(shape), running.reshape(shape), outputs))
-        broken = broken | (environment.discarded & running)
-        running = running & ~ended
-    return _stacked(steps, ~broken.reshape(shape))
-
-
-def _stacked(steps, kept):
-    observation, action, reward, running, outputs = zip(*steps, strict=True)
-    mask = np.stack(running, 2) & kept[..., None]
-    # What a row did after its end, or before it broke, must not reach a sum as NaN * 0.
-    reward = np.where(mask, np.stack(reward, 2), 0).astype(np.float32)
-    return Rollouts(
-        np.stack(observation, 2),
-        np.stack(action, 2),
-        reward,
-        mask.astype(np.float32),
-        {k: np.stack([o[k] for o in outputs], 2) for k in outputs[0]},
-    )
+def _fold_in(seed, number):
+    return tf.random.experimental.stateless_fold_in(seed, number)
 
 
 def _without_broken(drawn):
@@ -189,11 +181,14 @@ def _without_broken(drawn):
         tf.math.is_finite(drawn.observation), -1
     )
     whole = tf.reduce_all(finite | ~counted, -1, keepdims=True)
+    # Rewards that are finite may still have a sum that is not.
+    total = tf.reduce_sum(tf.where(counted, tf.abs(drawn.reward), 0), -1, keepdims=True)
+    whole &= tf.math.is_finite(total)
     broken = int(tf.reduce_sum(tf.cast(~whole, tf.int32)))
     if not broken:
         return drawn
     _log.warning(
-        "%d of %d rollouts have a reward or an observation that is not finite: they are not "
+        "%d of %d rollouts have a return or an observation that is not finite: they are not "
         "learned from.",
         broken,
         tf.size(whole),
@@ -206,8 +201,11 @@ def _without_broken(drawn):
     )
 
 
-def _scan(body, carry, steps):
-    """`body(carry, t) -> (carry, record)` for every t; the records stacked along axis 2."""
+def _scan(body, carry, steps, goes_on):
+    """`body(carry, t) -> (carry, record)` for every t; the records stacked along axis 2.
+
+    Where `goes_on(carry)` is False it stops; zeros stand for what is left of the steps.
+    """
     first = tf.nest.map_structure(lambda s: s, body(carry, tf.constant(0))[1])
     arrays = [
         tf.TensorArray(r.dtype, size=steps, element_shape=r.shape) for r in tf.nest.flatten(first)
@@ -219,7 +217,10 @@ def _scan(body, carry, steps):
         return t + 1, carry, [a.write(t, r) for a, r in zip(arrays, flat, strict=True)]
 
     _, _, arrays = tf.while_loop(
-        lambda t, *_: t < steps, loop_body, (tf.constant(0), carry, arrays), parallel_iterations=1
+        lambda t, carry, arrays: (t < steps) & goes_on(carry),
+        loop_body,
+        (tf.constant(0), carry, arrays),
+        parallel_iterations=1,
     )
 
     def stacked(array):

@@ -1,6 +1,6 @@
 """A policy network as a TF-Agents `TFPolicy`, for its drivers, metrics and `PolicySaver`."""
 
-from maml_tf.rl import policies
+from maml_tf.rl import compatibility, policies
 from maml_tf.rl._tf_agents import policy_step, tf_policy
 
 
@@ -11,6 +11,9 @@ class KerasPolicy(tf_policy.TFPolicy):
         policy: as described in `maml_tf.rl.policies`.
         environment: whose specs it has; a `PyEnvironment` must be wrapped in `TFPyEnvironment`.
 
+    Raises:
+        ValueError: a policy that does not fit the environment's observations or actions.
+
     Example:
         >>> from maml_tf import rl
         >>> environment = rl.environments.Navigation2D()
@@ -20,6 +23,7 @@ class KerasPolicy(tf_policy.TFPolicy):
     """
 
     def __init__(self, policy, environment):
+        compatibility.check(policy, environment)
         # Clipped actions would get the log-probabilities of others.
         super().__init__(environment.time_step_spec(), environment.action_spec(), clip=False)
         # TF-Agents saves what is tracked: TensorFlow's variables inside of Keras'.

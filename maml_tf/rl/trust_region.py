@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from maml_tf import arguments
+
 
 @dataclasses.dataclass(frozen=True)
 class TrustRegion:
@@ -28,6 +30,10 @@ class TrustRegion:
             authors' code.
         curvature_tasks: how many tasks H is formed from; all of them by default. The gradient
             and the tests of a step always use all.
+
+    Raises:
+        TypeError: a value of another type.
+        ValueError: a value out of range, an unknown `product`.
     """
 
     max_divergence: float = 0.01
@@ -40,16 +46,14 @@ class TrustRegion:
 
     def __post_init__(self):
         """Checks the values."""
-        if self.product not in ("exact", "finite_difference"):
-            raise ValueError(
-                "Expected `product` to be 'exact' or 'finite_difference', "
-                f"received {self.product!r}."
-            )
-        if not self.max_divergence > 0 or not 0 < self.backtrack_ratio < 1 or self.damping < 0:
-            raise ValueError(
-                "Expected `max_divergence` > 0, 0 < `backtrack_ratio` < 1 and `damping` >= 0, "
-                f"received {self}."
-            )
+        arguments.positive("max_divergence", self.max_divergence)
+        arguments.integer("conjugate_gradient_steps", self.conjugate_gradient_steps, minimum=1)
+        arguments.number("damping", self.damping, minimum=0)
+        arguments.number("backtrack_ratio", self.backtrack_ratio, above=0, below=1)
+        arguments.integer("max_backtracks", self.max_backtracks, minimum=1)
+        arguments.choice("product", self.product, ("exact", "finite_difference"))
+        if self.curvature_tasks is not None:
+            arguments.integer("curvature_tasks", self.curvature_tasks, minimum=1)
 
 
 class Step(NamedTuple):

@@ -12,7 +12,9 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageDraw
 
-from maml_tf import files
+from maml_tf import arguments, files
+from maml_tf.rl import compatibility
+from maml_tf.rl.environments.locomotion import Locomotion
 
 _METRES = 3.0  # shown from left to right
 _SKY, _GROUND, _TICK = (245, 247, 250), (205, 200, 190), (150, 145, 135)
@@ -32,13 +34,25 @@ def record(policy, environment, path, *, width=480, height=270, seed=0):
         seed: `int`, of the reset.
 
     Raises:
-        ValueError: an environment of more than one row.
+        TypeError: an environment that is no robot.
+        ValueError: an environment of more than one row, or that the policy does not fit; a picture
+            of fewer than 16 pixels.
     """
+    if not isinstance(environment, Locomotion):
+        raise TypeError(
+            "Expected `environment` to be a robot of `maml_tf.rl.environments`. Received: "
+            f"{arguments.received('environment', environment)}. Give one such as "
+            "`HalfCheetahDirection(1, 1)`."
+        )
     if environment.batch_size != 1:
         raise ValueError(
-            f"Expected an environment of one row, received batch_size={environment.batch_size}. "
-            "Use `environment.resized(tasks=1, rollouts=1)`."
+            "Expected an environment of one row. Received: "
+            f"batch_size={environment.batch_size}. Use "
+            "`environment.resized(tasks=1, rollouts=1)`."
         )
+    compatibility.check(policy, environment)
+    for name, value in (("width", width), ("height", height)):
+        arguments.integer(name, value, minimum=16)
     environment.seed(seed)
     observation, frames = environment.reset_rows(), []
     data = mujoco.MjData(environment.model)

@@ -41,6 +41,44 @@ gRPC, in Python with tensorflow-serving-api:
 """
 
 
+# What a card says of every export.
+_ALWAYS = ("name", "tensorflow", "keras", "signatures")
+
+
+def check(card, others):
+    """Refuses facts for a card that it cannot hold; they are the `card` argument of an export.
+
+    Args:
+        card: None or dict.
+        others: names of the facts that the export itself writes.
+
+    Raises:
+        ValueError: no dict by str, a value that JSON cannot hold, or a fact that the export writes.
+    """
+    if card is None:
+        return
+    if not isinstance(card, dict) or not all(isinstance(key, str) for key in card):
+        raise ValueError(
+            "Expected `card`: a dict of facts by name, such as {'data': 'sine waves'}. Received: "
+            f"card={card!r}. Give each fact a name, which is text."
+        )
+    for key, value in card.items():
+        if key in (*_ALWAYS, *others):
+            raise ValueError(
+                f"Expected `card` without {key!r}, which the export itself writes. Received: "
+                f"card[{key!r}]={value!r}. Give it another name."
+            )
+        try:
+            json.dumps(value, allow_nan=False)
+            key.encode(), json.dumps(value, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                "Expected `card` with values that JSON can hold: numbers that are finite, str, "
+                "bool, None, lists and dicts of them. Received: "
+                f"card[{key!r}]={value!r} ({error}). Convert it, or leave it out."
+            ) from error
+
+
 def about(learner, model):
     """What a card says of every learner: dict of its method, its `model`'s name and size."""
     return {

@@ -2,13 +2,20 @@
 
 import numpy as np
 
+from maml_tf import arguments
+from maml_tf.serving import wire
 from maml_tf.serving.connection import Connection
+from maml_tf.serving.errors import ServingError
+
+_MOST = 2**31 - 1  # of int32, in which servers count
 
 
 class Client(Connection):
     """Adapts and predicts on a server that serves what `maml_tf.serving.export` wrote.
 
-    Arguments are those of `Connection`: address, model; version, timeout, retries.
+    Arguments are those of `Connection`: address, model; version, timeout, retries. Arrays become
+    the types that the model takes where that changes no value (labels of 1.0, but not of 1.7;
+    floating numbers are rounded to the model's precision).
 
     Example:
         >>> images = np.random.uniform(size=[5, 28, 28, 1])  # yours, one of each class
@@ -22,46 +29,94 @@ class Client(Connection):
         """Adapts to labelled examples, once.
 
         Args:
-            x: array `[S, ...]`, or a list of them where the model takes several.
-            y: array `[S, ...]` of labels.
+            x: array `[S, ...]`; where the model takes several, a list of them, or a dict whose
+                sorted keys give their order, as in Keras.
+            y: array `[S, ...]` of labels, or several as for `x`.
             inner_steps: int; None is what the model was exported with (gRPC only).
 
         Returns:
             An `Adapted`, whose `predict` may be called many times. The server keeps nothing.
 
         Raises:
-            ServingError: the server refused the request or could not be reached.
-            ValueError: no `inner_steps` with REST.
+            ServingError: the server refused the request, gave no answer or could not be reached,
+                or the adaptation ran away.
+            TypeError: `inner_steps` that are no integer.
+            ValueError: no `inner_steps` with REST, or what the model cannot take.
         """
-        tensors = {**_entries("support_x", x), **_entries("support_y", y)}
-        weights = self._call("adapt", self._with_steps(tensors, inner_steps))["weights"]
+        steps = self._steps(inner_steps)
+        tensors = self._entries("adapt", support_x=x, support_y=y)
+        weights = self._call("adapt", tensors | steps)["weights"]
+        if not np.isfinite(weights).all():
+            # Exports of today answer so themselves.
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                "Expected an adaptation that stays finite. Received: weights that are NaN or "
+                f"infinite, for inner_steps={inner_steps}. Ask for fewer steps, or look for "
+                "examples of another scale than in training.",
+            )
         return Adapted(self, weights)
 
     def adapt_and_predict(self, support_x, support_y, query_x, inner_steps=None):
         """Adapts and predicts in one request: predictions `[Q, ...]`, or a list of them."""
-        tensors = {
-            **_entries("support_x", support_x),
-            **_entries("support_y", support_y),
-            **_entries("query_x", query_x),
-        }
-        return _outputs(self._call("adapt_and_predict", self._with_steps(tensors, inner_steps)))
+        steps = self._steps(inner_steps)
+        tensors = self._entries(
+            "adapt_and_predict", support_x=support_x, support_y=support_y, query_x=query_x
+        )
+        return self._predictions("adapt_and_predict", tensors | steps)
 
     def predict(self, x):
         """Predictions at the meta-learned weights, without adaptation."""
-        tensors = _entries("query_x", x)
-        if "query_count" in self._signatures().get("predict", {}):
-            tensors["query_count"] = len(next(iter(tensors.values())))
-        return _outputs(self._call("predict", tensors))
+        tensors = self._entries("predict", query_x=x)
+        if "query_count" in self._signature("predict").inputs:
+            tensors["query_count"] = np.shape(next(iter(tensors.values())))[0]
+        return self._predictions("predict", tensors)
 
-    def _with_steps(self, tensors, inner_steps):
+    def _steps(self, inner_steps):
+        """The entry of a request for a number of steps."""
         if inner_steps is not None:
-            return {**tensors, "inner_steps": inner_steps}
+            return {"inner_steps": arguments.integer("inner_steps", inner_steps, 0, _MOST)}
         if self._rest:
             raise ValueError(
                 "Expected `inner_steps`: REST requests name every input. Received: None. Give a "
                 "number, or use gRPC."
             )
-        return tensors
+        return {}
+
+    def _entries(self, signature, **values):
+        """Arrays by the names of the signature's inputs: one for each, or several numbered ones."""
+        inputs = self._signature(signature).inputs
+        entries = {}
+        for name, value in values.items():
+            numbered = sum(key.startswith(f"{name}_") for key in inputs)
+            if name in inputs or numbered == 0:
+                entries[name] = _array(name, value, inputs)
+                continue
+            if isinstance(value, dict):
+                try:
+                    value = [value[key] for key in sorted(value)]
+                except TypeError:  # keys that have no order
+                    value = []
+            if not isinstance(value, (list, tuple)) or len(value) != numbered:
+                received = f"{len(value)}" if isinstance(value, (list, tuple)) else repr(value)
+                raise ValueError(
+                    f"Expected `{name}`: a list of {numbered} arrays, one for each of them that "
+                    f"the model takes. Received: {name}={received[:80]}. Give one for each, in the "
+                    "order of the model's inputs."
+                )
+            for i, part in enumerate(value):
+                entries[f"{name}_{i}"] = _array(f"{name}_{i}", part, inputs)
+        return entries
+
+    def _predictions(self, signature, tensors):
+        """Predictions of a request, one for each of its queries, or a list of them."""
+        outputs = self._call(signature, tensors)
+        queries = next(len(a) for name, a in tensors.items() if name.startswith("query_x"))
+        for name, array in outputs.items():
+            if array.ndim == 0 or len(array) != queries:
+                raise wire.malformed(f"{name} of shape {array.shape} for {queries} queries")
+        if set(outputs) == {"predictions"}:
+            return outputs["predictions"]
+        return [outputs[f"predictions_{i}"] for i in range(len(outputs))]
 
 
 class Adapted:
@@ -77,17 +132,10 @@ class Adapted:
 
     def predict(self, x):
         """Predictions `[Q, ...]` for `x` `[Q, ...]`, or a list of them."""
-        tensors = {"weights": self.weights, **_entries("query_x", x)}
-        return _outputs(self._client._call("predict_with", tensors))
+        tensors = {"weights": self.weights, **self._client._entries("predict_with", query_x=x)}
+        return self._client._predictions("predict_with", tensors)
 
 
-def _entries(name, value):
-    if isinstance(value, (list, tuple)) and value and isinstance(value[0], np.ndarray):
-        return {f"{name}_{i}": array for i, array in enumerate(value)}
-    return {name: value}
-
-
-def _outputs(outputs):
-    if set(outputs) == {"predictions"}:
-        return outputs["predictions"]
-    return [outputs[f"predictions_{i}"] for i in range(len(outputs))]
+def _array(name, value, inputs):
+    """The array of an input; what is no input of the model is left for `Connection` to refuse."""
+    return wire.cast(name, value, inputs[name]) if name in inputs else value

@@ -1,27 +1,18 @@
-"""Requests to TensorFlow Serving by gRPC or REST: arrays by name in, arrays by name out."""
+"""A model on a TensorFlow Serving: arrays by name in, arrays by name out."""
 
-import json
+import re
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 
-import numpy as np
+from maml_tf import arguments
+from maml_tf.serving import versions, wire
+from maml_tf.serving.errors import ServingError
+from maml_tf.serving.grpc_transport import Grpc
+from maml_tf.serving.rest_transport import Rest
 
-# A network's weights are larger than gRPC's 4 MB.
-_UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 _FIRST_WAIT = 0.1  # seconds before the first retry; each wait is twice the one before
-
-
-class ServingError(RuntimeError):
-    """What the server answered when it could not answer, or that it could not be reached.
-
-    Attributes:
-        code: str, gRPC's name of the status, such as "INVALID_ARGUMENT", or HTTP's number.
-    """
-
-    def __init__(self, code, message):
-        super().__init__(f"{code}: {message}")
-        self.code = code
+# Other ways to name a server to gRPC, which it resolves itself.
+_GRPC_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:", "vsock:")
 
 
 class Connection:
@@ -32,42 +23,63 @@ class Connection:
         model: str, the name under which the server serves the model.
         version: int or None; the newest by default.
         timeout: float, seconds for each try.
-        retries: int, how often to try again while the server is unavailable.
+        retries: int, how often to try again while the server is unavailable or drops the
+            connection.
 
     Raises:
         ImportError: gRPC, and `tensorflow-serving-api` is not installed.
+        TypeError: a number that is none.
+        ValueError: an address or a name that cannot be one, or a number out of range.
     """
 
     def __init__(self, address, model, *, version=None, timeout=10.0, retries=3):
-        self._rest = address.startswith(("http://", "https://"))
-        transport = _Rest if self._rest else _Grpc
+        self._rest = _is_rest(address)
+        _check_model(model)
+        if version is not None:
+            advice = "Leave `version` out to ask for the newest."
+            version = arguments.integer("version", version, 0, versions.LARGEST, advice=advice)
+        timeout = arguments.positive("timeout", timeout, advice="Give seconds, such as timeout=10.")
+        self._retries = arguments.integer("retries", retries, 0)
+        transport = Rest if self._rest else Grpc
         self._transport = transport(address, model, version, timeout)
-        self._retries = retries
-        self._inputs = None
+        self._known = None
+        self._closed = False
 
     def _call(self, signature, tensors):
-        """Outputs by name of a signature, for inputs by name, which are cast to its dtypes.
+        """Outputs by name of a signature, for inputs by name, which become arrays of its dtypes.
 
         Raises:
-            ServingError: the server refused the request or could not be reached.
-            ValueError: a model without this signature or these inputs.
+            ServingError: the server refused the request, gave no answer or could not be reached.
+            ValueError: a model without this signature or these inputs, or values that they cannot
+                hold.
         """
-        known = self._signatures().get(signature)
-        if known is None or not set(tensors) <= set(known):
+        known = self._signature(signature)
+        if not set(tensors) <= set(known.inputs):
             raise ValueError(
                 f"Expected a model with the signature {signature!r} of {sorted(tensors)}. "
-                f"Received: signatures {sorted(self._inputs)}, this one with {known}."
+                f"Received: one of {sorted(known.inputs)}. Check that it is the model you mean."
             )
-        arrays = {name: np.asarray(array, known[name]) for name, array in tensors.items()}
-        return self._try(self._transport.predict, signature, arrays)
+        arrays = {name: wire.cast(name, v, known.inputs[name]) for name, v in tensors.items()}
+        answer = self._try(self._transport.predict, signature, arrays, known.outputs)
+        return {name: wire.answered(name, v, known.outputs[name]) for name, v in answer.items()}
 
-    def _signatures(self):
-        """Types of the inputs by signature and name, asked for once."""
-        if self._inputs is None:
-            self._inputs = self._try(self._transport.inputs)
-        return self._inputs
+    def _signature(self, name):
+        """The `Signature` of that name; the server is asked for all of them once."""
+        if self._known is None:
+            self._known = self._try(self._transport.signatures)
+        if name not in self._known:
+            raise ValueError(
+                f"Expected a model with the signature {name!r}. Received: one with "
+                f"{sorted(self._known)}. Ask what `maml_tf.serving.export` wrote by "
+                "`Client`, and what `maml_tf.rl.export` wrote by `PolicyClient`."
+            )
+        return self._known[name]
 
     def _try(self, function, *args):
+        if self._closed:
+            raise ValueError(
+                "Expected an open client. Received: one after `close()`. Make another one."
+            )
         for attempt in range(self._retries):
             try:
                 return function(*args)
@@ -79,120 +91,35 @@ class Connection:
 
     def close(self):
         """Closes the connection."""
+        self._closed = True
         self._transport.close()
 
 
-class _Grpc:
-    def __init__(self, address, model, version, timeout):
+def _is_rest(address):
+    """Whether an address is one of REST; refuses what is none of the two."""
+    if isinstance(address, str) and re.fullmatch(r"[!-~]+", address):
+        if address.startswith(_GRPC_SCHEMES) and not address.endswith(":"):
+            return False
+        rest = address.startswith(("http://", "https://"))
         try:
-            import grpc
-            from tensorflow_serving.apis import prediction_service_pb2_grpc
-        except ImportError as error:
-            raise ImportError(
-                "gRPC needs tensorflow-serving-api, which could not be imported "
-                f'({error}). Install it with: pip install "maml_tf[serving]", or use REST: '
-                '"http://host:8501".'
-            ) from error
-        self._channel = grpc.insecure_channel(address, _UNLIMITED)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._model, self._version, self._timeout = model, version, timeout
-
-    def _request(self, kind):
-        request = kind()
-        request.model_spec.name = self._model
-        if self._version is not None:
-            request.model_spec.version.value = self._version
-        return request
-
-    def _send(self, method, request):
-        import grpc
-
-        try:
-            return method(request, timeout=self._timeout)
-        except grpc.RpcError as error:
-            raise ServingError(error.code().name, error.details()) from error
-
-    def inputs(self):
-        """Input dtypes by name, by signature."""
-        import tensorflow as tf
-        from tensorflow_serving.apis import get_model_metadata_pb2
-
-        request = self._request(get_model_metadata_pb2.GetModelMetadataRequest)
-        request.metadata_field.append("signature_def")
-        answer = self._send(self._stub.GetModelMetadata, request)
-        content = get_model_metadata_pb2.SignatureDefMap()
-        answer.metadata["signature_def"].Unpack(content)
-        return {
-            name: {key: tf.as_dtype(i.dtype).as_numpy_dtype for key, i in signature.inputs.items()}
-            for name, signature in content.signature_def.items()
-        }
-
-    def predict(self, signature, arrays):
-        """Outputs by name."""
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        request = self._request(predict_pb2.PredictRequest)
-        request.model_spec.signature_name = signature
-        for name, array in arrays.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
-        answer = self._send(self._stub.Predict, request)
-        return {name: tf.make_ndarray(proto) for name, proto in answer.outputs.items()}
-
-    def close(self):
-        self._channel.close()
+            parts = urllib.parse.urlsplit(address if rest else f"//{address}")
+            port = parts.port  # a ValueError where it is no number up to 65535
+        except ValueError:
+            parts = None
+        if parts and parts.hostname and not (parts.query or parts.fragment or parts.username):
+            if rest and port != 0:
+                return True
+            if not rest and port and not parts.path:
+                return False
+    raise ValueError(
+        'Expected `address`: "host:8500" for gRPC, or "http://host:8501" for REST, with a port '
+        f"from 1 to 65535. Received: address={address!r}. Give the server's name and port as text."
+    )
 
 
-class _Rest:
-    def __init__(self, address, model, version, timeout):
-        of_version = "" if version is None else f"/versions/{version}"
-        self._url = f"{address.rstrip('/')}/v1/models/{model}{of_version}"
-        self._timeout = timeout
-
-    def _send(self, url, body=None):
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            with urllib.request.urlopen(url, data, timeout=self._timeout) as answer:
-                return json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            text = error.read().decode(errors="replace")
-            try:
-                text = json.loads(text)["error"]
-            except (ValueError, KeyError, TypeError):
-                text = text or error.reason
-            raise ServingError(str(error.code), text) from error
-        except TimeoutError as error:
-            raise ServingError("DEADLINE_EXCEEDED", f"no answer in {self._timeout} s") from error
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                raise ServingError(
-                    "DEADLINE_EXCEEDED", f"no answer in {self._timeout} s"
-                ) from error
-            raise ServingError("UNAVAILABLE", str(error.reason)) from error
-
-    def inputs(self):
-        """Input dtypes by name, by signature."""
-        content = self._send(f"{self._url}/metadata")["metadata"]["signature_def"]
-        return {
-            name: {
-                key: np.dtype(_NUMPY.get(i["dtype"], i["dtype"][3:].lower()))
-                for key, i in signature.get("inputs", {}).items()
-            }
-            for name, signature in content["signature_def"].items()
-        }
-
-    def predict(self, signature, arrays):
-        """Outputs by name."""
-        inputs = {name: array.tolist() for name, array in arrays.items()}
-        body = {"signature_name": signature, "inputs": inputs}
-        outputs = self._send(f"{self._url}:predict", body)["outputs"]
-        if not isinstance(outputs, dict):  # a single output comes without its name
-            outputs = {"weights" if signature == "adapt" else "predictions": outputs}
-        return {name: np.asarray(values) for name, values in outputs.items()}
-
-    def close(self):
-        """Every request has a connection of its own."""
-
-
-# Names of TensorFlow's types in REST's metadata that are not NumPy's.
-_NUMPY = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"}
+def _check_model(model):
+    if not isinstance(model, str) or not re.fullmatch(r"[^\s/:\x00-\x1f\ud800-\udfff]+", model):
+        raise ValueError(
+            "Expected `model`: the name under which the server serves the model, a str without "
+            f"spaces, '/' and ':'. Received: model={model!r}. Give its name as text."
+        )

@@ -4,13 +4,21 @@ The exported graph holds the meta-learned weights as plain variables and a loop 
 needs neither Keras nor this package to run: TensorFlow, its C API or TensorFlow Serving do.
 """
 
+import keras
 import tensorflow as tf
 
-from maml_tf import files
-from maml_tf.learners import checks, specs
+from maml_tf import arguments, files
+from maml_tf.learners import Learner, specs
 from maml_tf.serving import card as card_file
-from maml_tf.serving import versions, warmup
+from maml_tf.serving import requests, versions, warmup
 from maml_tf.serving.signatures import Signatures
+
+_MOST = 2**31 - 1  # of int32, in which requests count
+# What the export says of the learner in the card.
+_ABOUT = ("method", "model", "parameters", "batch_norm", "inner_steps", "max_inner_steps") + (
+    "max_support",
+    "max_queries",
+)
 
 
 def export(
@@ -20,6 +28,8 @@ def export(
     inner_steps=None,
     *,
     max_inner_steps=100,
+    max_support=1000,
+    max_queries=10_000,
     warm_up=None,
     card=None,
     x_spec=None,
@@ -47,10 +57,11 @@ def export(
     Beside the model lie `card.json` and `README.md`: what it is, what its signatures take, and how
     to ask it by REST and gRPC.
 
-    Requests with no support example, with labels that the model has no output for or with numbers
-    that are not finite fail with an error that says so. Where a model has several inputs or
-    outputs, each tensor is an entry of its own: `support_x_0`, `support_x_1`, … in the order of
-    `keras.tree.flatten`.
+    Requests with no support example or no query, with more of them than the limits, with labels
+    that the model has no output for or with numbers that are not finite fail with an error that
+    says so, and so does an adaptation that runs away: what is answered is finite. Where a model
+    has several inputs or outputs, each tensor is an entry of its own: `support_x_0`,
+    `support_x_1`, … in the order of `keras.tree.flatten`.
 
     Args:
         learner: a compiled `maml_tf.Learner`.
@@ -59,14 +70,21 @@ def export(
         inner_steps: `int`, what a gRPC request that names no number gets (REST and Python name
             it always); the learner's own number by default.
         max_inner_steps: `int`; a request for more steps gets so many.
+        max_support: `int`, the most support examples of a task; requests with more are refused,
+            because time and memory grow with them. (What a server does at the same time is
+            limited by its own settings, such as `max_batch_size`.)
+        max_queries: `int`, the most queries of a task.
         warm_up: `bool`, whether to write a request for each signature that the server answers
-            while it loads the model; by default where `tensorflow-serving-api` is installed.
+            while it loads the model; by default where `tensorflow-serving-api` is installed and
+            the model answers requests of made-up numbers.
         card: dict of what the model card should say beside what the learner knows, such as
-            `{"data": ..., "accuracy": ..., "command": ..., "commit": ...}`.
+            `{"data": ..., "accuracy": ..., "command": ..., "commit": ...}`: values that JSON holds.
         x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs; needed only where
             the model does not tell (a subclassed one).
-        y_spec: structure of `tf.TensorSpec` `[None, ...]`, the labels; by default int32 without
-            the class axis for a sparse loss, and as the model's output for all others.
+        y_spec: structure of `tf.TensorSpec` `[None, ...]`, the support labels; by default those
+            that the inner loss saw. Where it has seen none since the learner was made or loaded:
+            int32 without the class axis for Keras' sparse cross-entropy, as the model's output
+            for Keras' other losses; for a loss of one's own it must be given.
 
     Returns:
         `pathlib.Path` of what was written.
@@ -74,8 +92,11 @@ def export(
     Raises:
         FileExistsError: that version is there already.
         ImportError: `warm_up` is True and `tensorflow-serving-api` is not installed.
-        ValueError: the learner is not compiled, a version or a number of steps out of range, or a
-            model that does not tell its inputs.
+        NotADirectoryError: `base_path`, or a part of it, is a file.
+        TypeError: no learner, no path, no number, or specs that are no `tf.TensorSpec`.
+        ValueError: the learner is not compiled, a number out of range, a card that JSON cannot
+            hold, inputs or labels that are not known or that model or loss do not take, or a model
+            with a resource that belongs to no layer.
 
     Example:
         >>> learner = maml_tf.MAML(maml_tf.models.sinusoid_mlp(), 0.01)
@@ -87,30 +108,102 @@ def export(
         >>> answer["predictions"].shape
         TensorShape([3, 1])
     """
-    learner.require_compiled("export")
-    steps = checks.check_inner_steps(learner.inner_steps if inner_steps is None else inner_steps)
-    most = checks.check_inner_steps(max_inner_steps)
+    _check_learner(learner)
+    path = versions.path_of(base_path, version)
+    steps = learner.inner_steps if inner_steps is None else inner_steps
+    steps = arguments.integer("inner_steps", steps, 0, _MOST)
+    most = arguments.integer("max_inner_steps", max_inner_steps, 0, _MOST)
     if steps > most:
         raise ValueError(
             f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
-            f"and max_inner_steps={most}."
+            f"and max_inner_steps={most}. Raise `max_inner_steps`, or give fewer `inner_steps`."
         )
-    path = versions.path_of(base_path, version)
-    x_spec = specs.x_spec(learner.model) if x_spec is None else x_spec
-    y_spec = specs.y_spec(learner, x_spec) if y_spec is None else y_spec
-    signatures = Signatures(learner, steps, most, x_spec, y_spec)
+    limits = requests.Limits(
+        arguments.integer("max_support", max_support, 1, _MOST),
+        arguments.integer("max_queries", max_queries, 1, _MOST),
+    )
+    warm_up = None if warm_up is None else arguments.boolean("warm_up", warm_up)
+    card_file.check(card, _ABOUT)
+    x_spec = specs.x_spec(learner.model) if x_spec is None else _check_spec("x_spec", x_spec)
+    y_spec = specs.y_spec(learner, x_spec) if y_spec is None else _check_spec("y_spec", y_spec)
+    signatures = Signatures(learner, steps, most, limits, x_spec, y_spec)
+    functions = signatures.all()
+    asked = _warm_up_requests(signatures, functions, warm_up)
     with files.whole_folder(path) as folder:
-        tf.saved_model.save(signatures.module, str(folder), signatures=signatures.all())
-        if warm_up or (warm_up is None and warmup.is_possible()):
-            warmup.write(folder, signatures.examples())
+        tf.saved_model.save(signatures.module, str(folder), signatures=functions)
+        if asked:
+            warmup.write(folder, asked)
         about = card_file.about(learner, learner.model) | {
             "batch_norm": learner.batch_norm,
             "inner_steps": steps,
             "max_inner_steps": most,
+            "max_support": limits.support,
+            "max_queries": limits.queries,
         }
-        note = f"`inner_steps` is at most {most}; gRPC requests that leave it out get {steps}."
+        note = (
+            f"`inner_steps` is at most {most}; gRPC requests that leave it out get {steps}. A task "
+            f"has at most {limits.support} support examples and {limits.queries} queries: more "
+            "are refused."
+        )
         name = path.parent.resolve().name
         card_file.write(
             folder, name, (card or {}) | about, "adapt_and_predict", "predictions", note
         )
     return path
+
+
+def _check_learner(learner):
+    """Refuses what is no compiled learner."""
+    if not isinstance(learner, Learner):
+        raise TypeError(
+            "Expected `learner`: a `maml_tf.Learner`, such as `maml_tf.MAML(model, 0.01)`, "
+            f"compiled. Received: {arguments.received('learner', learner)}. Call a Keras model's "
+            "own `export` where nothing adapts, and `maml_tf.rl.export` for a policy."
+        )
+    learner.require_compiled("export")
+
+
+def _check_spec(name, spec):
+    """Refuses what is no structure of `tf.TensorSpec` `[None, ...]`; returns it."""
+    flat = keras.tree.flatten(spec)
+    for part in flat:
+        if not isinstance(part, tf.TensorSpec):
+            raise TypeError(
+                f"Expected `{name}`: a `tf.TensorSpec([None, ...], dtype)` or a structure of "
+                f"them. Received: {name}={spec!r}, with a {type(part).__name__}. Give the specs of "
+                "one task's examples."
+            )
+        if part.shape.rank is None or part.shape.rank == 0 or part.shape[0] is not None:
+            raise ValueError(
+                f"Expected `{name}` with a free first axis, the examples: `tf.TensorSpec([None, "
+                f"...], dtype)`. Received: {name}={spec!r}. Give None as its first size."
+            )
+    if not flat:
+        raise ValueError(
+            f"Expected `{name}` with a `tf.TensorSpec` for each tensor. Received: {name}={spec!r}. "
+            f"Leave `{name}` out where the learner knows it."
+        )
+    return spec
+
+
+def _warm_up_requests(signatures, functions, warm_up):
+    """Requests by signature that all are answered, or None where there are to be none.
+
+    A server refuses to load a model whose warm-up fails.
+    """
+    if warm_up is False or (warm_up is None and not warmup.is_possible()):
+        return None
+    asked = signatures.examples()
+    for signature, arrays in asked.items():
+        tensors = {name: tf.constant(array) for name, array in arrays.items()}
+        try:
+            functions[signature](**tensors)
+        except tf.errors.OpError as error:
+            if warm_up is None and isinstance(error, tf.errors.InvalidArgumentError):
+                return None
+            raise ValueError(
+                "Expected a model that answers a request of made-up numbers to warm up. Received: "
+                f"warm_up={warm_up}, but {signature!r} says: {requests.said(error)}. Give "
+                "`warm_up=False` to export it without."
+            ) from error
+    return asked

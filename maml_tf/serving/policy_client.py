@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from maml_tf import arguments
+from maml_tf.serving import wire
 from maml_tf.serving.connection import Connection
 
 # How the exported graph is asked for the meta-learned weights.
@@ -57,22 +59,34 @@ class ServedPolicy:
         Raises:
             ServingError: the server refused the request or could not be reached.
         """
-        inputs = {"weights": self.weights, "observation": observation}
-        return self._client._call("act_with", inputs)["action"]
+        return self._actions("act_with", observation, {})
 
     def sample(self, observation, seed):
         """Actions drawn from the policy, which explore a task.
 
         Args:
             observation: `[n, O]`.
-            seed: int; the same one draws the same, so that each request needs one of its own.
+            seed: int from 0 to 2**62 - 1; the same one draws the same, so that each request needs
+                one of its own.
 
         Returns:
             As `act`.
+
+        Raises:
+            ServingError: as `act`.
+            TypeError, ValueError: a seed or an observation that is none.
         """
-        seed = np.array([seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF], np.int32)
-        inputs = {"weights": self.weights, "observation": observation, "seed": seed}
-        return self._client._call("sample", inputs)["action"]
+        seed = arguments.integer("seed", seed, 0, 2**62 - 1)
+        halves = np.array([seed & 0x7FFFFFFF, seed >> 31], np.int32)
+        return self._actions("sample", observation, {"seed": halves})
+
+    def _actions(self, signature, observation, more):
+        inputs = {"weights": self.weights, "observation": observation, **more}
+        action = self._client._call(signature, inputs)["action"]
+        if np.shape(action)[:1] != np.shape(observation)[:1]:
+            what = f"actions of shape {np.shape(action)} for {np.shape(observation)[0]} states"
+            raise wire.malformed(what)
+        return action
 
     def adapt(self, observation, action, reward, mask=None):
         """One inner step on rollouts that this policy drew by `sample`.
@@ -88,14 +102,19 @@ class ServedPolicy:
 
         Raises:
             ServingError: the server refused the request (rollouts that are not finite or whose
-                parts differ in size) or could not be reached.
+                parts differ in size), gave no answer or could not be reached.
+            ValueError: arrays that the policy cannot take.
         """
+        known = self._client._signature("adapt").inputs.get("reward")
+        if mask is None and known is not None:
+            reward = wire.cast("reward", reward, known)
+            mask = np.ones_like(reward)
         inputs = {
             "weights": self.weights,
             "observation": observation,
             "action": action,
             "reward": reward,
-            "mask": np.ones(np.shape(reward)) if mask is None else mask,
+            "mask": mask,
             "step": self.steps,
         }
         weights = self._client._call("adapt", inputs)["weights"]

@@ -4,6 +4,8 @@ Nothing is computed before a request is known to be good: with labels of another
 examples some kernels end the whole process.
 """
 
+from typing import NamedTuple
+
 import keras
 import tensorflow as tf
 
@@ -22,42 +24,126 @@ def collect(tensors, name, structure):
     return keras.tree.pack_sequence_as(structure, [tensors[n] for n in names])
 
 
-def checked_support(support_x, support_y, classes):
+class Limits(NamedTuple):
+    """How much one request may hold.
+
+    Attributes:
+        support: int, the most support examples of a task.
+        queries: int, the most queries of a task.
+    """
+
+    support: int
+    queries: int
+
+
+def checked_support(support_x, support_y, labels, most):
     """The support set of one task, once it is known to be good.
 
     Args:
         support_x: structure of tensors `[S, ...]`.
         support_y: structure of tensors `[S, ...]`.
-        classes: int, the number of outputs that integer labels choose from, or None.
+        labels: list of `maml_tf.learners.specs.Labels` or None, for each tensor of `support_y`.
+        most: int, the largest S.
 
     Returns:
-        `(support_x, support_y)`, whose use raises an InvalidArgumentError where S is 0 or differs,
-        a label has no output, or a number is not finite.
+        `(support_x, support_y)`, whose use raises an InvalidArgumentError where S is 0, too large
+        or differs, a label has no output, or a number is not finite.
     """
-    support_x = checked_x("support_x", support_x)
-    count = tf.shape(tf.nest.flatten(support_x)[0])[0]
-    assertions = [tf.debugging.assert_positive(count, "Expected at least one support example.")]
-    for y in tf.nest.flatten(support_y):
-        message = "Expected as many support_y as support_x."
-        assertions.append(tf.debugging.assert_equal(tf.shape(y)[0], count, message))
+    support_x = checked_x("support_x", support_x, most, "max_support")
+    count = size(support_x)
+    assertions = [
+        expect(
+            count >= 1,
+            "Expected at least one support example. Give labelled examples to adapt to. Received: "
+            "examples in support_x =",
+            count,
+        )
+    ]
+    flat_y = keras.tree.flatten(support_y)
+    for name, y, known in zip(entries("support_y", support_y), flat_y, labels, strict=True):
+        assertions.append(
+            expect(
+                tf.equal(size(y), count),
+                f"Expected as many {name} as support_x. Give one label for each example. "
+                f"Received: examples in {name} and in support_x =",
+                size(y),
+                count,
+            )
+        )
         if y.dtype.is_floating:
-            assertions.append(finite("support_y", y))
-    if classes is not None:
-        known = tf.reduce_all((support_y >= 0) & (support_y < classes))
-        message = f"Expected labels from 0 to {classes - 1} in support_y."
-        assertions.append(tf.debugging.assert_equal(known, True, message))
+            assertions.append(finite(name, y))
+        if known is not None:
+            bad = tf.boolean_mask(y, ~is_label(y, known))[:3]
+            assertions.append(
+                expect(
+                    tf.equal(tf.size(bad), 0),
+                    f"Expected labels from 0 to {known.classes - 1} in {name}, one for each output "
+                    "of the model, whole numbers. Number the classes of each task from 0. "
+                    f"Received: {name} with",
+                    bad,
+                )
+            )
     return after(assertions, (support_x, support_y))
 
 
-def checked_x(name, x):
-    """Inputs, once they are known to be as many in each part and finite."""
-    flat = tf.nest.flatten(x)
-    message = f"Expected as many examples in each part of {name}."
-    assertions = [
-        tf.debugging.assert_equal(tf.shape(t)[0], tf.shape(flat[0])[0], message) for t in flat[1:]
-    ]
+def checked_x(name, x, most=None, limit=None):
+    """Inputs, once they are known to be as many in each part, finite, and not too many.
+
+    Args:
+        name: str, of the input.
+        x: structure of tensors `[n, ...]`.
+        most: int, the largest n; None for any.
+        limit: str, the argument of `maml_tf.serving.export` that set it.
+    """
+    flat = keras.tree.flatten(x)
+    count = size(x)
+    assertions = []
+    if most is not None:
+        assertions.append(
+            expect(
+                count <= most,
+                f"Expected at most {most} examples in {name}, the limit of this export. Give "
+                f"fewer, or export the model with a larger `{limit}`. Received: examples in "
+                f"{name} =",
+                count,
+            )
+        )
+    for part, t in list(entries(name, x).items())[1:]:
+        assertions.append(
+            expect(
+                tf.equal(size(t), count),
+                f"Expected as many examples in each part of {name}. Give all parts of each. "
+                f"Received: examples in {part} and in {name}_0 =",
+                size(t),
+                count,
+            )
+        )
     assertions += [finite(name, t) for t in flat if t.dtype.is_floating]
     return after(assertions, x)
+
+
+def is_label(y, known):
+    """Which labels a sparse loss has an output for, or leaves out: bool tensor of the shape of y.
+
+    Args:
+        y: tensor of integers, or of floating numbers that should be whole.
+        known: `maml_tf.learners.specs.Labels`.
+    """
+    whole = tf.cast(y, tf.int64)
+    good = (whole >= 0) & (whole < known.classes)
+    if known.ignored is not None:
+        good |= tf.equal(whole, known.ignored)
+    return good & tf.equal(tf.cast(whole, y.dtype), y)
+
+
+def size(structure):
+    """How many examples a structure of tensors `[n, ...]` holds in its first: int32 scalar."""
+    return tf.shape(keras.tree.flatten(structure)[0])[0]
+
+
+def expect(condition, message, *received):
+    """The assertion of a bool scalar tensor, whose error ends in what was received."""
+    return tf.debugging.Assert(condition, [message, *received], summarize=8)
 
 
 def of_shape(tensors, specs):
@@ -65,7 +151,26 @@ def of_shape(tensors, specs):
 
     A fed tensor of another rank than its placeholder would end the process in some kernels.
     """
-    return {name: tf.ensure_shape(t, specs[name].shape) for name, t in tensors.items()}
+    return {name: _of_shape(name, tensor, specs[name].shape) for name, tensor in tensors.items()}
+
+
+def _of_shape(name, tensor, shape):
+    if not shape.is_fully_defined():
+        return tf.ensure_shape(tensor, shape)
+    # TensorFlow believes a placeholder of a known shape and takes the check out of the graph, so
+    # that the shape is forgotten first.
+    given = tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tf.TensorShape(None))
+    received, wanted = tf.shape(given), tf.constant(shape.as_list(), tf.int32)
+    rank = tf.size(received)
+    check = expect(
+        tf.equal(rank, len(shape)) & tf.reduce_all(tf.equal(received[: len(shape)], wanted[:rank])),
+        f"Expected {name} of shape {shape.as_list()}. Give it that shape. Received: {name} of "
+        "shape",
+        received,
+    )
+    checked = after([check], given)
+    checked.set_shape(shape)
+    return checked
 
 
 def after(operations, structure):
@@ -74,7 +179,49 @@ def after(operations, structure):
         return tf.nest.map_structure(tf.identity, structure)
 
 
-def is_good_row(support_x, support_y, query_x, supports, queries, classes):
+def checked_rows(rows, support, query):
+    """Several tasks, one a row, once they are known to be as many in each part of the request.
+
+    Args:
+        rows: dict of tensors `[T, ...]` by name.
+        support: names of those whose second axis are support examples.
+        query: names of those whose second axis are queries.
+
+    Returns:
+        The dict, whose use raises an InvalidArgumentError where there is no row, or where rows,
+        support examples or queries are not as many in each part: what a server puts together has
+        one size, so that this is the request's fault and no single row's.
+    """
+    first = next(iter(rows))
+    tasks = tf.shape(rows[first])[0]
+    assertions = [
+        expect(
+            tasks >= 1,
+            "Expected at least one task, a row. Leave the request out. Received: rows in "
+            f"{first} =",
+            tasks,
+        )
+    ]
+    for name, tensor in rows.items():
+        assertions.append(_as_many("tasks, one a row,", name, tensor, first, rows[first], 0))
+    for what, names in (("support examples", support), ("queries", query)):
+        for name in names[1:]:
+            assertions.append(_as_many(what, name, rows[name], names[0], rows[names[0]], 1))
+    return after(assertions, rows)
+
+
+def _as_many(what, name, tensor, other, like, axis):
+    received, wanted = tf.shape(tensor)[axis], tf.shape(like)[axis]
+    return expect(
+        tf.equal(received, wanted),
+        f"Expected as many {what} in {name} as in {other}. Fill up what is shorter, and say "
+        "in support_count and query_count how many of it count. Received:",
+        received,
+        wanted,
+    )
+
+
+def is_good_row(support_x, support_y, query_x, supports, queries, labels, limits):
     """Whether one of several tasks can be answered: bool scalar tensor.
 
     Args:
@@ -83,29 +230,33 @@ def is_good_row(support_x, support_y, query_x, supports, queries, classes):
         query_x: structure of tensors `[Q, ...]`.
         supports: int32 scalar, how many of the S count.
         queries: int32 scalar, how many of the Q count.
-        classes: as in `checked_support`.
+        labels: as in `checked_support`.
+        limits: `Limits`.
     """
-    flat_x, flat_y = tf.nest.flatten(support_x), tf.nest.flatten(support_y)
-    flat_query = tf.nest.flatten(query_x)
-    good = (supports >= 1) & (supports <= tf.shape(flat_x[0])[0])
-    good &= (queries >= 0) & (queries <= tf.shape(flat_query[0])[0])
-    good &= tf.equal(tf.shape(flat_x[0])[0], tf.shape(flat_y[0])[0])
-    counted = [t[: tf.maximum(supports, 0)] for t in [*flat_x, *flat_y]]
-    counted += [t[: tf.maximum(queries, 0)] for t in flat_query]
-    for tensor in counted:
-        if tensor.dtype.is_floating:
-            good &= tf.reduce_all(tf.math.is_finite(tensor))
-    if classes is not None:
-        labels = flat_y[0][: tf.maximum(supports, 0)]
-        good &= tf.reduce_all((labels >= 0) & (labels < classes))
+    good = (supports >= 1) & (supports <= tf.minimum(size(support_x), limits.support))
+    good &= (queries >= 0) & (queries <= tf.minimum(size(query_x), limits.queries))
+    counted = [t[: tf.maximum(supports, 0)] for t in keras.tree.flatten((support_x, support_y))] + [
+        t[: tf.maximum(queries, 0)] for t in keras.tree.flatten(query_x)
+    ]
+    good &= are_finite(counted)
+    for y, known in zip(keras.tree.flatten(support_y), labels, strict=True):
+        if known is not None:
+            good &= tf.reduce_all(is_label(y[: tf.maximum(supports, 0)], known))
     return good
 
 
-def made_finite(tensor):
-    """0 in the place of what is not finite."""
-    if not tensor.dtype.is_floating:
-        return tensor
-    return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
+def are_finite(tensors):
+    """Whether all floating numbers of a list of tensors are finite: bool scalar tensor."""
+    good = tf.constant(True)
+    for tensor in tensors:
+        if tensor.dtype.is_floating:
+            good &= tf.reduce_all(tf.math.is_finite(tensor))
+    return good
+
+
+def zeros_unless(good, structure):
+    """A structure of tensors, or zeros in its place, which raise no error."""
+    return tf.nest.map_structure(lambda t: tf.where(good, t, tf.zeros_like(t)), structure)
 
 
 def padded(tensor, length, good):
@@ -120,4 +271,16 @@ def padded(tensor, length, good):
 
 def finite(name, tensor):
     """The assertion that a tensor holds finite numbers."""
-    return tf.debugging.assert_all_finite(tensor, f"Expected finite numbers in {name}.")
+    return tf.debugging.assert_all_finite(
+        tensor, f"Expected finite numbers in {name}. Leave out or replace what is not. Received"
+    )
+
+
+def said(error):
+    """What an exported graph said: str, without where in the graph it was.
+
+    Args:
+        error: `tf.errors.OpError`.
+    """
+    lines = error.message.split("\n\t [[")[0].strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -6,8 +6,9 @@
     adapt_and_predict_tasks(..., support_count, query_count)       one row is one task
     predict(query_x[, query_count]) -> predictions                 at the meta-learned weights
 
-A request that cannot be answered (no support example, labels that the model has no output for,
-numbers that are not finite) is an error that says so, and changes nothing for the next one. Only
+A request that cannot be answered (no support example, more than the export's limit, labels that
+the model has no output for, numbers that are not finite, an adaptation that runs away) is an error
+that says so, and changes nothing for the next one: what is answered is finite. Only
 `adapt_and_predict_tasks`, whose rows a server may have put together from several clients, answers
 NaN for such a row and leaves the others alone. What normalises queries with each other must not be
 put together at all: a scalar among the inputs (`inner_steps`, `query_count`) makes a server that
@@ -16,13 +17,11 @@ batches refuse it.
 
 import inspect
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 from maml_tf import functional
-from maml_tf.learners import checks
-from maml_tf.serving import requests
+from maml_tf.learners import specs
+from maml_tf.serving import examples, requests, resources
 from maml_tf.serving.flat_tensors import FlatTensors
 
 
@@ -35,20 +34,21 @@ class Signatures:
         learner: a compiled `maml_tf.Learner`.
         inner_steps: int, the default number of steps.
         max_inner_steps: int; requests for more get as many, those for less than 0 none.
+        limits: `maml_tf.serving.requests.Limits`, how much a request may hold.
         x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs.
         y_spec: structure of `tf.TensorSpec` `[None, ...]`, labels.
+
+    Raises:
+        ValueError: inputs that the model or labels that the loss does not take.
     """
 
-    def __init__(self, learner, inner_steps, max_inner_steps, x_spec, y_spec):
+    def __init__(self, learner, inner_steps, max_inner_steps, limits, x_spec, y_spec):
         self._learner = learner
-        self._default, self._most = inner_steps, max_inner_steps
+        self._default, self._most, self._limits = inner_steps, max_inner_steps, limits
         self._x, self._y = x_spec, y_spec
         model = learner.model
-        x = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), x_spec)
-        self._outputs = model.compute_output_spec(x)
-        # How many outputs integer labels choose from; None for other labels.
-        chooses = isinstance(y_spec, tf.TensorSpec) and checks.is_sparse(learner.loss)
-        self._classes = self._outputs.shape[-1] if chooses else None
+        self._outputs = specs.output_spec(model, x_spec)
+        self._labels = specs.labels(learner, x_spec, y_spec)
         # Whether a prediction depends on the other queries of its request.
         self._transductive = learner.batch_norm == "transductive" and bool(
             functional.batch_norm_layers(model)
@@ -61,80 +61,92 @@ class Signatures:
         self._flat = FlatTensors([*self.module.weights, *floating])
 
     def all(self):
-        """`tf.function`s and concrete functions by signature name."""
+        """`tf.function`s and concrete functions by signature name.
+
+        Raises:
+            ValueError: an adaptation that cannot be traced for such inputs and labels, or that
+                uses a resource which cannot be exported.
+        """
+        try:
+            adapt = self._concrete(self._adapt, ("support_x", "support_y"))
+            adapt.get_concrete_function()
+        except Exception as error:
+            raise ValueError(
+                "Expected a learner that adapts to the inputs and labels of the export. Received: "
+                f"x_spec={self._x} and y_spec={self._y}, for which adaptation fails: {error}"
+            ) from error
         one = self._concrete(self._adapt_and_predict, ("support_x", "support_y", "query_x"))
-        return {
+        functions = {
             "serving_default": one,
             "adapt_and_predict": one,
-            "adapt": self._concrete(self._adapt, ("support_x", "support_y")),
+            "adapt": adapt,
             "predict_with": self._concrete(self._predict_with, ("query_x",), weights=True),
             "adapt_and_predict_tasks": self._concrete_tasks(),
             "predict": self._concrete_predict(),
         }
+        concrete = [
+            f.get_concrete_function() if hasattr(f, "get_concrete_function") else f
+            for f in functions.values()
+        ]
+        resources.track(self.module, self._learner, concrete)
+        return functions
 
     def examples(self):
-        """Small requests that every signature can answer: dicts of arrays by signature."""
-        classes = self._classes
-        count = classes or 5
-
-        def of(structure, labels=False):
-            def array(spec):
-                shape = [count, *[1 if n is None else n for n in spec.shape[1:]]]
-                full = np.zeros(shape, spec.dtype.as_numpy_dtype)
-                if labels and classes is not None:
-                    full += np.arange(count, dtype=full.dtype).reshape(-1, *[1] * (full.ndim - 1))
-                return full
-
-            return keras.tree.map_structure(array, structure)
-
-        steps = np.array(self._default, np.int32)
-        support = {
-            **requests.entries("support_x", of(self._x)),
-            **requests.entries("support_y", of(self._y, labels=True)),
-        }
-        query = requests.entries("query_x", of(self._x))
-        task = {**support, **query, "inner_steps": steps}
-        weights = np.zeros([self._flat.size], self._flat.dtype.as_numpy_dtype)
-        counts = {n: np.array(count, np.int32) for n in ("support_count", "query_count")}
-        row = {name: array[np.newaxis] for name, array in {**task, **counts}.items()}
-        return {
-            "serving_default": task,
-            "adapt_and_predict": task,
-            "adapt": {**support, "inner_steps": steps},
-            "predict_with": {"weights": weights, **query},
-            "adapt_and_predict_tasks": row,
-            "predict": query
-            | ({"query_count": counts["query_count"]} if self._transductive else {}),
-        }
+        """Small requests for every signature: dicts of arrays by signature."""
+        weights = self._flatten(*self._values()).numpy()
+        return examples.requests_of(
+            self._x, self._y, self._labels, self._default, weights, self._transductive
+        )
 
     # One task.
 
     def _adapt_and_predict(self, support_x, support_y, query_x, inner_steps):
         adapted = self._adapted(support_x, support_y, inner_steps)
-        return self._predictions(adapted, query_x)
+        return self._checked_predictions(adapted, query_x)
 
     def _adapt(self, support_x, support_y, inner_steps):
         return {"weights": self._adapted(support_x, support_y, inner_steps)}
 
     def _predict_with(self, weights, query_x):
-        size = self._flat.size
-        message = f"Expected the {size} weights that `adapt` gave."
-        check = tf.debugging.assert_equal(tf.size(weights), size, message)
-        return self._predictions(requests.after([check], weights), query_x)
+        wanted, given = self._flat.size, tf.size(weights)
+        message = (
+            f"Expected the {wanted} weights that `adapt` gave. Give all of them back. Received: "
+            "as many as"
+        )
+        checks = [
+            requests.expect(tf.equal(given, wanted), message, given),
+            requests.finite("weights", weights),
+        ]
+        return self._checked_predictions(requests.after(checks, weights), query_x)
 
     def _predict(self, query_x, query_count=None):
-        weights, state = self._values()
-        query_x = requests.checked_x("query_x", query_x)
+        query_x = self._checked_query(query_x)
         if query_count is not None:
-            given = tf.shape(tf.nest.flatten(query_x)[0])[0]
-            message = "Expected `query_count` to be the number of examples in `query_x`."
-            check = tf.debugging.assert_equal(given, query_count, message)
+            given = requests.size(query_x)
+            message = (
+                "Expected `query_count` to be the number of examples in `query_x`. Give both as "
+                "they are in one request. Received: query_count and examples ="
+            )
+            check = requests.expect(tf.equal(given, query_count), message, query_count, given)
             query_x = requests.after([check], query_x)
-        y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
-        return requests.entries("predictions", y)
+        return _finite_answer(self._predictions(self._flatten(*self._values()), query_x))
 
     def _adapted(self, support_x, support_y, inner_steps):
-        support_x, support_y = requests.checked_support(support_x, support_y, self._classes)
+        """All adapted weights as one tensor, once the support set and they are good."""
+        support_x, support_y = requests.checked_support(
+            support_x, support_y, self._labels, self._limits.support
+        )
+        flat = self._adapt_unchecked(support_x, support_y, inner_steps)
+        check = requests.expect(
+            requests.are_finite([flat]),
+            "Expected an adaptation that stays finite. Ask for fewer steps, look for examples of "
+            "another scale than in training, or export a learner with a smaller inner step size. "
+            "Received: weights that are NaN or infinite; inner_steps =",
+            inner_steps,
+        )
+        return requests.after([check], flat)
+
+    def _adapt_unchecked(self, support_x, support_y, inner_steps):
         weights, state = self._values()
         steps = tf.clip_by_value(inner_steps, 0, self._most)
         weights, state = self._learner.adapt_task_in_loop(
@@ -143,8 +155,18 @@ class Signatures:
         state = self._learner.prepare_task(weights, state, support_x)
         return self._flatten(weights, state)
 
+    def _checked_query(self, query_x):
+        query_x = requests.checked_x("query_x", query_x, self._limits.queries, "max_queries")
+        count = requests.size(query_x)
+        message = (
+            "Expected at least one query. Leave the request out. Received: examples in query_x ="
+        )
+        return requests.after([requests.expect(count >= 1, message, count)], query_x)
+
+    def _checked_predictions(self, flat, query_x):
+        return _finite_answer(self._predictions(flat, self._checked_query(query_x)))
+
     def _predictions(self, flat, query_x):
-        query_x = requests.checked_x("query_x", query_x)
         weights, state = self._unflatten(flat)
         y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
         return requests.entries("predictions", y)
@@ -172,20 +194,24 @@ class Signatures:
     def _tasks(self, support_x, support_y, query_x, inner_steps, support_count, query_count):
         def one(row):
             support_x, support_y, query_x, steps, supports, queries = row
-            total = tf.shape(tf.nest.flatten(query_x)[0])[0]
+            total = requests.size(query_x)
             good = requests.is_good_row(
-                support_x, support_y, query_x, supports, queries, self._classes
+                support_x, support_y, query_x, supports, queries, self._labels, self._limits
             )
-            supports = tf.clip_by_value(supports, 1, tf.shape(tf.nest.flatten(support_x)[0])[0])
-            queries = tf.clip_by_value(queries, 0, total)
+            most = tf.minimum(requests.size(support_x), self._limits.support)
+            supports = tf.clip_by_value(supports, 1, tf.maximum(most, 1))
+            queries = tf.clip_by_value(queries, 0, tf.minimum(total, self._limits.queries))
             # What raises no error, in the place of what would; the answer is NaN all the same.
-            support_x, support_y = tf.nest.map_structure(
-                lambda t: requests.made_finite(t[:supports]), (support_x, support_y)
+            support_x, support_y = requests.zeros_unless(
+                good, tf.nest.map_structure(lambda t: t[:supports], (support_x, support_y))
             )
-            query_x = tf.nest.map_structure(lambda t: requests.made_finite(t[:queries]), query_x)
-            if self._classes is not None:
-                support_y = tf.clip_by_value(support_y, 0, self._classes - 1)
-            y = self._predictions(self._adapted(support_x, support_y, steps), query_x)
+            query_x = requests.zeros_unless(
+                good, tf.nest.map_structure(lambda t: t[:queries], query_x)
+            )
+            flat = self._adapt_unchecked(support_x, support_y, tf.where(good, steps, 0))
+            good &= requests.are_finite([flat])
+            y = self._predictions(flat, query_x)
+            good &= requests.are_finite(y.values())
             return {name: requests.padded(tensor, total, good) for name, tensor in y.items()}
 
         rows = (support_x, support_y, query_x, inner_steps, support_count, query_count)
@@ -203,7 +229,7 @@ class Signatures:
             specs["query_count"] = tf.TensorSpec([], tf.int32, name="query_count")
 
         def flat(**tensors):
-            return self._predict(**_arguments(tensors, specs, structures))
+            return self._predict(**_parts(requests.of_shape(tensors, specs), structures))
 
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 
@@ -212,13 +238,13 @@ class Signatures:
         specs, structures = self._specs(parts, axes=())
         if weights:
             specs["weights"] = tf.TensorSpec([None], self._flat.dtype, name="weights")
-        steps = not weights
+        else:
+            specs["inner_steps"] = tf.TensorSpec([], tf.int32, name="inner_steps")
 
-        def flat(*, inner_steps=None, **tensors):
-            of_steps = {"inner_steps": inner_steps} if steps else {}
-            return function(**_arguments(tensors, specs, structures), **of_steps)
+        def flat(**tensors):
+            return function(**_parts(requests.of_shape(tensors, specs), structures))
 
-        if steps:
+        if not weights:
             # A tensor as default: gRPC clients may leave the number of steps out.
             return _with_default(flat, specs, tf.constant(self._default, tf.int32))
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
@@ -228,8 +254,13 @@ class Signatures:
         for name in ("inner_steps", "support_count", "query_count"):
             specs[name] = tf.TensorSpec([None], tf.int32, name=name)
 
+        support = [n for n in specs if n.startswith(("support_x", "support_y"))]
+        query = [n for n in specs if n.startswith("query_x")]
+
         def flat(**tensors):
-            return self._tasks(**_arguments(tensors, specs, structures))
+            # In the order of `specs`: the support set is what the others are compared with.
+            tensors = requests.of_shape({name: tensors[name] for name in specs}, specs)
+            return self._tasks(**_parts(requests.checked_rows(tensors, support, query), structures))
 
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 
@@ -243,20 +274,24 @@ class Signatures:
         return specs, structures
 
 
-def _arguments(tensors, specs, structures):
+def _finite_answer(predictions):
+    """Predictions by name, once they are finite: JSON has no other numbers."""
+    checks = [requests.finite(n, t) for n, t in predictions.items() if t.dtype.is_floating]
+    return requests.after(checks, predictions)
+
+
+def _parts(tensors, structures):
     """The tensors of a request as structures by part; the others as they are, by name."""
-    tensors = requests.of_shape(tensors, specs)
     parts = {part: requests.collect(tensors, part, s) for part, s in structures.items()}
     taken = {name for part, s in structures.items() for name in requests.entries(part, s)}
     return parts | {name: t for name, t in tensors.items() if name not in taken}
 
 
 def _with_default(function, specs, default):
-    """A `tf.function` of `specs` and `inner_steps`, whose default becomes the signature's.
+    """A `tf.function` of `specs` whose `inner_steps`, the last, has a default as a signature.
 
     `tf.saved_model.save` reads defaults off the parameters of a function and wants them last.
     """
-    specs = {**specs, "inner_steps": tf.TensorSpec([], tf.int32, name="inner_steps")}
     parameters = [
         inspect.Parameter(
             name,

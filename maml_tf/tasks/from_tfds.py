@@ -2,10 +2,9 @@
 
 import pathlib
 
-import numpy as np
 import tensorflow as tf
 
-from maml_tf.tasks import packed, prepared, sampling, splits
+from maml_tf.tasks import image_decoding, packed, prepared, sampling, splits
 
 _SPLIT = (0.64, 0.16, 0.2)
 
@@ -81,9 +80,11 @@ def from_tfds(
         "validation_tasks": validation_tasks,
         "test_tasks": test_tasks,
     }
+    # What is wrong is told before data are looked for.
     splits.check(**settings)
-    if not isinstance(classes, dict):
-        splits.shuffled(0, classes)  # says what is wrong with them before data are read
+    check = splits.check_parts if isinstance(classes, dict) else splits.check_fractions
+    check("classes", classes)
+    splits.check_split_seed("split_seed", split_seed)
     data = load_tfds_images(name, image_size, data_dir, download)
     indexed = sampling.index_by_class(data.images, data.labels)
     names = data.names[indexed.labels]  # a class without images is not there
@@ -109,13 +110,14 @@ def load_tfds_images(name, image_size=None, data_dir=None, download=False):
     Raises:
         ImportError, FileNotFoundError, ValueError: as `from_tfds`.
     """
+    size = None if image_size is None else image_decoding.check_size(image_size)
     builder = prepared.open_builder(name, data_dir, download)
     image, label = _features(builder)
-    size = None if image_size is None else _pair(image_size)
     if size is None and None in builder.info.features[image].shape:
         raise ValueError(
             f"Expected `image_size` for {name!r}, whose images have several sizes "
-            f"({builder.info.features[image].shape}). Received: image_size=None."
+            f"({builder.info.features[image].shape}). Received: image_size=None. Give, for "
+            "example, image_size=84."
         )
     shown = "x".join(map(str, size or builder.info.features[image].shape[:2]))
     stored = f"{builder.info.full_name.replace('/', '-')}-{shown}-centre-antialias"
@@ -142,7 +144,8 @@ def _features(builder):
         raise ValueError(
             "Expected a data set with one image and one class label an example. Received: "
             f"{builder.info.full_name} with images {images} and labels {labels} among the "
-            f"features {sorted(features)}."
+            f"features {sorted(features)}. Choose another one, or give its arrays to "
+            "`maml_tf.tasks.sampling.episodes`."
         )
     return images[0], labels[0]
 
@@ -182,8 +185,3 @@ def centre(image, height, width):
     image = tf.image.crop_to_bounding_box(image, corner[0], corner[1], part[0], part[1])
     image = tf.image.resize(image, [height, width], antialias=True)
     return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
-
-
-def _pair(size):
-    height, width = (size, size) if np.ndim(size) == 0 else size
-    return int(height), int(width)

@@ -9,6 +9,7 @@ results on it are not results on Omniglot.
 
 import numpy as np
 
+from maml_tf import arguments
 from maml_tf.tasks import sampling, splits
 from maml_tf.tasks.glyphs_data import load_glyphs
 
@@ -85,6 +86,7 @@ def glyphs(
         "test_tasks": test_tasks,
     }
     splits.check(**settings)
+    arguments.boolean("rotate", rotate)
     characters = load_glyphs()
     classes = sampling.index_by_class(characters.images, characters.labels, rotate=rotate)
     return splits.three_way(classes, split_scripts(characters.groups), **settings)

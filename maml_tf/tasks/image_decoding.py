@@ -15,7 +15,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.tasks import streams
+from maml_tf import arguments
 
 # What pictures are. Others are not tried, whatever the file is called: to read a PostScript file,
 # for one, Pillow starts Ghostscript, which runs the program that such a file is.
@@ -49,7 +49,7 @@ def read(paths, image_size=84, channels=3, on_error="raise"):
 
     Raises:
         ImportError: Pillow is not installed.
-        TypeError: a size is not an integer.
+        TypeError: a size is not an integer, or `paths` is one path.
         ValueError: a size, `channels` or `on_error` out of range; or, while reading, a file that
             cannot be decoded, with its name and the reason.
 
@@ -60,6 +60,13 @@ def read(paths, image_size=84, channels=3, on_error="raise"):
         12 (60, 80, 3)
     """
     shape = check_settings(image_size, channels, on_error)
+    if isinstance(paths, (str, bytes, os.PathLike)) or not np.iterable(paths):
+        raise TypeError(
+            "Expected `paths` to be a sequence of paths. Received: "
+            f"{arguments.received('paths', paths)}. Put it into a list."
+        )
+    for path in paths:
+        arguments.path("paths", path, "a sequence of paths of pictures")
     _pillow().init()  # all decoders, before several threads ask for them
     return _stream([pathlib.Path(path) for path in paths], shape, on_error)
 
@@ -74,20 +81,30 @@ def check_settings(image_size, channels, on_error):
         TypeError: a size is not an integer.
         ValueError: a size, `channels` or `on_error` out of range.
     """
-    size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
-    if len(size) != 2:
-        raise ValueError(
-            f"Expected `image_size` to be an int or (height, width). Received: {image_size!r}."
-        )
-    for length in size:
-        streams.check_counts(image_size=length)
-    if channels not in (1, 3):
-        raise ValueError(
-            f"Expected `channels` to be 1 (grey) or 3 (colour). Received: {channels!r}."
-        )
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'Expected `on_error` to be "raise" or "skip". Received: {on_error!r}.')
+    size = check_size(image_size)
+    arguments.choice("channels", channels, (1, 3))
+    arguments.choice("on_error", on_error, ("raise", "skip"))
     return (*size, channels)
+
+
+def check_size(image_size):
+    """Checks a size of pictures, in pixels.
+
+    Returns:
+        `(height, width)`.
+
+    Raises:
+        TypeError: a side is not an integer.
+        ValueError: a side is below 1, or there are not two of them.
+    """
+    pair = isinstance(image_size, (list, tuple, np.ndarray)) and np.ndim(image_size) == 1
+    if pair and len(image_size) != 2:
+        raise ValueError(
+            "Expected `image_size` to be an int or (height, width). Received: "
+            f"{arguments.received('image_size', image_size)}. Give one number or two."
+        )
+    size = image_size if pair else (image_size, image_size)
+    return tuple(arguments.integer("image_size", side, 1) for side in size)
 
 
 def _stream(paths, shape, on_error):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from maml_tf import arguments
 from maml_tf.tasks import splits
 
 # Those that TensorFlow decodes, and others: where Pillow cannot read one of these (HEIC needs
@@ -58,6 +59,7 @@ def list_folder(path, follow_links=False):
         A `Listing`.
 
     Raises:
+        TypeError: `path` is no path.
         FileNotFoundError: there is no such folder.
         NotADirectoryError: it is a file.
         ValueError: there are no class folders, one holds no pictures, pictures lie beside them, or
@@ -99,6 +101,7 @@ def list_images(path):
         List of `pathlib.Path`, empty where there are none.
 
     Raises:
+        TypeError: `path` is no path.
         FileNotFoundError: there is no such folder.
         NotADirectoryError: it is a file.
     """
@@ -130,11 +133,11 @@ def check_links(root, paths):
 
 
 def _existing(path):
-    root = pathlib.Path(path)
+    root = pathlib.Path(arguments.path("path", path, "the path of a folder of pictures"))
     if not root.exists():
         raise FileNotFoundError(
             f"Expected a folder of pictures. Received: {str(root)!r}, which does not exist (from "
-            f"{os.getcwd()!r})."
+            f"{os.getcwd()!r}). Give the folder that holds one folder per class."
         )
     if not root.is_dir():
         raise NotADirectoryError(

@@ -15,10 +15,12 @@ import re
 
 import numpy as np
 
+from maml_tf import arguments
 from maml_tf.tasks import image_decoding, image_files, packed, sampling, splits
 
 # Bytes of decoded pictures that are held in memory; more are packed into one file on disk.
 _IN_MEMORY = 2**28
+_SPLIT = (0.64, 0.16, 0.2)
 # Part of the names of packed sets: to be raised when the same file would be decoded otherwise.
 _DECODING = 1
 
@@ -34,7 +36,7 @@ def image_folder(
     start=0,
     image_size=84,
     channels=3,
-    split=(0.64, 0.16, 0.2),
+    split=None,
     split_seed=0,
     on_error="raise",
     cache=None,
@@ -66,8 +68,9 @@ def image_folder(
         image_size: int, or `(height, width)`, in pixels.
         channels: int, 3 for colour or 1 for grey.
         split: three numbers that add up to 1, shares of the classes in training, validation and
-            test; or a dict with lists of class names for "train", "validation" and "test". Not
-            used where `path` holds the splits. With a share of 0 there is no validation.
+            test; or a dict with lists of class names for "train", "validation" and "test". With
+            a share of 0 there is no validation. None stands for (0.64, 0.16, 0.2), or for the
+            splits that `path` holds, beside which no other may be given.
         split_seed: int; the same seed splits the same classes alike.
         on_error: "raise" at a file that cannot be decoded, or "skip" and log its name.
         cache: path or None, folder of packed sets; see `load_image_folder`.
@@ -107,7 +110,19 @@ def image_folder(
     }
     splits.check(**settings)
     image_decoding.check_settings(image_size, channels, on_error)
+    if split is not None:
+        check = splits.check_parts if isinstance(split, dict) else splits.check_fractions
+        check("split", split)
+    splits.check_split_seed("split_seed", split_seed)
+    _check_cache(cache)
     listing = image_files.list_folder(path, follow_links)
+    if any(listing.groups) and split is not None:
+        raise ValueError(
+            f"Expected no `split` beside the splits {sorted(set(listing.groups))} that "
+            f"{str(path)!r} holds. Received: split={split!r}. Leave it out, or give the folder of "
+            "all classes."
+        )
+    split = _SPLIT if split is None else split
     parts = _parts(listing, split, split_seed)
     _check_parts(listing, parts, split, ways, shots, queries, test_queries)
     images = _load(path, listing, image_size, channels, on_error, cache)
@@ -153,8 +168,14 @@ def load_image_folder(
         >>> train = maml_tf.tasks.sampling.episodes(images, labels, ways=5, shots=1, queries=5)
     """
     image_decoding.check_settings(image_size, channels, on_error)
+    _check_cache(cache)
     listing = image_files.list_folder(path, follow_links)
     return _load(path, listing, image_size, channels, on_error, cache)
+
+
+def _check_cache(cache):
+    if cache is not None:
+        arguments.path("cache", cache, "a folder for packed sets")
 
 
 def _parts(listing, split, split_seed):

@@ -5,6 +5,7 @@ import logging
 import pathlib
 import re
 
+from maml_tf import arguments
 from maml_tf.tasks import imagenet_layouts
 from maml_tf.tasks.imagenet_layouts import some
 
@@ -41,9 +42,15 @@ def find(source, parts, count, csv_dir=None, progress=iter):
         ValueError: `source` has none of the layouts, a class has too few images, a tar is damaged,
             or the lists are not of these classes or name images that are not there.
     """
+    if source is None:
+        raise TypeError("Expected `source` to be a path. Received: source=None. Give one.")
+    check_paths(source, csv_dir)
     source = pathlib.Path(source).expanduser()
     if not source.exists():
-        raise FileNotFoundError(f"Expected images of ImageNet in {source}. There is no such path.")
+        raise FileNotFoundError(
+            f"Expected images of ImageNet in `source`. Received: {str(source)!r}, which does not "
+            "exist. Give a folder or a tar with images of ImageNet."
+        )
     lists = _read_lists(source, parts, count, csv_dir)
     wnids = [wnid for part in parts.values() for wnid in part]
     labels = {name: wnid for wnid, names in lists.items() for name in names}
@@ -56,6 +63,14 @@ def find(source, parts, count, csv_dir=None, progress=iter):
             *(source, count, count, ", ".join(LISTS.values())),
         )
     return {wnid: _choose(wnid, found[wnid], lists.get(wnid), count) for wnid in wnids}
+
+
+def check_paths(source, csv_dir=None):
+    """Checks that these are paths or None."""
+    if source is not None:
+        arguments.path("source", source, "the path of a folder or tar with images of ImageNet")
+    if csv_dir is not None:
+        arguments.path("csv_dir", csv_dir, "the folder of train.csv, val.csv and test.csv")
 
 
 def _number(picture):

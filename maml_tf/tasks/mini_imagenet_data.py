@@ -12,8 +12,8 @@ import pathlib
 
 import numpy as np
 
-from maml_tf import files
-from maml_tf.tasks import class_lists, image_decoding, packed, splits
+from maml_tf import arguments, files
+from maml_tf.tasks import class_lists, image_decoding, imagenet_source, packed, splits
 
 SIZE = 84
 FILTER = "lanczos"  # the filter of the script that came with the MAML paper
@@ -61,6 +61,9 @@ def load_mini_imagenet(data_dir=None, source=None, csv_dir=None):
         >>> data.images.shape, data.groups[data.labels[0]]
         ((60000, 84, 84, 3), 'train')
     """
+    if data_dir is not None:
+        arguments.path("data_dir", data_dir, "the directory of TensorFlow Datasets")
+    imagenet_source.check_paths(source, csv_dir)
     builder = _builder(data_dir, source, csv_dir)
     if not builder.is_prepared():
         if source is None:

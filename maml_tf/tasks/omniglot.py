@@ -6,6 +6,7 @@ Each task tells N characters apart from K drawings of each; each character of a 
 
 import numpy as np
 
+from maml_tf import arguments
 from maml_tf.tasks import sampling, splits
 from maml_tf.tasks.omniglot_data import BACKGROUND, CHARACTERS, load_omniglot
 
@@ -84,6 +85,7 @@ def omniglot(
         "test_tasks": test_tasks,
     }
     splits.check(**settings)
+    arguments.boolean("rotate", rotate)
     parts = split_characters(split)
     classes = sampling.index_by_class(load_omniglot(data_dir, download).images, rotate=rotate)
     return splits.three_way(classes, parts, **settings)
@@ -101,13 +103,12 @@ def split_characters(split):
     Raises:
         ValueError: `split` is neither.
     """
+    arguments.choice("split", split, ("paper", "alphabet"))
     # NumPy keeps the stream of RandomState the same in all its versions, not that of Generator.
     random = np.random.RandomState(_SPLIT_SEED)
     if split == "paper":
         shuffled = random.permutation(CHARACTERS)
         return tuple(np.split(shuffled, [_PAPER_TRAIN, _PAPER_TRAIN + _VALIDATION]))
-    if split == "alphabet":
-        background = random.permutation(BACKGROUND)
-        train, validation = np.split(background, [BACKGROUND - _VALIDATION])
-        return train, validation, np.arange(BACKGROUND, CHARACTERS)
-    raise ValueError(f'Expected `split` to be "paper" or "alphabet". Received: split={split!r}.')
+    background = random.permutation(BACKGROUND)
+    train, validation = np.split(background, [BACKGROUND - _VALIDATION])
+    return train, validation, np.arange(BACKGROUND, CHARACTERS)

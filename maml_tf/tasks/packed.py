@@ -161,15 +161,22 @@ class Packer:
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ValueError(
                 "Expected uint8 images [n, height, width, channels]. Received: shape "
-                f"{images.shape} and dtype {images.dtype}."
+                f"{images.shape} and dtype {images.dtype}. Convert them first."
             )
         if self._shape not in (None, images.shape[1:]):
             raise ValueError(
-                f"Expected images of one size, {self._shape}. Received: {images.shape[1:]}."
+                f"Expected images of one size, {self._shape}. Received: {images.shape[1:]}. "
+                "Resize them first."
+            )
+        labels = np.asarray(labels)
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"Expected an integer label for each of {len(images)} images. Received: labels of "
+                f"shape {labels.shape} and dtype {labels.dtype}. Give one a row."
             )
         self._shape = images.shape[1:]
         self._file.write(images.tobytes())
-        self._labels.append(np.asarray(labels, np.int32))
+        self._labels.append(labels.astype(np.int32))
 
     def finish(self, names, groups=None):
         """Writes labels and names; the last call.

@@ -1,5 +1,7 @@
 """Data sets that TensorFlow Datasets has prepared, or may download."""
 
+from maml_tf import arguments
+
 
 def open_builder(name, data_dir=None, download=False):
     """Opens a data set of TensorFlow Datasets.
@@ -16,8 +18,10 @@ def open_builder(name, data_dir=None, download=False):
     Raises:
         ImportError: TensorFlow Datasets is not installed.
         FileNotFoundError: the data are not there and `download` is False.
+        TypeError: `name` or `data_dir` is no text, or `download` neither True nor False.
         ValueError: there is no data set of that name.
     """
+    check(name, data_dir, download)
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -30,7 +34,7 @@ def open_builder(name, data_dir=None, download=False):
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
             f"Expected the name of a data set of TensorFlow Datasets. Received: {name!r}, which is "
-            "none. `tfds.list_builders()` lists them."
+            "none. Choose one of `tfds.list_builders()`."
         ) from None
     if not builder.is_prepared():
         if not download:
@@ -42,3 +46,11 @@ def open_builder(name, data_dir=None, download=False):
             )
         builder.download_and_prepare()
     return builder
+
+
+def check(name, data_dir=None, download=False):
+    """Checks the arguments of `open_builder`, before anything is imported or looked for."""
+    arguments.path("name", name, "the name of a data set of TensorFlow Datasets")
+    if data_dir is not None:
+        arguments.path("data_dir", data_dir, "the directory of TensorFlow Datasets")
+    arguments.boolean("download", download)

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import arguments
 from maml_tf.tasks import streams
 
 # tf.data copies the tensors that it captures for every iterator; rows of larger arrays are taken
@@ -68,7 +69,8 @@ def episodes(
             or `Classes`. An array may be memory-mapped (`np.load(path, mmap_mode="r")`) and larger
             than memory. Kept as it is and cast batch by batch: uint8 becomes float32 in [0, 1],
             other floating types float32, other integers stay what they are.
-        labels: integer array `[rows]`, the class of each row of `images`, in any order.
+        labels: array `[rows]` of integers or text, the class of each row of `images`, in any
+            order.
         class_sizes: integer array `[classes]` where `images` holds all rows of the first class,
             then all of the second, and so on.
         ways: int, N, classes a task.
@@ -90,9 +92,11 @@ def episodes(
         `query_y` int32 `[meta_batch, ways * queries]`. Labels are 0 to `ways - 1`.
 
     Raises:
-        TypeError: a number is not an integer, or labels or sizes are not.
+        TypeError: a number is not an integer, labels or sizes are not, or images are no numbers.
         ValueError: an array has the wrong rank or length, there are fewer classes than `ways`, a
-            class has fewer examples than `shots + queries`, or images to turn are not square.
+            class has fewer examples than `shots + queries`, images to turn are not square, or
+            images in memory are not finite. (Those on disk are not read for it: training stops
+            at a loss that is not finite.)
 
     Example:
         >>> images = np.random.randint(0, 256, [20, 12, 28, 28, 1], np.uint8)
@@ -107,6 +111,7 @@ def episodes(
     if tasks is not None:
         streams.check_counts(tasks=tasks)
     if isinstance(images, Classes):
+        _check_nothing_beside(labels=labels, class_sizes=class_sizes, rotate=rotate)
         classes = images
     else:
         classes = index_by_class(images, labels, class_sizes, rotate)
@@ -203,10 +208,13 @@ def index_by_class(images, labels=None, class_sizes=None, rotate=False):
         A `Classes`.
 
     Raises:
-        TypeError: labels or sizes are not integers.
-        ValueError: an array has the wrong rank or length, or images to turn are not square.
+        TypeError: labels are neither integers nor text, sizes are not integers, or images are no
+            numbers.
+        ValueError: an array has the wrong rank or length, images to turn are not square, or images
+            in memory are not finite.
     """
-    images = np.asanyarray(images)  # a np.memmap stays one
+    rotate = arguments.boolean("rotate", rotate)
+    images = _images(images)
     if labels is not None and class_sizes is not None:
         raise ValueError(
             "Expected at most one of `labels` and `class_sizes`. Received both. Give `labels` "
@@ -276,6 +284,50 @@ def check_classes(classes, ways, per_class):
         )
 
 
+def _check_nothing_beside(**options):
+    """Refuses options that lay examples out, where that has been done already."""
+    given = {
+        name: value for name, value in options.items() if value is not None and value is not False
+    }
+    if given:
+        raise ValueError(
+            f"Expected no {' and no '.join(f'`{name}`' for name in given)} beside `Classes`, which "
+            "are laid out already. Received: "
+            f"{', '.join(arguments.received(n, v) for n, v in given.items())}. Give it to "
+            "`index_by_class`."
+        )
+
+
+def _images(images):
+    """The array, in memory or not, of numbers or of text (which a model may take as well)."""
+    try:
+        images = np.asanyarray(images)  # a np.memmap stays one
+    except ValueError:
+        raise ValueError(
+            "Expected `images` to be one array. Received: a sequence of parts of different shapes. "
+            "Make all examples of one shape, and give `labels` where classes differ in size."
+        ) from None
+    if images.dtype.kind == "O" and not all(isinstance(x, (str, bytes)) for x in images.flat):
+        raise TypeError(
+            "Expected `images` to be numbers or text. Received: images of shape "
+            f"{images.shape} and dtype {images.dtype}. Convert them to one array of numbers."
+        )
+    if images.dtype.kind not in "biufUSO" and images.dtype.name != "bfloat16":
+        raise TypeError(
+            f"Expected `images` to be numbers or text. Received: images of dtype {images.dtype}. "
+            "Convert them to float32, or to uint8 in [0, 255]."
+        )
+    in_memory = not isinstance(images, np.memmap) and images.nbytes <= _LARGEST_TENSOR
+    if images.dtype.kind == "f" and in_memory and not np.isfinite(images).all():
+        bad = np.argwhere(~np.isfinite(images))
+        raise ValueError(
+            "Expected `images` to be finite. Received: images of shape "
+            f"{images.shape} with {len(bad)} values that are NaN or infinite, the first at "
+            f"{tuple(map(int, bad[0]))}. Remove or replace these examples."
+        )
+    return images
+
+
 def _from_class_axis(images):
     if images.ndim < 3:
         raise ValueError(
@@ -289,13 +341,15 @@ def _from_class_axis(images):
 
 
 def _from_labels(images, labels):
-    labels = _integers("labels", labels)
+    labels = np.asarray(labels)
+    if labels.dtype.kind != "U":
+        labels = _integers("labels", labels)
     if images.ndim < 2 or labels.shape != images.shape[:1]:
         raise ValueError(
             "Expected `images` of shape [rows, ...], of rank 2 or more, and `labels` of shape "
             f"[rows]. Received: images of shape {images.shape} and labels of shape "
-            f"{labels.shape}. If these are the numbers of images in each class, give them as "
-            "`class_sizes`."
+            f"{labels.shape}. Give one label a row. If these are the numbers of images in each "
+            "class, give them as `class_sizes`."
         )
     names, sizes = np.unique(labels, return_counts=True)
     return np.argsort(labels, kind="stable"), sizes, names
@@ -307,7 +361,8 @@ def _from_sizes(images, class_sizes):
         raise ValueError(
             "Expected `images` of shape [rows, ...], of rank 2 or more, and `class_sizes` of shape "
             "[classes] that add up to the rows, none of them negative. Received: images of shape "
-            f"{images.shape} and class_sizes of shape {sizes.shape} that add up to {sizes.sum()}."
+            f"{images.shape} and class_sizes of shape {sizes.shape} that add up to {sizes.sum()}. "
+            "Give the number of rows of each class, in the order of the rows."
         )
     return np.arange(len(images)), sizes, np.arange(len(sizes))
 
@@ -315,7 +370,10 @@ def _from_sizes(images, class_sizes):
 def _integers(name, values):
     values = np.asarray(values)
     if not np.issubdtype(values.dtype, np.integer):
-        raise TypeError(f"Expected `{name}` to be integers. Received: dtype {values.dtype}.")
+        raise TypeError(
+            f"Expected `{name}` to be integers. Received: {name} of shape {values.shape} and dtype "
+            f"{values.dtype}. Convert them, or number the classes from 0."
+        )
     return values
 
 

@@ -8,6 +8,7 @@ import math
 
 import tensorflow as tf
 
+from maml_tf import arguments
 from maml_tf.tasks import streams
 
 AMPLITUDE = (0.1, 5.0)
@@ -56,7 +57,7 @@ def sinusoid(
         finite and the same at every pass.
 
     Raises:
-        TypeError: a number or `seed` is not an integer.
+        TypeError: a number or `seed` is not an integer, or `oracle` neither True nor False.
         ValueError: a number of points, tasks or the meta-batch is below 1, or `start` below 0.
 
     Example:
@@ -77,6 +78,7 @@ def sinusoid(
     )
     streams.check_counts(minimum=0, start=start)
     streams.check_seed(seed)
+    oracle = arguments.boolean("oracle", oracle)
 
     def batches(stream, support, query, first=0, tasks=None):
         return _batches(seed, stream, (meta_batch, support, query, oracle), first, tasks)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from maml_tf import arguments
 from maml_tf.tasks import sampling, streams
 
 NAMES = ("train", "validation", "test")
@@ -98,17 +99,58 @@ def shuffled(count, fractions=(0.64, 0.16, 0.2), seed=0):
         Three int arrays of positions.
 
     Raises:
-        ValueError: the fractions are not three shares of one.
+        TypeError: `count` or `seed` is not an integer.
+        ValueError: the fractions are not three shares of one, or a number is out of range.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(
-            "Expected three fractions of the classes, for training, validation and test, that "
-            f"add up to 1. Received: {fractions!r}."
-        )
+    count = arguments.integer("count", count, 0)
+    check_fractions("fractions", fractions)
+    seed = check_split_seed("seed", seed)
     # NumPy keeps the stream of RandomState the same in all its versions, not that of Generator.
     order = np.random.RandomState(seed).permutation(count)
     first = round(fractions[0] * count)
     return np.split(order, [first, first + round(fractions[1] * count)])
+
+
+def check_fractions(name, fractions):
+    """Checks that these are three shares of one.
+
+    Raises:
+        ValueError: they are not.
+    """
+    three = isinstance(fractions, (list, tuple, np.ndarray)) and len(fractions) == 3
+    good = three and all(arguments.is_number(share) and share >= 0 for share in fractions)
+    if not good or not abs(sum(map(float, fractions)) - 1) <= 1e-6:
+        raise ValueError(
+            f"Expected `{name}` to be three fractions of the classes, for training, validation and "
+            f"test, that add up to 1. Received: {name}={fractions!r}. Give, for example, "
+            f"{name}=(0.64, 0.16, 0.2), or a dict with lists of class names."
+        )
+
+
+def check_split_seed(name, seed):
+    """Checks that this is a seed of `np.random.RandomState`, and gives it back as `int`."""
+    return arguments.integer(name, seed, 0, 2**32 - 1)
+
+
+def check_parts(name, parts):
+    """Checks that this is a dict of lists of class names for the three splits.
+
+    Raises:
+        TypeError: a part is one text in place of a list of them.
+        ValueError: there are other parts.
+    """
+    if set(parts) != set(NAMES):
+        raise ValueError(
+            f"Expected `{name}` to have classes for {list(NAMES)}. Received: "
+            f"{sorted(map(str, parts))}. Give a list of class names for each of the three; that of "
+            "validation may be empty."
+        )
+    for part, given in parts.items():
+        if isinstance(given, (str, bytes)) or not np.iterable(given):
+            raise TypeError(
+                f"Expected a list of class names for {part!r}. Received: "
+                f"{arguments.received(part, given)}. Put it into a list."
+            )
 
 
 def by_name(names, parts):
@@ -122,10 +164,17 @@ def by_name(names, parts):
         Three int arrays of positions.
 
     Raises:
+        TypeError: a part is one text in place of a list of them.
         ValueError: a part is missing, a name is not one of `names`, or is there twice.
     """
-    if set(parts) != set(NAMES):
-        raise ValueError(f"Expected classes for {list(NAMES)}. Received: {sorted(parts)}.")
+    check_parts("classes", parts)
+    different, counts = np.unique(np.asarray(names, str), return_counts=True)
+    repeated = different[counts > 1].tolist()
+    if repeated:
+        raise ValueError(
+            "Expected classes of different names, to split them by name. Received: "
+            f"{repeated[:5]} more than once. Rename them."
+        )
     position = {str(name): i for i, name in enumerate(names)}
     given = [str(name) for part in NAMES for name in parts[part]]
     unknown = [name for name in given if name not in position]
@@ -134,6 +183,6 @@ def by_name(names, parts):
         raise ValueError(
             f"Expected each class of a split to be one of the data set's {len(position)} classes, "
             f"and in one part only. Received: unknown {unknown[:5]}, repeated {twice[:5]}; the "
-            f"data set has {sorted(position)[:5]} and so on."
+            f"data set has {sorted(position)[:5]} and so on. Correct or remove these names."
         )
     return [np.array([position[str(n)] for n in parts[part]], int) for part in NAMES]

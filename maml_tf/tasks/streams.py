@@ -4,9 +4,9 @@ No generator carries state from one batch to the next, so a resumed training sta
 index, a second worker takes every other index, and validation is the same at every pass.
 """
 
-import operator
-
 import tensorflow as tf
+
+from maml_tf import arguments
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -53,18 +53,7 @@ def check_counts(minimum=1, **counts):
         ValueError: an argument is smaller than `minimum`.
     """
     for name, value in counts.items():
-        try:
-            operator.index(value)
-        except TypeError:
-            raise TypeError(
-                f"Expected `{name}` to be an integer. Received: {name}={value!r} "
-                f"(of type {type(value).__name__})."
-            ) from None
-        if value < minimum:
-            raise ValueError(
-                f"Expected `{name}` to be an integer of at least {minimum}. "
-                f"Received: {name}={value}."
-            )
+        arguments.integer(name, value, minimum)
 
 
 def check_seed(seed):
@@ -74,6 +63,5 @@ def check_seed(seed):
         TypeError: it is not an integer.
         ValueError: it does not fit.
     """
-    check_counts(minimum=tf.int64.min, seed=seed)
-    if seed > tf.int64.max:
-        raise ValueError(f"Expected `seed` to fit a signed 64-bit integer. Received: seed={seed}.")
+    advice = "Give an integer that fits 64 bits, signed, such as seed=0."
+    arguments.integer("seed", seed, tf.int64.min, tf.int64.max, advice=advice)

@@ -53,10 +53,40 @@ def test_it_is_the_convolution_of_tensorflow(size, kernel, strides, channels, pa
     if padding == "VALID" and (size[0] < kernel[0] or size[1] < kernel[1]):
         return
     x, w = pair((2, *size, channels), kernel, filters)
+    agrees_with_tensorflow(x, w, strides, padding)
+
+
+def agrees_with_tensorflow(x, w, strides, padding):
     ours = derivatives(lambda x, w: convolution.convolution(ORIGINAL, x, w, strides, padding), x, w)
     theirs = derivatives(lambda x, w: ORIGINAL(x, w, strides, padding), x, w)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.sampled_from(["SAME", "VALID"]),
+)
+def test_so_it_is_in_its_tiny_form(size, kernel, strides, padding):
+    """Few pixels and many channels, as in the last layers: patches by a matrix."""
+    channels, filters = 33 // (kernel[0] * kernel[1]) + 1, 2 * size[0] * size[1]
+    if padding == "VALID":
+        kernel = tuple(map(min, kernel, size))
+        channels = 33 // (kernel[0] * kernel[1]) + 1
+    x, w = pair((2, *size, channels), kernel, filters)
+    assert counted(x, w, strides, padding)[1] == []
+    agrees_with_tensorflow(x, w, strides, padding)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_the_last_layers_of_omniglots_networks_pad_as_tensorflow_does(size, stride):
+    x, w = pair((2, size, size, 8), (3, 3), 40)
+    assert counted(x, w, stride, "SAME")[1] == []
+    agrees_with_tensorflow(x, w, stride, "SAME")
 
 
 def counted(*arguments):

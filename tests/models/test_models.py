@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from maml_tf import models
+from tests.wrong_calls import Wrong, check
 
 NETWORKS = [
     pytest.param(lambda **s: models.conv4(5, **s), (28, 28, 1), (5,), 112_005, id="conv4"),
@@ -103,3 +104,39 @@ def test_sizes_follow_their_arguments():
     assert model.output_shape == (None, 3)
     assert model.trainable_variables[0].shape == (3, 3, 3, 8)
     assert models.dense5(3, input_shape=(14, 14, 1)).trainable_variables[0].shape == (196, 256)
+
+
+WRONG = [
+    Wrong(lambda: models.conv4(0), ValueError, "`ways`", "ways=0"),
+    Wrong(lambda: models.conv4(5.0), TypeError, "`ways`", "ways=5.0"),
+    Wrong(lambda: models.conv4("5"), TypeError, "`ways`", "ways='5'"),
+    Wrong(lambda: models.conv4(5, filters=0), ValueError, "`filters`", "filters=0"),
+    Wrong(lambda: models.conv4(5, filters=64.5), TypeError, "`filters`", "filters=64.5"),
+    Wrong(lambda: models.conv4(5, seed=-1), ValueError, "`seed`", "seed=-1"),
+    Wrong(lambda: models.conv4(5, seed=None), TypeError, "`seed`", "seed=None"),
+    Wrong(lambda: models.conv4(5, input_shape=28), ValueError, "`input_shape`", "=28"),
+    Wrong(lambda: models.conv4(5, input_shape=(28, 28)), ValueError, "`input_shape`", "(28, 28)"),
+    Wrong(lambda: models.conv4(5, input_shape=(28, 0, 1)), ValueError, "input_shape[1]=0"),
+    Wrong(lambda: models.conv4(5, input_shape=(None, 28, 1)), TypeError, "input_shape[0]=None"),
+    Wrong(lambda: models.dense5(-5), ValueError, "`ways`", "ways=-5"),
+    Wrong(lambda: models.dense5(5, input_shape=()), ValueError, "`input_shape`", "=()"),
+    Wrong(lambda: models.dense5(5, input_shape=(2.5,)), TypeError, "input_shape[0]=2.5"),
+    Wrong(lambda: models.dense5(5, seed="0"), TypeError, "`seed`", "seed='0'"),
+    Wrong(lambda: models.conv4_max_pool(True), TypeError, "`ways`", "ways=True"),
+    Wrong(
+        lambda: models.conv4_max_pool(5, input_shape=(15, 84, 3)), ValueError, "input_shape[0]=15"
+    ),
+    Wrong(lambda: models.conv4_max_pool(5, filters=(32, 32)), TypeError, "`filters`", "(32, 32)"),
+    Wrong(lambda: models.resnet12(5, filters=64), TypeError, "`filters`", "filters=64"),
+    Wrong(lambda: models.resnet12(5, filters=()), TypeError, "`filters`", "filters=()"),
+    Wrong(lambda: models.resnet12(5, filters=(64, 0)), ValueError, "filters[1]=0"),
+    Wrong(lambda: models.resnet12(5, input_shape=(84, 8, 3)), ValueError, "input_shape[1]=8"),
+    Wrong(lambda: models.sinusoid_mlp(0), ValueError, "`features`", "features=0"),
+    Wrong(lambda: models.sinusoid_mlp(1.0), TypeError, "`features`", "features=1.0"),
+    Wrong(lambda: models.sinusoid_mlp(seed=-3), ValueError, "`seed`", "seed=-3"),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_wrong_calls_are_explained(wrong):
+    check(wrong)

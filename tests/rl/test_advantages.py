@@ -75,3 +75,68 @@ def test_advantages_are_sums_of_the_errors():
     advantage, error = advantages.estimate(*map(tf.constant, data), discount=0.9, gae_lambda=0.8)
     sums = advantages.discounted_sums(error, 0.72).numpy()
     np.testing.assert_allclose(sums - sums.mean((1, 2), keepdims=True), advantage, atol=1e-6)
+
+
+def constant(reward, lengths, horizon=30, dtype=np.float32):
+    """Rollouts of one task with the same reward at every step; observations differ."""
+    rng = np.random.default_rng(4)
+    mask = (np.arange(horizon) < np.array(lengths)[:, None]).astype(dtype)[None]
+    observation = rng.normal(size=(*mask.shape, 2)).astype(dtype)
+    return tf.constant(observation), tf.constant(reward * mask), tf.constant(mask)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reward", [-1.0, 0.1, 0.0, 1e12])
+@pytest.mark.parametrize("rollouts", [1, 5])
+def test_without_a_signal_there_is_no_advantage(reward, rollouts, dtype):
+    """What the baseline leaves of equal returns is its own error, not a reason to act."""
+    for result in advantages.estimate(*constant(reward, [30] * rollouts, dtype=dtype)):
+        np.testing.assert_array_equal(result, np.zeros(result.shape))
+
+
+def test_rewards_of_time_alone_are_no_signal_and_a_task_beside_keeps_its_own():
+    observation, reward, mask = constant(-1.0, [30] * 4)
+    timed = reward * tf.range(30, dtype=tf.float32)
+    noisy = tf.constant(np.random.default_rng(5).normal(size=reward.shape), tf.float32)
+    alone, _ = advantages.estimate(observation, noisy, mask)
+    data = [tf.concat(pair, 0) for pair in ([observation] * 2, [timed, noisy], [mask] * 2)]
+    both, _ = advantages.estimate(*data)
+    np.testing.assert_array_equal(both[0], np.zeros(both[0].shape))
+    np.testing.assert_allclose(both[1], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_equal_rewards_of_rollouts_that_end_at_different_times_are_a_signal():
+    """A step costs 1: the shorter rollout is the better one."""
+    advantage, _ = advantages.estimate(*constant(-1.0, [10, 30, 30]))
+    mask = constant(-1.0, [10, 30, 30])[2].numpy()
+    np.testing.assert_allclose(advantage.numpy()[mask > 0].std(), 1, rtol=1e-5)
+    assert advantage.numpy()[0, 0, :10].mean() > advantage.numpy()[0, 1:, :10].mean() + 0.5
+
+
+def test_a_rollout_that_broke_is_no_comparison():
+    observation, reward, mask = constant(-1.0, [30, 0, 30])
+    for result in advantages.estimate(observation, reward, mask):
+        np.testing.assert_array_equal(result, np.zeros(result.shape))
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e20, 1e30])
+def test_the_unit_of_rewards_does_not_matter(unit):
+    """Squares of 1e20 overflow in single precision, those of 1e-12 vanish."""
+    rng = np.random.default_rng(6)
+    observation = tf.constant(rng.normal(size=(2, 3, 9, 2)), tf.float32)
+    reward = rng.normal(size=(2, 3, 9)).astype(np.float32)
+    ones = tf.ones(reward.shape)
+    for one, other in zip(
+        advantages.estimate(observation, tf.constant(reward), ones),
+        advantages.estimate(observation, tf.constant(reward * np.float32(unit)), ones),
+        strict=True,
+    ):
+        assert np.abs(one).max() > 1
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_what_overflows_is_seen():
+    observation, reward, mask = constant(1.0, [30] * 3)
+    sign = tf.constant([1.0, -1.0, 1.0])[None, :, None]
+    advantage, _ = advantages.estimate(observation, reward * sign * 3e38, mask)
+    assert not np.isfinite(advantage).all()

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import inner_optimizers, rl
+from maml_tf.rl._tf_agents import tensor_spec
 from maml_tf.rl.environments import Navigation2D
 from maml_tf.serving import warmup
 
@@ -20,13 +21,22 @@ STATEFUL = {
 
 
 class Fenced(Navigation2D):
-    """Rollouts end at a fence, so that masks matter; integers are directions."""
+    """Rollouts end at a fence, so that masks matter."""
 
     def transition(self, position, action, goals):
-        if action.dtype.is_integer:
-            action = tf.gather(tf.constant([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), action)
         position, observation, reward, _ = super().transition(position, action, goals)
         return position, observation, reward, position[..., 0] > 0.15
+
+
+class Compass(Fenced):
+    """The same with four directions."""
+
+    def action_spec(self):
+        return tensor_spec.BoundedTensorSpec([], tf.int32, 0, 3, "action")
+
+    def transition(self, position, action, goals):
+        action = tf.gather(tf.constant([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), action)
+        return super().transition(position, action, goals)
 
 
 def make_learner(kind="gaussian", inner_loss="policy_gradient", adaptable=None):
@@ -41,7 +51,8 @@ def make_learner(kind="gaussian", inner_loss="policy_gradient", adaptable=None):
 
 def trajectories(learner, optimizer, steps):
     """The learner's own fast weights as one vector, and the rollouts that it took them on."""
-    space = Fenced(1, 6, horizon=7)
+    discrete = "logits" in learner.policy.output
+    space = (Compass if discrete else Fenced)(1, 6, horizon=7)
     space.set_tasks([[0.3, -0.2]])
     fast, drawn = learner.adapt_and_sample(space, optimizer, steps, seed=1)
     assert 0 < np.mean(drawn[0].mask) < 1
@@ -166,6 +177,16 @@ def test_drawn_actions_follow_the_seed_and_the_distribution(serve, policy):
         np.testing.assert_allclose(answer["action"].mean(0), answer["loc"][0], atol=0.04)
         scale = np.exp(answer["log_scale"][0])
         np.testing.assert_allclose(answer["action"].std(0), scale, rtol=0.03)
+
+
+def test_large_rewards_adapt_as_small_ones_do(serve, policy):
+    """Their squares overflow; weights that did not adapt came back without a word."""
+    _, folder, _, drawn = policy
+    server, good = serve(folder), request(drawn[0], 0)
+    expected = server("adapt", weights=NONE, **good)["weights"]
+    large = good | {"reward": good["reward"] * np.float32(1e20)}
+    weights = server("adapt", weights=NONE, **large)["weights"]
+    np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
 
 
 def changed(name, change):
@@ -293,7 +314,7 @@ def test_versions_and_card(tmp_path):
 
 
 def test_mistakes_are_told(tmp_path):
-    with pytest.raises(TypeError, match="MetaPolicy.*received Functional"):
+    with pytest.raises(TypeError, match="MetaPolicy.*of type Functional"):
         rl.export(rl.policies.gaussian(2, 2), tmp_path)
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="log_scale"):

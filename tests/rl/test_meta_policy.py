@@ -66,7 +66,7 @@ def test_learns_to_adapt():
 
 
 def test_what_could_not_be_loaded_again_is_not_saved(tmp_path):
-    with pytest.raises(ValueError, match=r"ends in `\.keras`.*a\.keras"):
+    with pytest.raises(ValueError, match=r"a\.h5.*\.keras"):
         learner().save(tmp_path / "a.h5")
 
 
@@ -144,6 +144,35 @@ def test_nan_rewards_never_poison_the_policy(optimizer, caplog):
     assert np.isfinite(history["return_1"]).all()
     assert any((a != b).any() for a, b in zip(before, made.policy.get_weights(), strict=True))
     assert all(np.isfinite(w).all() for w in made.get_weights())
+
+
+class Costly(Navigation2D):
+    """Every step costs 1, whatever one does."""
+
+    def transition(self, position, action, goals):
+        position, observation, reward, terminated = super().transition(position, action, goals)
+        return position, observation, -tf.ones_like(reward), tf.zeros_like(terminated)
+
+
+def test_where_nothing_can_be_learned_the_weights_stay():
+    made = learner()
+    before = made.policy.get_weights()
+    made.fit(Costly(4, 6, horizon=15), 3, verbose=0)
+    for one, two in zip(before, made.policy.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+class Hopeless(Broken):
+    """A reward that is NaN in all tasks."""
+
+    def transition(self, position, action, goals):
+        position, observation, reward, terminated = super().transition(position, action, goals)
+        return position, observation, reward * np.nan, terminated
+
+
+def test_training_ends_where_every_rollout_breaks():
+    with pytest.raises(RuntimeError, match="24 rollouts, of which every one broke"):
+        learner().fit(Hopeless(4, 6, horizon=15), 2, verbose=0)
 
 
 def test_mistakes_are_told():

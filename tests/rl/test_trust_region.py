@@ -82,5 +82,5 @@ def test_poisoned_gradients_leave_the_weights():
     "wrong", [{"product": "hessian"}, {"max_divergence": 0.0}, {"backtrack_ratio": 1.0}]
 )
 def test_settings_are_checked(wrong):
-    with pytest.raises(ValueError, match="received"):
+    with pytest.raises(ValueError, match="Received"):
         TrustRegion(**wrong)

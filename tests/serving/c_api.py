@@ -16,6 +16,7 @@ import numpy as np
 
 # TF_DataType of the types that requests use.
 _CODES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9}
+_STRING, _STRING_BYTES = 7, 24  # TF_STRING, and what a TF_TString takes
 
 
 class _Output(ctypes.Structure):
@@ -59,11 +60,23 @@ class Session:
     def _tensor(self, array):
         array = np.asarray(array, order="C")
         shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+        if array.dtype.kind == "S":
+            return self._strings(array, shape)
         code = _CODES[array.dtype.name]
         size = ctypes.c_size_t(array.nbytes)
         tensor = ctypes.c_void_p(self._tf.TF_AllocateTensor(code, shape, array.ndim, size))
         data = ctypes.c_void_p(self._tf.TF_TensorData(tensor))
         ctypes.memmove(data, array.ctypes.data, array.nbytes)
+        return tensor
+
+    def _strings(self, array, shape):
+        size = ctypes.c_size_t(array.size * _STRING_BYTES)
+        tensor = ctypes.c_void_p(self._tf.TF_AllocateTensor(_STRING, shape, array.ndim, size))
+        start = self._tf.TF_TensorData(tensor)
+        for i, item in enumerate(array.flat):
+            place = ctypes.c_void_p(start + i * _STRING_BYTES)
+            self._tf.TF_StringInit(place)
+            self._tf.TF_StringCopy(place, item, ctypes.c_size_t(len(item)))
         return tensor
 
     def _array(self, tensor):

@@ -283,7 +283,7 @@ def test_what_is_wrong_with_a_folder(tmp_path):
             r"shots \+ queries = 3 \+ 2 pictures .* train split. Received: 4 in '[abcd]'",
         ),
         ({"test_queries": 4}, "validation split. Received: 4 in '[abcd]'.*`test_queries`"),
-        ({"split": {"train": "ab", "validation": "c", "test": "xd"}}, "unknown .'x'"),
+        ({"split": {"train": ["a", "b"], "validation": ["c"], "test": ["x", "d"]}}, "unknown .'x'"),
         ({"split": (0.5, 0.5, 0.5)}, "add up to 1"),
         ({"on_error": "ignore"}, "on_error"),
         ({"channels": 4}, "channels"),

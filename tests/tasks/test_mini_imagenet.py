@@ -131,7 +131,7 @@ class TestLayouts:
 
 class TestErrors:
     def test_nothing_there(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"nowhere\. There is no such path"):
+        with pytest.raises(FileNotFoundError, match=r"nowhere', which does not exist"):
             find(tmp_path / "nowhere")
 
     def test_unknown_layouts(self, tmp_path):

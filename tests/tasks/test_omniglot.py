@@ -32,7 +32,7 @@ def test_the_paper_split_is_shuffled_and_fixed():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"split": "mine"}, ValueError, r'`split` to be "paper" or "alphabet".*\'mine\''),
+        ({"split": "mine"}, ValueError, r"`split` to be one of 'paper', 'alphabet'.*'mine'"),
         ({"ways": 0}, ValueError, r"`ways`.*at least 1"),
         ({"test_queries": 0}, ValueError, r"`test_queries`.*at least 1"),
         ({"seed": 0.5}, TypeError, r"`seed`"),

@@ -106,7 +106,7 @@ def test_a_meta_batch_larger_than_a_block():
         ({"meta_batch": 2.5}, TypeError, r"`meta_batch` to be an integer.*2\.5.*float"),
         ({"start": -1}, ValueError, r"`start`.*at least 0.*start=-1"),
         ({"validation_tasks": None}, TypeError, r"`validation_tasks`.*None"),
-        ({"seed": 2**63}, ValueError, r"`seed` to fit a signed 64-bit integer"),
+        ({"seed": 2**63}, ValueError, r"`seed`.*that fits 64 bits, signed"),
         ({"seed": "a"}, TypeError, r"`seed` to be an integer.*'a'"),
     ],
 )

@@ -28,7 +28,7 @@ def test_the_shuffle_is_fixed():
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.9, 0.2, -0.1), (0.6, 0.2, 0.1)])
 def test_what_is_no_share(fractions):
-    with pytest.raises(ValueError, match=r"three fractions.*add up to 1.*Received: \("):
+    with pytest.raises(ValueError, match=r"three fractions.*add up to 1.*Received: fractions=\("):
         splits.shuffled(10, fractions)
 
 

@@ -71,7 +71,7 @@ def test_a_folder_of_ones_own(run_script, folder, tmp_path):
 def test_data_that_are_not_there_are_told_in_a_line(run_script, tmp_path, options, message):
     options = [str(tmp_path) if option == "EMPTY" else option for option in options]
     failed = run_script("images", "--quick", *options, "--output", tmp_path / "run")
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert message in failed.stderr
     assert "--data glyphs" in failed.stderr
     assert "Traceback" not in failed.stderr
@@ -109,7 +109,7 @@ def test_mini_imagenet_is_the_papers(monkeypatch):
 
 def test_mini_imagenet_says_how_to_get_it(run_script, tmp_path):
     failed = run_script("mini_imagenet", "--data-dir", tmp_path, "--output", tmp_path / "run")
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert "--source FOLDER_OR_TAR" in failed.stderr
     assert "Traceback" not in failed.stderr
 

@@ -56,7 +56,7 @@ def test_help_names_the_papers_numbers(monkeypatch, capsys):
 
 def test_where_there_are_no_data(run_script, tmp_path):
     failed = run_script("omniglot", "--quick", "--data-dir", tmp_path, "--output", tmp_path / "run")
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert "Expected the data set 'omniglot'" in failed.stderr
     assert "--download" in failed.stderr
     assert "--data glyphs" in failed.stderr

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.wrong_calls import check_refusal
 from train import common, locomotion, navigation, reinforcement
 
 TINY = "--meta-batch 2 --rollouts 3 --horizon 6 --epoch-iterations 1 --test-tasks 3 --test-steps 1"
@@ -56,6 +57,94 @@ def test_an_environment_has_settings_of_its_own_and_what_is_given_holds():
     assert chosen() == (40, 40, 0.01, 0)
     assert chosen(recipe="modern") == (10, 40, 0.05, -1.2)
     assert chosen(recipe="modern", meta_batch=3, log_scale=0.0) == (3, 40, 0.05, 0)
+
+
+def given(monkeypatch, module, *options):
+    """The settings that a script works with under these options."""
+    monkeypatch.setattr("sys.argv", ["script", *options])
+    if module is navigation:
+        return common.parse(navigation.Settings, "script", navigation.QUICK)
+    return locomotion.complete(common.parse(locomotion.Settings, "script", locomotion.QUICK))
+
+
+@pytest.mark.parametrize("quick", [(), ("--quick",)])
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+@pytest.mark.parametrize("environment", locomotion.ENVIRONMENTS)
+def test_no_default_overrides_a_recipe(monkeypatch, environment, recipe, quick):
+    """Every entry of every recipe is what the script works with, the most special one first."""
+    options = ("--environment", environment, "--recipe", recipe, *quick)
+    settings = given(monkeypatch, locomotion, *options)
+    expected = locomotion.COMMON | locomotion.RECIPES[environment]
+    if recipe == "modern":
+        expected |= locomotion.MODERN | locomotion.MODERN_RECIPES.get(environment, {})
+    if quick:
+        expected |= locomotion.QUICK | {"recipe": recipe}
+    assert {name: getattr(settings, name) for name in expected} == expected
+    assert all(
+        getattr(settings, name) is not None for name in expected if name != "curvature_tasks"
+    )
+    reinforcement.check(settings)
+
+
+def test_a_recipe_is_the_papers_unless_it_is_quick_and_what_is_given_holds(monkeypatch):
+    ant = ("--environment", "ant_direction")
+    assert given(monkeypatch, locomotion, *ant).test_rollouts == 40
+    assert given(monkeypatch, locomotion, *ant, "--test-rollouts", "3").test_rollouts == 3
+    assert given(monkeypatch, locomotion, "--quick").inner_loss == "ratio"
+    quick = given(monkeypatch, locomotion, "--quick", "--recipe", "paper")
+    assert (quick.inner_loss, quick.gae_lambda, quick.iterations) == ("policy_gradient", 1.0, 15)
+    quick = given(monkeypatch, navigation, "--quick")
+    assert {name: getattr(quick, name) for name in navigation.QUICK} == navigation.QUICK
+
+
+# Options of both scripts, and what the line must say.
+WRONG = [
+    ("--iterations 0", "--iterations 0", "at least 1"),
+    ("--iterations -5", "--iterations"),
+    ("--iterations 7 --epoch-iterations 5", "--iterations 7", "5"),
+    ("--epoch-iterations 0", "--epoch-iterations 0"),
+    ("--inner-steps 0", "--inner-steps 0"),
+    ("--meta-batch 0", "--meta-batch 0"),
+    ("--rollouts 0", "--rollouts 0"),
+    ("--rollouts -3", "--rollouts -3"),
+    ("--horizon 0", "--horizon 0"),
+    ("--curvature-tasks 0", "--curvature-tasks 0"),
+    ("--test-tasks 0", "--test-tasks 0"),
+    ("--test-rollouts 0", "--test-rollouts 0"),
+    ("--test-steps -1", "--test-steps -1"),
+    ("--patience 0", "--patience 0"),
+    ("--seed -1", "--seed -1"),
+    ("--inner-step-size 0", "--inner-step-size 0"),
+    ("--inner-step-size nan", "--inner-step-size nan"),
+    ("--output-scale 0", "--output-scale 0"),
+    ("--max-divergence -0.1", "--max-divergence -0.1"),
+    ("--discount 1.5", "--discount 1.5"),
+    ("--gae-lambda -1", "--gae-lambda -1"),
+    ("--log-scale inf", "--log-scale inf"),
+    ("--fine-tuning 0", "--fine-tuning"),
+    ("--inner-loss dise", "--inner-loss 'dise'", "dice"),
+    ("--baselines best", "--baselines 'best'", "pretrained"),
+]
+OF_LOCOMOTION = [
+    ("--environment humanoid", "--environment 'humanoid'", "ant_goal"),
+    ("--physics v4", "--physics 'v4'", "v5"),
+    ("--recipe ancient", "--recipe 'ancient'", "modern"),
+]
+ROWS = [
+    *((module, *row) for module in (navigation, locomotion) for row in WRONG),
+    *((locomotion, *row) for row in OF_LOCOMOTION),
+]
+
+
+@pytest.mark.parametrize(
+    "row", ROWS, ids=[f"{row[0].__name__.split('.')[-1]} {row[1]}" for row in ROWS]
+)
+def test_options_that_make_no_sense_are_refused_in_a_line(row, monkeypatch, capsys, tmp_path):
+    module, options, *fragments = row
+    folder = tmp_path / "run"
+    words = [*options.split(), "--output", str(folder)]
+    check_refusal(lambda: common.run(module.main), words, fragments, monkeypatch, capsys)
+    assert not folder.exists()
 
 
 def test_the_context_vector_is_trained_with_mamls_step_and_tested_with_its_own(run):

@@ -2,10 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from tests.serving.test_export import SAVED
-from train import serve_example
+from train import picture_models, serve_example
 
 
 @pytest.fixture
@@ -34,6 +35,14 @@ def test_the_same_answers_in_this_process_and_from_a_server(run, tmp_path):
         assert run("--server", server.grpc) == here
     finally:
         server.close()
+
+
+def test_what_an_exported_model_refuses_is_one_line():
+    model = picture_models.open_model(SAVED / "omniglot")
+    pictures = np.zeros((5, 28, 28, 1), np.float32)
+    message = r"^Expected pictures and labels .*--model .*omniglot.*labels from 0 to 4.*$"
+    with pytest.raises(ValueError, match=message):
+        model.answer(pictures, np.arange(5, dtype=np.int32) + 1, pictures)
 
 
 def test_nobody_to_ask(run):

@@ -100,7 +100,7 @@ def test_other_settings_are_refused(run_script, never_stopped):
     folder, _ = never_stopped
     options = (*SMALL, "--output", folder, "--inner-step-size", 0.02)
     refused = run_script("sinusoid", *options)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "inner_step_size: 0.001 there, 0.02 here" in refused.stderr
     assert "--output" in refused.stderr
     assert "--fresh" in refused.stderr

@@ -13,6 +13,7 @@ import functools
 
 import numpy as np
 
+from maml_tf.rl.environments.base import checked_draw
 from maml_tf.rl.environments.locomotion import Locomotion
 from maml_tf.rl.environments.mujoco_models import load_sensing, mujoco
 from maml_tf.rl.environments.speed_tasks import Direction, Velocity
@@ -117,6 +118,7 @@ class AntGoal(Ant):
 
     def sample_tasks(self, n, seed):
         """Goals, float32 `[n, 2]`, m."""
+        checked_draw(n, seed)
         rng = np.random.default_rng(seed)
         radius, angle = 3 * np.sqrt(rng.uniform(size=n)), rng.uniform(0, 2 * np.pi, n)
         return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).astype(np.float32)

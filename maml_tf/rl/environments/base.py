@@ -10,6 +10,8 @@ import os
 
 import numpy as np
 
+from maml_tf import arguments
+
 
 class TaskEnvironment(abc.ABC):
     """Mixed into `PyEnvironment` or `TFEnvironment`: tasks to draw, and tasks to work on.
@@ -38,6 +40,10 @@ class TaskEnvironment(abc.ABC):
 
         Returns:
             float32 `[n, *task_shape]`.
+
+        Raises:
+            TypeError: `n` or `seed` that is no integer.
+            ValueError: `n` below 1, `seed` below 0.
         """
 
     @abc.abstractmethod
@@ -56,18 +62,27 @@ class TaskEnvironment(abc.ABC):
         """The same family, physics and horizon with other numbers of tasks and rollouts."""
 
     def checked_tasks(self, tasks):
-        """`tasks` as float32 `[T, *task_shape]`; `ValueError` where they are none."""
-        array = np.asarray(tasks, np.float32)
+        """`tasks` as float32 `[T, *task_shape]`; `TypeError`, `ValueError` where they are none."""
+        try:
+            array = np.asarray(tasks, np.float32)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                "Expected `tasks` to be an array of numbers. Received: "
+                f"{arguments.received('tasks', tasks)}. Use `sample_tasks({self.tasks}, seed)`."
+            ) from error
         expected = (self.tasks, *self.task_shape)
         if array.shape != expected:
             raise ValueError(
                 f"Expected `tasks` of shape {expected}: {self.tasks} tasks of shape "
-                f"{tuple(self.task_shape)}, received shape {array.shape}. Use "
+                f"{tuple(self.task_shape)}. Received: tasks of shape {array.shape}. Use "
                 f"`sample_tasks({self.tasks}, seed)`, or `resized(tasks=..., rollouts=...)` for "
                 "another number of tasks."
             )
         if not np.isfinite(array).all():
-            raise ValueError(f"Expected finite `tasks`, received {array.tolist()}.")
+            raise ValueError(
+                f"Expected finite `tasks`. Received: tasks={array.tolist()}. Use "
+                f"`sample_tasks({self.tasks}, seed)`."
+            )
         return array
 
 
@@ -80,7 +95,12 @@ def usable_cores():
 
 
 def checked_size(**sizes):
-    """Raises `ValueError` where a size is no positive `int`."""
+    """Raises `TypeError` where a size is no integer, `ValueError` where it is below 1."""
     for name, value in sizes.items():
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"Expected `{name}` to be a positive int, received {value!r}.")
+        arguments.integer(name, value, minimum=1)
+
+
+def checked_draw(n, seed):
+    """Raises as `checked_size` where `n` is not the number of some tasks or `seed` is none."""
+    checked_size(n=n)
+    arguments.integer("seed", seed, minimum=0)

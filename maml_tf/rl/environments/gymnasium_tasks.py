@@ -5,45 +5,61 @@ as gymnasium's own vector environments have it, would be hundreds of processes o
 """
 
 import logging
-import multiprocessing
-import traceback
 
-import gymnasium
 import numpy as np
 
-from maml_tf.rl._tf_agents import array_spec
-from maml_tf.rl.environments.base import checked_size, usable_cores
+from maml_tf import arguments
+from maml_tf.rl.environments.base import checked_draw, checked_size, usable_cores
+from maml_tf.rl.environments.gymnasium_spaces import Actions, observation_spec
+from maml_tf.rl.environments.gymnasium_workers import STEP, Group, Orders, Worker, task_setter
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
 
 _log = logging.getLogger(__name__)
-_STEP, _STAY = -1, -2  # in the place of the seed of a reset
 
 
-def from_gymnasium(make_env, tasks, *, task_count=1, rollouts=1, horizon=200, workers=None, seed=0):
+def from_gymnasium(
+    make_env,
+    tasks,
+    *,
+    task_count=1,
+    rollouts=1,
+    horizon=200,
+    workers=None,
+    at_once=16,
+    seed=0,
+):
     """A family of tasks of a gymnasium environment.
 
     Args:
         make_env: function without arguments, a gymnasium environment whose `set_task(task)` (its
-            own, or of what it wraps) chooses the task. Where there are workers it must be a
-            function of a module, which other processes can import.
+            own, or of the outermost of its wrappers that has one) chooses the task. Where there are
+            workers it must be a function of a module, which other processes can import, and a
+            script must keep what it does below `if __name__ == "__main__":`.
         tasks: `tasks(n, generator) -> [n, ...]`, which draws tasks by a `numpy.random.Generator`,
             or an array `[N, ...]` of tasks to choose from.
         task_count: `int` T, the tasks worked on at a time.
         rollouts: `int` R of each task.
         horizon: `int` H, steps after which a rollout ends.
         workers: `int`, processes; the number of cores by default; 0 steps in this process.
+        at_once: `int`, how many rollouts run at the same time when a meta-policy draws them: there
+            are so many objects of the environment, in all workers together. It decides which
+            numbers are drawn. (TF-Agents, which steps all rows at once, has an object for each.)
         seed: `int`, of the resets.
 
     Returns:
-        `GymnasiumTasks`, a natively batched TF-Agents `PyEnvironment`. Continuous actions are in
-        [-1, 1], rescaled to the environment's bounds and clipped. A rollout whose environment
-        raises or gives NaN ends and is marked in `discarded`.
+        `GymnasiumTasks`, a natively batched TF-Agents `PyEnvironment`. Entries of continuous
+        actions that have two bounds are in [-1, 1], rescaled to them and clipped; those with one
+        are clipped there, and those without stay. Whole numbers are rounded. A rollout whose
+        environment raises, or gives NaN or an observation of another shape, ends and is marked in
+        `discarded`.
 
     Raises:
-        TypeError: no `set_task`, or spaces that are neither `Box` nor (for actions) `Discrete`.
-        ValueError: sizes that are no positive `int`.
+        TypeError: no `set_task`, a `make_env` that is no function or that workers cannot import,
+            spaces that are neither `Box` nor (for actions) `Discrete`.
+        ValueError: sizes that are no positive `int`, tasks of which there are none.
 
     Example:
+        >>> import gymnasium
         >>> class Hill(gymnasium.Wrapper):
         ...     def set_task(self, task):
         ...         self.unwrapped.gravity = float(task[0])
@@ -57,47 +73,69 @@ def from_gymnasium(make_env, tasks, *, task_count=1, rollouts=1, horizon=200, wo
         >>> environment.reset().observation.shape
         (4, 2)
     """
-    return GymnasiumTasks(make_env, tasks, task_count, rollouts, horizon, workers, seed)
+    return GymnasiumTasks(make_env, tasks, task_count, rollouts, horizon, workers, at_once, seed)
 
 
 class GymnasiumTasks(RowEnvironment):
-    """See `from_gymnasium`."""
+    """See `from_gymnasium`.
 
-    def __init__(self, make_env, tasks, task_count, rollouts, horizon, workers, seed):
-        checked_size(task_count=task_count, rollouts=rollouts, horizon=horizon)
+    Attributes:
+        first_error: `str`, traceback of the first rollout that broke since `seed`, or empty.
+    """
+
+    def __init__(self, make_env, tasks, task_count, rollouts, horizon, workers, at_once, seed):
+        checked_size(task_count=task_count, rollouts=rollouts, horizon=horizon, at_once=at_once)
+        if workers is not None:
+            workers = arguments.integer("workers", workers, minimum=0)
+        self._seed = arguments.integer("seed", seed, minimum=0)
+        if not callable(make_env):
+            raise TypeError(
+                "Expected `make_env` to be a function without arguments that makes an environment. "
+                f"Received: {arguments.received('make_env', make_env)}. Give the function, such "
+                "as `lambda: gymnasium.make(...)` with `workers=0`."
+            )
         super().__init__()
-        self._arguments = (make_env, tasks, horizon, workers)
+        self._arguments = (make_env, tasks, horizon, workers, at_once)
         self.tasks, self.rollouts, self.horizon = task_count, rollouts, horizon
-        self._draw = tasks if callable(tasks) else _chooser(np.asarray(tasks, np.float32))
+        self._draw = tasks if callable(tasks) else _chooser(tasks)
         self.task_shape = self.sample_tasks(1, 0).shape[1:]
+        self._row_tasks = None
         sample = make_env()
-        _task_setter(sample)
-        self._observation_spec, self._action_spec, self._scale = _specs(sample)
+        task_setter(sample)
+        self._observation_spec = observation_spec(sample.observation_space)
+        self._actions = Actions(sample.action_space)
         sample.close()
-        self._seed, self._episode = seed, 0
-        self._steps = np.zeros(self.batch_size, int)
-        self._ended = np.ones(self.batch_size, bool)
-        self.discarded = np.zeros(self.batch_size, bool)
-        count = min(usable_cores() if workers is None else workers, self.batch_size)
-        self._chunks = np.array_split(np.arange(self.batch_size), max(count, 1))
-        make_group = _Worker if count else _Group
-        self._groups = [make_group(make_env, len(rows)) for rows in self._chunks]
+        rows = self.batch_size
+        self._episode, self._steps = np.zeros(rows, int), np.zeros(rows, int)
+        self._ended, self.discarded = np.ones(rows, bool), np.zeros(rows, bool)
+        self.first_error = ""
+        self._at_once = at_once
+        count = min(usable_cores() if workers is None else workers, rows, at_once)
+        make_group = Worker if count else Group
+        shape = self._observation_spec.shape
+        self._groups = [make_group(make_env, shape) for _ in range(max(count, 1))]
 
     # The family of tasks.
 
     def sample_tasks(self, n, seed):
         """See `TaskEnvironment`."""
-        return np.asarray(self._draw(n, np.random.default_rng(seed)), np.float32)
+        checked_draw(n, seed)
+        drawn = np.asarray(self._draw(n, np.random.default_rng(seed)), np.float32)
+        if drawn.shape[:1] != (n,):
+            raise ValueError(
+                f"Expected `tasks(n, generator)` to give an array [n, ...]. Received: shape "
+                f"{drawn.shape} for n={n}. Give one task for each of the n."
+            )
+        return drawn
 
     def set_tasks(self, tasks):
         """See `TaskEnvironment`."""
-        rows = np.repeat(self.checked_tasks(tasks), self.rollouts, 0)
-        self._all("set_tasks", [rows[chunk] for chunk in self._chunks])
+        self._row_tasks = np.repeat(self.checked_tasks(tasks), self.rollouts, 0)
 
     def resized(self, tasks, rollouts, seed=0):
         """See `TaskEnvironment`."""
-        make_env, draw, horizon, workers = self._arguments
-        return GymnasiumTasks(make_env, draw, tasks, rollouts, horizon, workers, seed)
+        make_env, draw, horizon, workers, at_once = self._arguments
+        return GymnasiumTasks(make_env, draw, tasks, rollouts, horizon, workers, at_once, seed)
 
     # The environment on arrays.
 
@@ -106,48 +144,55 @@ class GymnasiumTasks(RowEnvironment):
         return self._observation_spec
 
     def action_spec(self):
-        """Float32 in [-1, 1], or an integer."""
-        return self._action_spec
+        """Float32, in [-1, 1] where the environment has two bounds, or an integer from 0."""
+        return self._actions.spec
 
     def seed(self, seed=0):
         """Begins the random numbers anew; the next reset is the first episode of `seed`."""
-        self._seed, self._episode = seed, 0
+        self._seed, self.first_error = seed, ""
+        self._episode[:] = 0
+
+    def blocks(self):
+        """See `RowEnvironment`: no more than `at_once` rollouts."""
+        some_tasks = -(-self.tasks // max(1, self._at_once // self.rollouts))
+        some_rollouts = -(-self.rollouts // self._at_once)
+        return [
+            (slice(a[0], a[-1] + 1), slice(b[0], b[-1] + 1))
+            for a in np.array_split(np.arange(self.tasks), some_tasks)
+            for b in np.array_split(np.arange(self.rollouts), some_rollouts)
+        ]
 
     def ended_rows(self):
         """See `RowEnvironment`."""
         return self._ended
 
-    def reset_rows(self):
+    def reset_rows(self, moving=None):
         """See `RowEnvironment`."""
-        self._ended[:] = True
-        return self.step_rows(np.zeros((self.batch_size, *self._action_spec.shape)))[0]
+        moving = np.ones(self.batch_size, bool) if moving is None else moving
+        self._ended[moving] = True
+        return self.step_rows(np.zeros((self.batch_size, *self.action_spec().shape)), moving)[0]
 
     def step_rows(self, action, moving=None):
         """See `RowEnvironment`."""
-        action = checked_action(action, (self.batch_size, *self._action_spec.shape))
-        if self._scale is not None:
-            low, high = self._scale
-            action = low + (np.clip(action, -1, 1) + 1) / 2 * (high - low)
+        action = checked_action(action, (self.batch_size, *self.action_spec().shape))
         moving = np.ones(self.batch_size, bool) if moving is None else moving
         anew = self._ended & moving
-        # A row's random numbers follow from (seed, row, episode).
-        seeds = np.where(moving, _STEP, _STAY)
-        if anew.any():
-            rows = np.flatnonzero(anew)
-            seeds[rows] = [self._reset_seed(row) for row in rows]
-            self._episode += 1
-        parts = [(action[chunk], seeds[chunk]) for chunk in self._chunks]
-        results = self._all("step", parts)
-        observation, reward, terminated, truncated, broken = (
-            np.concatenate(part) for part in list(zip(*results, strict=True))[:5]
-        )
-        self._report(broken, [error for result in results for error in result[5]])
         self._steps = np.where(anew, 0, self._steps + moving)
+        observation = np.zeros((self.batch_size, *self._observation_spec.shape), np.float32)
+        reward = np.zeros(self.batch_size, np.float32)
+        terminated, truncated, broken = np.zeros((3, self.batch_size), bool)
+        rows = np.flatnonzero(moving)
+        errors = []
+        for some, results in self._done(rows, self._actions(action[rows]), anew):
+            observation[some], reward[some] = results.observation, results.reward
+            terminated[some], truncated[some] = results.terminated, results.truncated
+            broken[some] = results.broken
+            errors += results.errors
+        self._report(errors)
         self.discarded = np.where(anew, broken, self.discarded | broken)
-        terminated = terminated | broken
+        terminated |= broken
         ended = terminated | truncated | (self._steps >= self.horizon)
         self._ended = np.where(moving, ended, self._ended)
-        observation = observation.reshape(self.batch_size, *self._observation_spec.shape)
         return observation, reward, self._ended.copy(), terminated
 
     def close(self):
@@ -155,174 +200,51 @@ class GymnasiumTasks(RowEnvironment):
         for group in self._groups:
             group.close()
 
+    def _done(self, rows, action, anew):
+        """Has every group do its share of the rows; `(rows, Results)` of each."""
+        # A row's random numbers follow from (seed, row, episode).
+        seeds = np.full(rows.size, STEP)
+        for i in np.flatnonzero(anew[rows]):
+            seeds[i] = self._reset_seed(rows[i])
+        self._episode[rows[anew[rows]]] += 1
+        last = self._steps[rows] >= self.horizon
+        # Neighbours, which run at the same time, are in different processes.
+        shares = [rows % len(self._groups) == i for i in range(len(self._groups))]
+        busy = [(g, s) for g, s in zip(self._groups, shares, strict=True) if s.any()]
+        for group, share in busy:
+            task = None
+            if self._row_tasks is not None and anew[rows[share]].any():
+                task = list(self._row_tasks[rows[share]])
+            group.send(Orders(rows[share], action[share], seeds[share], last[share], task))
+        return [(rows[share], group.receive()) for group, share in busy]
+
     def _reset_seed(self, row):
-        mixed = np.random.SeedSequence([self._seed, int(row), self._episode])
+        mixed = np.random.SeedSequence([self._seed, int(row), int(self._episode[row])])
         return int(mixed.generate_state(1)[0] >> 1)
 
-    def _report(self, broken, errors):
-        if broken.any():
+    def _report(self, errors):
+        if errors:
+            self.first_error = self.first_error or errors[0]
             _log.warning(
                 "%d of %d rollouts broke and are not learned from; the first one: %s",
-                broken.sum(),
+                len(errors),
                 self.batch_size,
                 errors[0],
             )
 
-    def _all(self, method, arguments):
-        """Calls a method of every group, all at the same time."""
-        for group, argument in zip(self._groups, arguments, strict=True):
-            group.send(method, argument)
-        return [group.receive() for group in self._groups]
-
-
-class _Group:
-    """Some environments, stepped one after another in this process."""
-
-    def __init__(self, make_env, count):
-        self._make = make_env
-        self._envs = [make_env() for _ in range(count)]
-        self._tasks = [None] * count
-        self._answer = None
-
-    def send(self, method, argument):
-        self._answer = getattr(self, method)(argument)
-
-    def receive(self):
-        return self._answer
-
-    def close(self):
-        for env in self._envs:
-            env.close()
-
-    def set_tasks(self, tasks):
-        self._tasks = list(tasks)
-
-    def step(self, argument):
-        """Steps every environment, or resets it where its seed is one, or lets it be."""
-        rows = [self._row(i, a, int(s)) for i, (a, s) in enumerate(zip(*argument, strict=True))]
-        errors = [row[5] for row in rows if row[5]]
-        return (*(np.array(column) for column in list(zip(*rows, strict=True))[:5]), errors)
-
-    def _row(self, i, action, seed):
-        space = self._envs[i].observation_space
-        if seed == _STAY:
-            zeros = np.zeros(space.shape, np.float32)
-            return zeros, np.float32(0), False, False, False, ""
-        try:
-            if seed >= 0:
-                if self._tasks[i] is not None:
-                    _task_setter(self._envs[i])(self._tasks[i])
-                observation, _ = self._envs[i].reset(seed=seed)
-                reward, terminated, truncated = 0.0, False, False
-            else:
-                discrete = isinstance(self._envs[i].action_space, gymnasium.spaces.Discrete)
-                observation, reward, terminated, truncated, _ = self._envs[i].step(
-                    int(action) if discrete else action
-                )
-            observation = np.asarray(observation, np.float32)
-            if not (np.isfinite(observation).all() and np.isfinite(reward)):
-                raise FloatingPointError(f"reward {reward}, observation {observation.tolist()}")
-            return observation, np.float32(reward), bool(terminated), bool(truncated), False, ""
-        except Exception:
-            # Whatever a user's environment raises: its rollout is given up, the others go on, and
-            # an environment in an unknown state is not used again.
-            error = traceback.format_exc()
-            self._envs[i] = self._make()
-            zeros = np.zeros(space.shape, np.float32)
-            return zeros, np.float32(0), False, False, True, error
-
-
-class _Worker:
-    """A `_Group` in a process of its own."""
-
-    def __init__(self, make_env, count):
-        # Not fork: TensorFlow's threads do not survive it.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make_env, count), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def send(self, method, argument):
-        try:
-            self._pipe.send((method, argument))
-        except (BrokenPipeError, OSError) as error:
-            raise self._gone() from error
-
-    def receive(self):
-        try:
-            kind, answer = self._pipe.recv()
-        except (EOFError, ConnectionResetError) as error:
-            raise self._gone() from error
-        if kind == "error":
-            raise RuntimeError(f"A worker process of the environment failed:\n{answer}")
-        return answer
-
-    def close(self):
-        self._pipe.close()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.terminate()
-
-    def _gone(self):
-        self._process.join(5)
-        return RuntimeError(
-            "A worker process of the environment ended by itself, with exit code "
-            f"{self._process.exitcode}. `workers=0` runs the environments in this process, where "
-            "one sees why."
-        )
-
-
-def _serve(pipe, make_env, count):
-    try:
-        group = _Group(make_env, count)
-    except Exception:
-        pipe.send(("error", traceback.format_exc()))
-        return
-    while True:
-        try:
-            method, argument = pipe.recv()
-        except EOFError:
-            group.close()
-            return
-        try:
-            pipe.send(("answer", getattr(group, method)(argument)))
-        except Exception:
-            pipe.send(("error", traceback.format_exc()))
-
-
-def _task_setter(env):
-    for candidate in (env, env.unwrapped):
-        if hasattr(candidate, "set_task"):
-            return candidate.set_task
-    raise TypeError(
-        f"Expected an environment with a method `set_task(task)`, received {env}. Add one to the "
-        "environment, or wrap it in a gymnasium.Wrapper that has one."
-    )
-
-
-def _specs(env):
-    """Specs of observation and action, and the bounds that actions are rescaled to."""
-    observation, action = env.observation_space, env.action_space
-    box, discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
-    if not isinstance(observation, box) or not isinstance(action, (box, discrete)):
-        raise TypeError(
-            "Expected a `Box` observation and a `Box` or `Discrete` action, received "
-            f"{observation} and {action}. gymnasium.wrappers has flattening ones."
-        )
-    observation_spec = array_spec.ArraySpec(observation.shape, np.float32, "observation")
-    if isinstance(action, discrete):
-        if action.start != 0:
-            raise TypeError(f"Expected discrete actions from 0 on, received {action}.")
-        spec = array_spec.BoundedArraySpec((), np.int32, 0, int(action.n) - 1, "action")
-        return observation_spec, spec, None
-    bounded = np.isfinite(action.low).all() and np.isfinite(action.high).all()
-    spec = array_spec.BoundedArraySpec(action.shape, np.float32, -1.0, 1.0, "action")
-    return observation_spec, spec, (action.low, action.high) if bounded else None
-
 
 def _chooser(tasks):
+    try:
+        array = np.asarray(tasks, np.float32)
+    except (TypeError, ValueError):
+        array = np.zeros(0)
+    if not array.ndim or not len(array):
+        raise ValueError(
+            "Expected `tasks` to be a function or an array [N, ...] of one task or more. Received: "
+            f"{arguments.received('tasks', tasks)}. Give an array such as [[-1.0], [1.0]]."
+        )
+
     def choose(n, generator):
-        return tasks[generator.integers(0, len(tasks), n)]
+        return array[generator.integers(0, len(array), n)]
 
     return choose

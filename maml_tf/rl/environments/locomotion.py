@@ -12,9 +12,10 @@ import logging
 
 import numpy as np
 
+from maml_tf import arguments
 from maml_tf.rl._tf_agents import array_spec
 from maml_tf.rl.environments.base import checked_size, usable_cores
-from maml_tf.rl.environments.mujoco_models import load, mujoco
+from maml_tf.rl.environments.mujoco_models import PHYSICS, load, mujoco
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
 
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL
@@ -54,6 +55,11 @@ class Locomotion(RowEnvironment):
         seed=0,
     ):
         checked_size(tasks=tasks, rollouts=rollouts, horizon=horizon)
+        arguments.choice("physics", physics, PHYSICS)
+        arguments.boolean("observe_task", observe_task)
+        arguments.integer("seed", seed, minimum=0)
+        if threads is not None:
+            checked_size(threads=threads)
         super().__init__()
         self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
         self.physics, self.observe_task = physics, observe_task
@@ -135,9 +141,9 @@ class Locomotion(RowEnvironment):
         """See `RowEnvironment`."""
         return self._state["ended"]
 
-    def reset_rows(self):
-        """Begins a rollout in every row; gives the observation `[rows, O]`."""
-        self._restart(np.ones(self.batch_size, bool))
+    def reset_rows(self, moving=None):
+        """See `RowEnvironment`."""
+        self._restart(np.ones(self.batch_size, bool) if moving is None else moving)
         self.measure()
         return self.observation()
 

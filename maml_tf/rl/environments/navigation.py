@@ -9,8 +9,9 @@ horizon. A task is a goal, drawn evenly from [-0.5, 0.5]^2; the point does not s
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import arguments
 from maml_tf.rl._tf_agents import tensor_spec, tf_environment, time_step
-from maml_tf.rl.environments.base import TaskEnvironment, checked_size
+from maml_tf.rl.environments.base import TaskEnvironment, checked_draw, checked_size
 
 SPEED, NEAR, FAR = 0.1, 0.01, 0.5
 _FIRST, _MID, _LAST = 0, 1, 2
@@ -40,6 +41,8 @@ class Navigation2D(TaskEnvironment, tf_environment.TFEnvironment):
         self, tasks=1, rollouts=1, *, horizon=100, observe_task=False, squared=False, seed=0
     ):
         checked_size(tasks=tasks, rollouts=rollouts, horizon=horizon)
+        arguments.boolean("observe_task", observe_task)
+        arguments.boolean("squared", squared)
         self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
         self.observe_task, self.squared = observe_task, squared
         size = 4 if observe_task else 2
@@ -59,6 +62,7 @@ class Navigation2D(TaskEnvironment, tf_environment.TFEnvironment):
 
     def sample_tasks(self, n, seed):
         """Goals, float32 `[n, 2]`."""
+        checked_draw(n, seed)
         return np.random.default_rng(seed).uniform(-FAR, FAR, (n, 2)).astype(np.float32)
 
     def set_tasks(self, tasks):

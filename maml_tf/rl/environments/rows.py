@@ -8,6 +8,7 @@ import abc
 
 import numpy as np
 
+from maml_tf import arguments
 from maml_tf.rl._tf_agents import py_environment, time_step
 from maml_tf.rl.environments.base import TaskEnvironment
 
@@ -19,17 +20,23 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
 
     Attributes:
         discarded: bool `[rows]`, whether the row's rollout broke and is not to be learned from.
+        first_error: `str`, why the first rollout broke, where the environment knows it.
     """
 
     discarded: np.ndarray
+    first_error: str = ""
 
     def __init__(self):
         # Rows restart by themselves, one by one: `PyEnvironment` could only restart all.
         super().__init__(handle_auto_reset=False)
 
     @abc.abstractmethod
-    def reset_rows(self):
-        """Begins a rollout in every row; gives the observation, float32 `[rows, ...]`."""
+    def reset_rows(self, moving=None):
+        """Begins a rollout in every row; gives the observation, float32 `[rows, ...]`.
+
+        Args:
+            moving: bool `[rows]`, which rows begin; all by default. The others stay as they are.
+        """
 
     @abc.abstractmethod
     def step_rows(self, action, moving=None):
@@ -57,6 +64,15 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
         """
         return [self]
 
+    def blocks(self):
+        """Which rollouts are drawn at the same time, one block after another.
+
+        Returns:
+            List of `(tasks, rollouts)`, slices; all at once by default. As with `split`, they must
+            not depend on the machine.
+        """
+        return [(slice(0, self.tasks), slice(0, self.rollouts))]
+
     @property
     def batched(self):
         """True: TF-Agents shall not wrap it again."""
@@ -81,15 +97,24 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
 
 def checked_action(action, shape, finite=True):
     """`action` as an array of `shape`; `ValueError` where it is not, or not finite."""
-    action = np.asarray(action)
+    try:
+        action = np.asarray(action)
+    except (TypeError, ValueError):
+        action = np.asarray(None)
+    if action.dtype.kind not in "iufb":
+        raise TypeError(
+            f"Expected `action` to be an array of numbers of shape {shape}. Received: "
+            f"{arguments.received('action', action)}. Give one for each of the {shape[0]} rows."
+        )
     if action.shape != shape:
         raise ValueError(
-            f"Expected actions of shape {shape} (rows first), received shape {action.shape}."
+            f"Expected `action` of shape {shape} (rows first). Received: action of shape "
+            f"{action.shape}. Give one for each of the {shape[0]} rows."
         )
     if finite and not np.isfinite(action).all():
         row = int(np.argwhere(~np.isfinite(action))[0, 0])
         raise ValueError(
-            f"Expected finite actions, received {action[row].tolist()} in row {row}. Have the "
-            "policy's weights become NaN?"
+            f"Expected finite actions. Received: action={action[row].tolist()} in row {row}. Check "
+            "whether the policy's weights have become NaN."
         )
     return action

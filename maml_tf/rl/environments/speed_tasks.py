@@ -2,12 +2,15 @@
 
 import numpy as np
 
+from maml_tf.rl.environments.base import checked_draw
+
 
 class Direction:
     """Tasks +1 and -1: forward and backward, each with probability 1/2."""
 
     def sample_tasks(self, n, seed):
         """Float32 `[n, 1]`."""
+        checked_draw(n, seed)
         return np.random.default_rng(seed).choice([-1.0, 1.0], (n, 1)).astype(np.float32)
 
     def progress(self, velocity):
@@ -22,6 +25,7 @@ class Velocity:
 
     def sample_tasks(self, n, seed):
         """Float32 `[n, 1]`."""
+        checked_draw(n, seed)
         return np.random.default_rng(seed).uniform(0, self.fastest, (n, 1)).astype(np.float32)
 
     def progress(self, velocity):

@@ -7,6 +7,8 @@
 import importlib.resources
 import json
 
+from maml_tf import arguments
+
 
 def load(name):
     """Loads a published split.
@@ -27,6 +29,5 @@ def load(name):
     """
     files = importlib.resources.files(__name__)
     known = sorted(f.name.removesuffix(".json") for f in files.iterdir() if f.name.endswith("json"))
-    if name not in known:
-        raise ValueError(f"Expected `name` to be one of {known}. Received: name={name!r}.")
+    arguments.choice("name", name, known)
     return json.loads((files / f"{name}.json").read_text(encoding="utf-8"))

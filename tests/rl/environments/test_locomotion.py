@@ -254,7 +254,7 @@ def test_bad_actions_are_refused_before_anything_moves(action, message):
 
 
 def test_unknown_tasks_and_physics_are_refused():
-    with pytest.raises(ValueError, match="received shape"):
+    with pytest.raises(ValueError, match="Received: tasks of shape"):
         make("HalfCheetahDirection").set_tasks([[1.0]])
     with pytest.raises(ValueError, match="'v4'"):
         make("HalfCheetahDirection", physics="v4")

@@ -98,13 +98,13 @@ def test_tasks_lie_in_the_square_and_follow_the_seed():
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 2)), np.zeros((2, 3)), np.full((2, 2), np.nan)])
 def test_unknown_tasks_are_refused(wrong):
-    with pytest.raises(ValueError, match="received"):
+    with pytest.raises(ValueError, match="Received"):
         Navigation2D(2, 2).set_tasks(wrong)
 
 
 @pytest.mark.parametrize("size", [{"tasks": 0}, {"rollouts": 2.5}, {"horizon": True}])
 def test_sizes_are_checked(size):
-    with pytest.raises(ValueError, match="positive int"):
+    with pytest.raises((TypeError, ValueError), match="an integer of at least 1"):
         Navigation2D(**size)
 
 

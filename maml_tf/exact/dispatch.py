@@ -1,0 +1,97 @@
+"""How an operation is replaced for the calls of this library, and for nobody else.
+
+A replacement stands in a module of TensorFlow for good, from the first call on, and asks whether
+*this thread* is inside of `replaced_here`: if not, it hands everything on to the original, for the
+price of one more Python call while tracing. So another thread that traces something else at the
+same time never sees it. What is replaced are the private functions at which the public names end,
+so that every alias of them is caught, also one that was imported before.
+"""
+
+import contextlib
+import functools
+import threading
+
+import tensorflow as tf
+from tensorflow.python.framework import ops
+from tensorflow.python.ops import control_flow_ops, control_flow_util
+
+
+class _Apart(control_flow_ops.XLAControlFlowContext):
+    """A mark on the graph in which operations are made; it changes none of them.
+
+    A layer may have a `tf.function` of its own, which keeps what it traced: without the
+    replacements, if the layer has been called before, and then with them for everybody. A mark of
+    this kind is part of the key under which a trace is kept, so that the two stay apart. (Outside
+    of graphs there is none: under `run_eagerly`, what a layer's own `tf.function` traced before is
+    used as it is.)
+    """
+
+    def __init__(self, compiled):
+        super().__init__()
+        self._outer_context = None
+        self._compiled = compiled
+
+    def IsXLAContext(self):  # noqa: N802
+        return self._compiled
+
+    def RequiresUniqueFunctionRetracing(self):  # noqa: N802
+        return True
+
+
+class _Here(threading.local):
+    """What holds in one thread."""
+
+    def __init__(self):
+        self.depth = 0
+        self.apart = {compiled: _Apart(compiled) for compiled in (False, True)}
+
+
+_HERE = _Here()
+
+
+def install(module, name, replacement):
+    """Puts `replacement(original, *args, **kwargs)` in the place of `module.name`.
+
+    Args:
+        module: what has the function as an attribute.
+        name: `str`.
+        replacement: gets the original and what that was called with.
+    """
+    original = getattr(module, name)
+
+    @functools.wraps(original)
+    def dispatched(*args, **kwargs):
+        if _HERE.depth:
+            return replacement(original, *args, **kwargs)
+        return original(*args, **kwargs)
+
+    setattr(module, name, dispatched)
+
+
+@contextlib.contextmanager
+def replaced_here():
+    """While open, this thread calls the replacements."""
+    _HERE.depth += 1
+    try:
+        with _traced_apart():
+            yield
+    finally:
+        _HERE.depth -= 1
+
+
+@contextlib.contextmanager
+def _traced_apart():
+    if tf.executing_eagerly():
+        yield
+        return
+    mark = _HERE.apart[inside_xla()]
+    mark.Enter()
+    try:
+        yield
+    finally:
+        mark.Exit()
+
+
+def inside_xla():
+    """Whether what is traced now is going to be compiled by XLA."""
+    return control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())

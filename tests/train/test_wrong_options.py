@@ -1,0 +1,180 @@
+"""Options that make no sense: one line that names them, exit status 2, no run directory."""
+
+import dataclasses
+import zipfile
+
+import keras
+import pytest
+
+from tests.wrong_calls import check_refusal
+from train import adapt, common, images, mini_imagenet, omniglot, options, serve_example, sinusoid
+
+SCRIPTS = {
+    "adapt": adapt,
+    "images": images,
+    "mini_imagenet": mini_imagenet,
+    "omniglot": omniglot,
+    "serve_example": serve_example,
+    "sinusoid": sinusoid,
+}
+ADAPT = "--model nowhere --support nowhere --query nowhere"
+# Of all scripts that train on classes of images.
+OF_CLASSES = [
+    ("--ways 0", "--ways", "at least 2", "Give a whole number"),
+    ("--ways 1", "--ways 1"),
+    ("--ways -5", "--ways"),
+    ("--ways 2.5", "--ways", "'2.5'"),
+    ("--ways five", "--ways", "'five'"),
+    ("--ways", "--ways", "expected one argument"),
+    ("--shots 0", "--shots 0"),
+    ("--queries 0", "--queries 0"),
+    ("--test-queries -1", "--test-queries"),
+    ("--iterations -5", "--iterations"),
+    ("--iterations 1e3", "--iterations", "'1e3'"),
+    ("--iterations 750", "--iterations 750", "--epoch-iterations 500", "--iterations 1000"),
+    ("--epoch-iterations 0", "--epoch-iterations 0"),
+    ("--meta-batch 0", "--meta-batch 0"),
+    ("--inner-steps 0", "--inner-steps 0"),
+    ("--steps-to-evaluate -1", "--steps-to-evaluate"),
+    ("--patience 0", "--patience 0"),
+    ("--validation-tasks 0", "--validation-tasks 0"),
+    ("--test-tasks 0", "--test-tasks 0"),
+    ("--step-size 0", "--step-size 0"),
+    ("--step-size nan", "--step-size nan", "positive"),
+    ("--meta-learning-rate -0.1", "--meta-learning-rate"),
+    ("--meta-learning-rate inf", "--meta-learning-rate inf"),
+    ("--clip-value 0", "--clip-value 0"),
+    ("--clip-value 1 --clip-norm 1", "--clip-value 1.0", "--clip-norm 1.0", "Leave one out"),
+    ("--recipe modern --clip-value 5", "--clip-norm 10.0", "modern"),
+    ("--seed -1", "--seed -1"),
+    ("--seed 0.5", "--seed", "'0.5'"),
+    ("--recipe ancient", "--recipe", "'ancient'", "'modern'"),
+    ("--recipe", "--recipe", "expected one argument"),
+    ("--network conv5", "--network", "'conv5'", "'conv4'"),
+    ("--schedule linear", "--schedule", "'linear'"),
+    ("--wayz 5", "--wayz", "--help"),
+    ("folder", "folder", "unrecognized"),
+    ("--first-order no", "no", "unrecognized"),
+]
+WRONG = [("images", *row) for row in OF_CLASSES]
+# The same code: a few rows show that they come through it.
+WRONG += [(s, *row) for s in ("omniglot", "mini_imagenet") for row in OF_CLASSES[:1]]
+WRONG += [(s, *row) for s in ("omniglot", "mini_imagenet") for row in OF_CLASSES[22:29]]
+WRONG += [
+    ("omniglot", "--split papre", "--split", "'papre'", "'alphabet'"),
+    ("mini_imagenet", "--download", "--download", "--source"),
+    ("mini_imagenet", "--source nowhere --data-dir {tmp}", "nowhere", "--source"),
+    ("mini_imagenet", "--data-dir {tmp}", "mini-ImageNet", "--source"),
+    ("images", "--data nowhere", "nowhere", "list_builders", "--data glyphs"),
+    ("images", "--data {tmp}/nowhere", "nowhere", "does not exist", "--data glyphs"),
+    ("images", "--data {tmp}", "one folder per class", "no folders"),
+    ("images", "--data=", "--data"),
+    ("images", "--data cifar_fs --data-dir {tmp}", "cifar100", "--data glyphs"),
+    ("images", "--data fc100 --channels 1", "--channels 1", "--data fc100"),
+    ("images", "--data glyphs --image-size 32", "--image-size 32", "no use"),
+    ("images", "--data glyphs --on-error skip", "--on-error skip"),
+    ("images", "--data glyphs --cache {tmp}", "--cache"),
+    ("images", "--data glyphs --download", "--download"),
+    ("images", "--data {tmp} --download", "--download"),
+    ("images", "--image-size 0", "--image-size 0"),
+    ("images", "--channels 2", "--channels", "2"),
+    ("images", "--shots 20", "shots + queries", "20"),
+    ("images", "--ways 500", "ways=500"),
+    ("images", "--quick --network conv4_max_pool --start-from {tmp}/nowhere", "--start-from"),
+    ("sinusoid", "--inner-step-size 0", "--inner-step-size 0"),
+    ("sinusoid", "--inner-step-size fast", "--inner-step-size", "'fast'"),
+    ("sinusoid", "--inner-steps -1", "--inner-steps -1"),
+    ("sinusoid", "--iterations 0", "--iterations 0"),
+    ("sinusoid", "--iterations 1500", "--iterations 1500", "--epoch-iterations 1000"),
+    ("sinusoid", "--meta-batch 0", "--meta-batch 0"),
+    ("sinusoid", "--points 0", "--points 0"),
+    ("sinusoid", "--test-points 5 0", "--test-points 0"),
+    ("sinusoid", "--test-points", "--test-points", "none"),
+    ("sinusoid", "--test-points 5.5", "--test-points", "'5.5'"),
+    ("sinusoid", "--fine-tuning 0.1 -1", "--fine-tuning -1"),
+    ("sinusoid", "--test-inner-steps 0", "--test-inner-steps 0"),
+    ("sinusoid", "--seed -7", "--seed -7"),
+    ("sinusoid", "--recipe modern", "--recipe", "unrecognized"),
+    ("serve_example", "--shots 0", "--shots 0"),
+    ("serve_example", "--queries -4", "--queries -4"),
+    ("serve_example", "--inner-steps -1", "--inner-steps -1"),
+    ("serve_example", "--shots 20", "shots + queries", "20"),
+    ("serve_example", "--model nowhere", "--model nowhere", "does not exist"),
+    ("serve_example", "--model {tmp}", "--model", "saved_model.pb"),
+    ("adapt", "--support a --query b", "--model"),
+    ("adapt", "--model a", "--support"),
+    ("adapt", f"{ADAPT} --sheet-queries 0", "--sheet-queries 0"),
+    ("adapt", f"{ADAPT} --inner-steps -1", "--inner-steps -1"),
+    ("adapt", f"{ADAPT} --on-error ignore", "--on-error", "'ignore'"),
+    ("adapt", ADAPT, "--model nowhere", "does not exist"),
+    ("adapt", "--model {tmp} --support a --query b", "--model", "saved_model.pb"),
+    ("adapt", "--model {tmp}/text.keras --support a --query b", "text.keras", "cannot be read"),
+    ("adapt", "--model {tmp}/empty.keras --support a --query b", "empty.keras", "cannot be read"),
+    ("adapt", "--model {tmp}/zip.keras --support a --query b", "zip.keras", "cannot be read"),
+    ("adapt", "--model {tmp}/plain.keras --support a --query b", "plain.keras", "Sequential"),
+    ("adapt", "--model {tmp}/export --support a --query b", "export", "cannot be read"),
+    ("images", "--quick --start-from {tmp}/zip.keras", "--start-from", "zip.keras"),
+    ("images", "--quick --start-from {tmp}/plain.keras", "--start-from", "plain.keras", "weights"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files that are no models: `text.keras`, `zip.keras` and others."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "text.keras").write_text("no model")
+    (folder / "empty.keras").touch()
+    with zipfile.ZipFile(folder / "zip.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save(folder / "plain.keras")
+    return folder
+
+
+@pytest.mark.parametrize("row", WRONG, ids=lambda row: f"{row[0]} {row[1]}"[:60])
+def test_wrong_options_are_refused_in_a_line(row, folder, tmp_path, monkeypatch, capsys):
+    script, given, *fragments = row
+    # Nothing is downloaded, and threads were set when TensorFlow began.
+    monkeypatch.setattr(common, "use_threads_for_tasks", lambda: None)
+    place = tmp_path if given.endswith("{tmp}") or "{tmp} " in given else folder
+    if "export" in given:
+        (folder / "export").mkdir(exist_ok=True)
+        (folder / "export" / "saved_model.pb").write_bytes(b"no model")
+    output = f"--output {tmp_path / 'run'}"
+    check_refusal(
+        lambda: common.run(SCRIPTS[script].main),
+        f"{output} {given}".format(tmp=place),
+        fragments,
+        monkeypatch,
+        capsys,
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_a_shell_too(run_script):
+    failed = run_script("sinusoid", "--inner-steps", "many")
+    assert failed.returncode == 2
+    *_, line = failed.stderr.strip().splitlines()  # TensorFlow greets before it
+    assert "usage" not in failed.stderr
+    assert "--inner-steps" in line
+    assert "'many'" in line
+
+
+def test_what_a_run_directory_holds_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(common, "use_threads_for_tasks", lambda: None)
+    common.write_json(tmp_path / "config.json", {"seed": 1, "points": 5})
+    given = f"--output {tmp_path}"
+    line = check_refusal(
+        lambda: common.run(sinusoid.main), given, ["seed: 1 there, 0 here"], monkeypatch, capsys
+    )
+    assert "--fresh" in line
+
+
+def test_every_number_of_a_script_has_a_rule():
+    """A new option that takes a number needs one, too."""
+    ruled = {*options.LEAST, *options.POSITIVE}
+    for script in SCRIPTS.values():
+        for field in dataclasses.fields(script.Settings):
+            numbers = str(field.type).replace("Literal", "").replace("str", "")
+            if any(kind in numbers for kind in ("int", "float")) and "1, 3" not in numbers:
+                assert field.name in ruled, f"{script.__name__}: {field.name}"
