@@ -253,7 +253,7 @@ def test_a_storing_function_that_another_calls_is_not_trusted(tmp_path):
     with pytest.raises(ValueError, match="only computes"):
         graph_check.check(tmp_path)
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
-    with pytest.raises(ValueError, match="Expected a whole model"):
+    with pytest.raises(ValueError, match="Expected a whole model.*cannot be read"):
         graph_check.check(tmp_path)
 
 

@@ -36,7 +36,8 @@ def check(path):
         model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     except DecodeError as error:
         raise ValueError(
-            f"Expected a whole model in {path}. Reading it failed: {error}."
+            f"Expected a whole model. Received: {path}, which cannot be read: {error}. Export it "
+            "anew."
         ) from error
     for meta in model.meta_graphs:
         functions = {f.signature.name: f.node_def for f in meta.graph_def.library.function}
