@@ -85,7 +85,8 @@ def check(settings, **least):
             )
         for one in value if isinstance(value, (list, tuple)) else (value,):
             _check_one(name, one, rules.get(name))
-    if {"iterations", "epoch_iterations"} <= set(fields):
+    # What the script fills in is None here, and checked when it is there.
+    if None not in (getattr(settings, n, None) for n in ("iterations", "epoch_iterations")):
         _check_epochs(settings.iterations, settings.epoch_iterations)
 
 

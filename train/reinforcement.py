@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-import sys
 
 import numpy as np
 
 import maml_tf
 from maml_tf import files, plots, rl
-from train import checkpoints, common
+from train import checkpoints, common, options
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = (
@@ -21,21 +20,8 @@ FREE = (
     "tensorboard",
 )
 BASELINES = ("pretrained", "random", "oracle", "context")
-# The smallest whole numbers that make sense.
-_LEAST = {
-    "inner_steps": 1,
-    "iterations": 1,
-    "epoch_iterations": 1,
-    "meta_batch": 1,
-    "rollouts": 1,
-    "horizon": 1,
-    "curvature_tasks": 1,
-    "test_tasks": 1,
-    "test_rollouts": 1,
-    "test_steps": 0,
-    "patience": 1,
-    "seed": 0,
-}
+# The smallest whole numbers that make sense, beside those that all scripts share.
+_LEAST = {"rollouts": 1, "horizon": 1, "curvature_tasks": 1, "test_rollouts": 1, "test_steps": 0}
 # Entries of the context vector; the paper does not say how many it has.
 CONTEXT = 8
 
@@ -101,11 +87,8 @@ def check(settings):
     Raises:
         SystemExit: naming the option, its value and what it should be.
     """
-    for name, least in _LEAST.items():
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            _refuse(name, value, f"a whole number of at least {least}")
-    for name in ("inner_step_size", "output_scale", "max_divergence"):
+    options.check(settings, **_LEAST)
+    for name in ("output_scale", "max_divergence"):
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             _refuse(name, value, "a positive number")
@@ -115,15 +98,9 @@ def check(settings):
             _refuse(name, value, "a number from 0 to 1")
     if not math.isfinite(settings.log_scale):
         _refuse("log_scale", settings.log_scale, "a finite number")
-    sizes = settings.fine_tuning
-    if not sizes or not all(0 < size < math.inf for size in sizes):
-        _refuse("fine_tuning", sizes, "one positive number or more")
     check_choice("inner_loss", settings.inner_loss, rl.objectives.INNER)
     for name in settings.baselines.split():
         check_choice("baselines", name, BASELINES)
-    if settings.iterations % settings.epoch_iterations:
-        wanted = f"a multiple of --epoch-iterations, {settings.epoch_iterations}"
-        _refuse("iterations", settings.iterations, wanted)
 
 
 def check_choice(name, value, allowed):
@@ -133,12 +110,10 @@ def check_choice(name, value, allowed):
 
 
 def _refuse(name, value, expected):
-    option = "--" + name.replace("_", "-")
-    line = f"Expected {option} to be {expected}. Received: {option} {value!r}. Give such a one."
-    print(line, file=sys.stderr)
-    error = SystemExit(line)
-    error.code = 2
-    raise error
+    option = options.option(name)
+    options.refuse(
+        f"Expected {option} to be {expected}. Received: {option} {value!r}. Give such a one."
+    )
 
 
 def make_learner(settings, environment, inner_steps, context=0):
