@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import arguments
+from maml_tf import arguments, files
 from maml_tf.learners import Learner, labels
 from maml_tf.learners.batches import masks_of, with_masks
 
@@ -112,8 +112,9 @@ class Result:
         return {**summary, "values": _listed(self.values)} if values else summary
 
     def to_json(self, path):
-        """Writes `to_dict()` to a file."""
-        pathlib.Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n")
+        """Writes `to_dict()` to a file, whole or not at all."""
+        with files.whole(path) as beside:
+            beside.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n")
 
     @classmethod
     def from_json(cls, path):
@@ -125,8 +126,11 @@ class Result:
         """
         try:
             content = json.loads(pathlib.Path(path).read_text())
-            return cls(content["metric"], np.asarray(content["values"], np.float64))
-        except (ValueError, TypeError, KeyError) as error:
+            metric, values = content["metric"], np.asarray(content["values"], np.float64)
+            if not isinstance(metric, str) or values.ndim != 2:
+                raise ValueError(f"metric={metric!r} and values of shape {values.shape}")
+            return cls(metric, values)
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             "Expected a file that `Result.to_json` wrote. Received: "

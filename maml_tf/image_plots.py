@@ -105,9 +105,17 @@ def contact_sheet(
     return sheet.figure()
 
 
+def printable(text):
+    """The text with escapes for what does not print.
+
+    A file's name may hold anything: a new line, what moves a terminal's cursor, half a character.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def shorten(text, limit):
     """The text with its middle left out where it is longer than `limit` (at least 5) characters."""
-    text, limit = str(text), max(limit, 5)
+    text, limit = printable(text), max(limit, 5)
     if len(text) <= limit:
         return text
     end = (limit - 1) // 2
@@ -154,7 +162,7 @@ class _Sheet:
         self._text(below, answer, 1, color=colour)
         if caption is not None:
             # Of file names the ends differ.
-            limit = int(_CHARACTERS * _FONT / _SMALL)
+            limit, caption = int(_CHARACTERS * _FONT / _SMALL), printable(caption)
             short = caption if len(caption) <= limit else f"…{caption[1 - limit :]}"
             self._text(below + _LINE, short, 1, color=_UNKNOWN, fontsize=_SMALL)
         self._x += 1

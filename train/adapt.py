@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from maml_tf import image_plots
+from maml_tf import files, image_plots
 from maml_tf.tasks import image_decoding, image_files
 from train import common, picture_models
 
@@ -42,6 +42,7 @@ class Settings:
     )
     on_error: Literal["raise", "skip"] = "raise"
     """Whether to stop at a file that cannot be decoded, or to go on without it."""
+    follow_links: bool = common.switch("Links in the folders may lead out of them.")
     sheet_queries: int = 60
     """Most queries on the contact sheet: of more, wrong answers and uncertain ones come first."""
     output: str = "runs/adapt"
@@ -79,12 +80,16 @@ def main():
     folder = pathlib.Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
     rows = table(settings, names, queries, answers)
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.whole(folder / "predictions.csv") as beside,
+        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     title = report(rows, support, names, queries.labels is not None)
-    draw(settings, names, support, queries, answers, title).savefig(folder / "answers.png")
+    sheet = draw(settings, names, support, queries, answers, title)
+    common.save_figure(sheet, folder / "answers.png")
     print(f"The table and the contact sheet are in {folder}.")
 
 
@@ -95,7 +100,7 @@ def read_support(settings, model):
         ValueError: more classes than the model has outputs, fewer than 2, or files not laid out
             as they should be.
     """
-    listing = image_files.list_folder(settings.support)
+    listing = image_files.list_folder(settings.support, settings.follow_links)
     if any(listing.groups):
         raise ValueError(
             f"Expected one folder per class in --support {settings.support}. Received: splits, "
@@ -133,8 +138,10 @@ def read_queries(settings, model, names):
     folder = pathlib.Path(settings.query)
     loose = image_files.list_images(folder)
     if loose and not any(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()):
+        if not settings.follow_links:
+            image_files.check_links(folder, loose)
         return _read(settings, model, loose, None)
-    listing = image_files.list_folder(folder)
+    listing = image_files.list_folder(folder, settings.follow_links)
     unknown = [name for name in listing.names if name not in names]
     if unknown:
         raise ValueError(
@@ -258,4 +265,4 @@ def draw(settings, names, support, queries, answers, title):
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, resumes=False)

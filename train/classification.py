@@ -1,7 +1,6 @@
 """What the image scripts share: settings, recipes, the learner, training, results and figures."""
 
 import dataclasses
-import shutil
 import sys
 from typing import Literal
 
@@ -10,8 +9,8 @@ import numpy as np
 import simple_parsing
 
 import maml_tf
-from maml_tf import evaluation, plots, serving
-from train import common
+from maml_tf import evaluation, files, plots, serving
+from train import checkpoints, common
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = ("data_dir", "download", "iterations", "steps_to_evaluate", "test_tasks", "tensorboard")
@@ -252,7 +251,7 @@ def train(settings, make_tasks, tasks, free=FREE):
         patience=settings.patience,
         tensorboard=settings.tensorboard,
     )
-    learner = keras.saving.load_model(folder / "best.keras") if best else trained
+    learner = checkpoints.load_best(folder) if best else trained
     return folder, learner, int(trained.optimizer.iterations)
 
 
@@ -288,41 +287,45 @@ def report(settings, folder, learner, iterations, test, figure_task, *, title, p
     }
     common.write_json(folder / "results.json", content)
     draw(settings, folder, learner, result, figure_task, title, paper)
-    shutil.rmtree(folder / "saved_model", ignore_errors=True)
     facts = common.card(title, result, settings, iterations)
-    serving.export(learner, folder / "saved_model", inner_steps=result.inner_steps, card=facts)
+    with files.whole_folder(folder / "saved_model", replace=True) as beside:
+        serving.export(learner, beside, inner_steps=result.inner_steps, card=facts)
     print(f"Results, figures and the exported model are in {folder}.")
 
 
 def draw(settings, folder, learner, result, figure_task, title, paper):
     """Writes the figures into the run directory."""
-    plots.learning_curve(
+    curve = plots.learning_curve(
         common.read_history(folder),
         "accuracy",
         epoch_iterations=settings.epoch_iterations,
         title=title,
-    ).savefig(folder / "learning_curve.png")
-    plots.error_against_steps(
+    )
+    common.save_figure(curve, folder / "learning_curve.png")
+    against_steps = plots.error_against_steps(
         {"MAML": result},
         title=f"{title}: mean and 95 % interval over {result.num_tasks} tasks",
         references={"MAML": {result.inner_steps: paper[0] / 100}} if paper else None,
-    ).savefig(folder / "accuracy_against_steps.png")
+    )
+    common.save_figure(against_steps, folder / "accuracy_against_steps.png")
     inputs, query_y = next(iter(figure_task))
     one = {name: part[:1] for name, part in inputs.items()}
     labels = learner.predict_path(one, result.inner_steps).numpy().argmax(axis=-1)[0]
     support = one["support_x"][0].numpy(), one["support_y"][0].numpy()
     query = one["query_x"][0].numpy(), query_y[0].numpy()
     few = _few(query[1], 30 // settings.ways or 1)
-    plots.classification_task(
+    task = plots.classification_task(
         support,
         (query[0][few], query[1][few]),
         labels[0][few],
         labels[-1][few],
         title=f"{title}, one test task",
-    ).savefig(folder / "task.png")
-    plots.confusion(
+    )
+    common.save_figure(task, folder / "task.png")
+    confusion = plots.confusion(
         support, query[1], labels[-1], title=f"{title}, one test task after adaptation"
-    ).savefig(folder / "confusion.png")
+    )
+    common.save_figure(confusion, folder / "confusion.png")
 
 
 def _few(labels, count):

@@ -1,12 +1,10 @@
 """What the training scripts share: a run directory that one may stop, resume and read.
 
 A run directory holds `config.json` (the settings that make the training what it is), and for
-each learner `checkpoint.keras` (weights and optimizer after the last finished epoch), `best.keras`
-(after the best epoch on the validation tasks, where that is asked for) and `history.csv`.
+each learner what `train.checkpoints` says.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import math
@@ -20,7 +18,15 @@ import keras
 import simple_parsing
 import tensorflow as tf
 
-from train import options
+from maml_tf import files
+from train import checkpoints, options
+from train.checkpoints import read_history
+
+# What a disk says through TensorFlow, which writes exports and logs.
+_DISK = ("No space left", "quota exceeded", "File too large", "Read-only", "Permission denied")
+_DISK += ("Input/output error", "Not a directory")
+# While a run is deleted: a kill in the middle must not leave half of it to be gone on with.
+_DELETING = ".deleting"
 
 
 def use_threads_for_tasks():
@@ -72,10 +78,15 @@ def parse(settings_class, program, quick, recipes=None, least=None):
     return settings
 
 
-def run(main):
-    """Calls `main()`; Ctrl-C ends the program in one line and with the usual exit code.
+def run(main, resumes=True):
+    """Calls `main()`; Ctrl-C and what a disk refuses end the program in one line.
 
-    So does a `sys.exit` with a message, which is about what the caller gave: with status 2.
+    So does a `sys.exit` with a message, which is about what the caller gave: with status 2. What a
+    disk refuses ends it with 1, and Ctrl-C with 130, as usual.
+
+    Args:
+        main: function without arguments.
+        resumes: bool, whether the program trains, and goes on where it was.
     """
     try:
         main()
@@ -84,8 +95,27 @@ def run(main):
             options.refuse(error.code)
         raise
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on after the last finished epoch.", file=sys.stderr)
+        more = " The same command goes on after the last finished epoch." if resumes else ""
+        print(f"\nStopped.{more}", file=sys.stderr)
         sys.exit(130)
+    except (OSError, tf.errors.OpError) as error:
+        line = _disk_error(error)
+        if line is None:
+            raise
+        more = (
+            " What was finished before is kept: once that is mended, the same command goes on "
+            "after the last finished epoch."
+        )
+        sys.exit(f"{line}.{more if resumes else ''}")
+
+
+def _disk_error(error):
+    """One line about a file that cannot be read or written; None for any other error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}"
+    text = " ".join(str(error).split())
+    return text if any(words.lower() in text.lower() for words in _DISK) else None
 
 
 def open_run(settings, free=()):
@@ -99,21 +129,33 @@ def open_run(settings, free=()):
         `pathlib.Path` of the directory.
 
     Raises:
-        SystemExit: the directory holds a run with other settings.
+        SystemExit: another process is writing there, or the directory holds a run with other
+            settings or damaged ones.
+        OSError: it cannot be made or written.
     """
     folder = pathlib.Path(settings.output)
     path = folder / "config.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not files.hold(folder):
+        sys.exit(
+            f"Another process is training in {folder}. Wait for it to end, or give another "
+            "--output."
+        )
+    if (folder / _DELETING).exists():
+        _empty(folder)
+    files.remove_unfinished(folder)
     config = {
         name: value
         for name, value in dataclasses.asdict(settings).items()
         if name not in {"output", "fresh", *free}
     }
     config = json.loads(json.dumps(config))
-    before = json.loads(path.read_text()) if path.exists() else None
+    before = _read_config(path)
     if settings.fresh and before is not None:
         if set(before) != set(config):
             sys.exit(f"{path} is not of a run of this script: --fresh deletes only such a run.")
-        shutil.rmtree(folder)
+        path.replace(folder / _DELETING)
+        _empty(folder)
     elif before is not None:
         differences = [
             f"{name}: {before.get(name)!r} there, {config.get(name)!r} here"
@@ -125,17 +167,46 @@ def open_run(settings, free=()):
                 f"{folder} holds a run with other settings: {'; '.join(differences)}. "
                 "Give another --output, or --fresh to delete that run and start anew."
             )
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(path, config)
     return folder
 
 
+def _read_config(path):
+    if not path.exists():
+        return None
+    try:
+        config = json.loads(path.read_text())
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}")
+    except (ValueError, RecursionError) as error:
+        sys.exit(
+            f"{path} is damaged ({error}): what this run was made with stood there. Put a whole "
+            "one there, give another --output, or delete that folder."
+        )
+    return config
+
+
+def _empty(folder):
+    """Deletes all that a run directory holds, the mark of it last; the folder itself is held."""
+    for inside in folder.iterdir():
+        if inside.is_dir() and not inside.is_symlink():
+            shutil.rmtree(inside)
+        elif inside.name != _DELETING:
+            inside.unlink()
+    (folder / _DELETING).unlink(missing_ok=True)
+
+
 def write_json(path, content):
-    """Writes JSON under another name and renames it, so that no one reads half of it."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    """Writes JSON, whole or not at all."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with files.whole(path) as beside:
+        beside.write_text(text)
+
+
+def save_figure(figure, path):
+    """Writes a figure of matplotlib, whole or not at all."""
+    with files.whole(path) as beside:
+        figure.savefig(beside)
 
 
 def train(
@@ -171,30 +242,32 @@ def train(
         The learner after the last epoch.
 
     Raises:
-        SystemExit: numbers of steps that do not fit, or a longer run is there already.
+        SystemExit: numbers of steps that do not fit, a longer run is there already, or what is
+            there cannot be read.
+        OSError: the folder cannot be written.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.keras"
-    learner = keras.saving.load_model(checkpoint) if checkpoint.exists() else make_learner()
+    files.remove_unfinished(folder)
+    learner = checkpoints.load_last(folder) or make_learner()
     done = _iterations(learner)
     _check_steps(folder, done, iterations, epoch_iterations, learner.steps_per_execution)
+    epoch = done // epoch_iterations
+    history = checkpoints.cut_history(folder, epoch, needed=best is not None and done < iterations)
     if done >= iterations:
         return learner
-    epoch = done // epoch_iterations
-    history = _keep_rows(folder / "history.csv", epoch)
     scores = [row[best] for row in history if best]
     if patience and scores and _epochs_since_best(scores) >= patience:
         return learner
     callbacks = [
         _Seconds(),
-        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+        checkpoints.History(folder),
         *(
             [keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)]
             if tensorboard
             else []
         ),
-        _Checkpoint(folder, best, max(scores, default=None)),
+        checkpoints.Checkpoint(folder, best, max(scores, default=None)),
         *([_EarlyStopping(best, patience, scores)] if best and patience else []),
     ]
     if done:
@@ -217,19 +290,6 @@ def _iterations(learner):
     """Training steps taken; a trust region is no Keras optimizer, its learner counts by itself."""
     counter = getattr(learner, "iteration", None)
     return int(learner.optimizer.iterations if counter is None else counter)
-
-
-def read_history(folder):
-    """The rows of `history.csv`, each a dict of numbers by name; `seconds` is that of its epoch."""
-    path = pathlib.Path(folder) / "history.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        # Keras' logger names columns for a validation even where there is none: "NA".
-        return [
-            {name: float(value) for name, value in row.items() if value != "NA"}
-            for row in csv.DictReader(file)
-        ]
 
 
 def card(data, result, settings, iterations):
@@ -265,17 +325,6 @@ def _finite(number):
 def training_seconds(folder):
     """Wall-clock time of all epochs that training kept, over all resumes."""
     return sum(row["seconds"] for row in read_history(folder))
-
-
-def _keep_rows(path, epochs):
-    """Drops the rows of epochs that will be run again, and what a kill left of a row."""
-    if not path.exists():
-        return []
-    header, *lines = path.read_text().splitlines(keepends=True) or [""]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join([header, *lines[:epochs]]) if epochs else "")
-    os.replace(temporary, path)
-    return read_history(path.parent)
 
 
 def _epochs_since_best(scores):
@@ -318,26 +367,3 @@ class _EarlyStopping(keras.callbacks.EarlyStopping):
         super().on_train_begin(logs)
         if self._scores:
             self.best, self.wait = max(self._scores), _epochs_since_best(self._scores)
-
-
-class _Checkpoint(keras.callbacks.Callback):
-    """Saves after each epoch, whole or not at all; the last callback, so that all else is done.
-
-    A kill before the checkpoint is written has the epoch run again, with the same result; so a
-    `best.keras` of that epoch, or its absence, does no harm.
-    """
-
-    def __init__(self, folder, monitor, best):
-        super().__init__()
-        self._folder, self._monitor, self._best = folder, monitor, best
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self._monitor and (self._best is None or logs[self._monitor] > self._best):
-            self._best = logs[self._monitor]
-            self._save("best.keras")
-        self._save("checkpoint.keras")
-
-    def _save(self, name):
-        temporary = self._folder / f"saving.{name}"
-        self.model.save(temporary)
-        os.replace(temporary, self._folder / name)

@@ -15,7 +15,7 @@ from typing import Literal
 import maml_tf
 from train import classification, common, options
 
-FREE = (*classification.FREE, "on_error")
+FREE = (*classification.FREE, "on_error", "follow_links")
 
 
 @dataclasses.dataclass
@@ -30,6 +30,7 @@ class Settings(classification.Settings):
     """Grey or colour, for a folder."""
     on_error: Literal["raise", "skip"] = "raise"
     """What to do about files of a folder that are no images."""
+    follow_links: bool = common.switch("Links in a folder of pictures may lead out of it.")
     cache: str | None = None
     """Where to keep the decoded images of a folder, so that the next start is faster."""
     output: str = "runs/images"
@@ -96,6 +97,7 @@ def make_tasks(settings, start=0):
             channels=settings.channels,
             on_error=settings.on_error,
             cache=settings.cache,
+            follow_links=settings.follow_links,
         )
     return maml_tf.tasks.from_tfds(
         settings.data, **options, **stored, image_size=settings.image_size

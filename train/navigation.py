@@ -61,7 +61,7 @@ def draw_paths(settings, learner, folder):
     )
     paths = [np.asarray(d.observation[0]) for d in drawn]
     masks = [np.asarray(d.mask[0]) for d in drawn]
-    plots.navigation_paths(paths, masks, goal[0]).savefig(folder / "paths.png")
+    common.save_figure(plots.navigation_paths(paths, masks, goal[0]), folder / "paths.png")
 
 
 def main():

@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import maml_tf
 from maml_tf.learners import specs
 from maml_tf.serving import requests
+from train import graph_check
 
 # Queries that an exported model is given at a time: so many 84x84 pictures take about half a
 # gigabyte in a network of 32 filters.
@@ -48,7 +49,8 @@ def open_model(path, inner_steps=None):
         A `Model`.
 
     Raises:
-        ValueError: there is no such model, or not one of pictures and classes.
+        ValueError: there is no such model, it is damaged, has operations that reach out of the
+            graph, or is not one of pictures and classes.
     """
     path = pathlib.Path(path)
     if path.is_file():
@@ -112,6 +114,7 @@ def _version(path):
 
 
 def _open_export(path, inner_steps):
+    graph_check.check(path)
     loaded = _readable(path, tf.saved_model.load, str(path))
     signature = loaded.signatures.get("serving_default")
     inputs = signature.structured_input_signature[1] if signature else {}

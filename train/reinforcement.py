@@ -2,14 +2,12 @@
 
 import dataclasses
 import math
-import shutil
 
-import keras
 import numpy as np
 
 import maml_tf
-from maml_tf import plots, rl
-from train import common, options
+from maml_tf import files, plots, rl
+from train import checkpoints, common, options
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = (
@@ -186,7 +184,7 @@ def train(settings, folder, make_environment):
             tensorboard=settings.tensorboard,
         )
         if best:
-            learners[name] = keras.saving.load_model(folder / name.lower() / "best.keras")
+            learners[name] = checkpoints.load_best(folder / name.lower())
     return learners
 
 
@@ -236,12 +234,13 @@ def report(settings, folder, learners, make_environment, paper):
     """Evaluates, prints, writes `results.json`, draws `returns.png` and exports the learner."""
     results, step_sizes = evaluate(settings, learners, make_environment)
     print("\n" + table(results, step_sizes, paper))
-    plots.error_against_steps(
+    figure = plots.error_against_steps(
         results,
         ylabel="return",
         title=f"mean return and 95 % interval over {settings.test_tasks} held-out tasks",
         references={name: dict(enumerate(values)) for name, values in paper.items()},
-    ).savefig(folder / "returns.png")
+    )
+    common.save_figure(figure, folder / "returns.png")
     test = {
         name: {
             "step_size": step_sizes[name],
@@ -263,12 +262,12 @@ def report(settings, folder, learners, make_environment, paper):
 
 def export(settings, folder, learner, result, make_environment):
     """Writes the learner as a model that acts and adapts by itself, with the steps of the test."""
-    shutil.rmtree(folder / "saved_model", ignore_errors=True)
     family = type(make_environment(1, 1, False)).__name__
     size = settings.inner_step_size
-    rl.export(
-        learner,
-        folder / "saved_model",
-        inner_optimizer=maml_tf.inner_optimizers.SGD([size, size / 2]),
-        card=common.card(family, result, settings, int(learner.iteration)),
-    )
+    with files.whole_folder(folder / "saved_model", replace=True) as beside:
+        rl.export(
+            learner,
+            beside,
+            inner_optimizer=maml_tf.inner_optimizers.SGD([size, size / 2]),
+            card=common.card(family, result, settings, int(learner.iteration)),
+        )

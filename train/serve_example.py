@@ -82,15 +82,16 @@ def report(settings, task, query_y, before, after):
     )
     folder = pathlib.Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
-    plots.classification_task(
+    figure = plots.classification_task(
         (task["support_x"], task["support_y"]),
         (task["query_x"], query_y),
         before.argmax(axis=-1),
         after.argmax(axis=-1),
         title="printed characters, to a model that has seen handwriting only",
-    ).savefig(folder / "task.png")
+    )
+    common.save_figure(figure, folder / "task.png")
     print(f"The drawings are in {folder / 'task.png'}.")
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, resumes=False)

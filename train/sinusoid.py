@@ -7,13 +7,12 @@ each task's amplitude and phase; compares them and a random network after 0 to 1
 
 import dataclasses
 import math
-import shutil
 
 import keras
 import numpy as np
 
 import maml_tf
-from maml_tf import evaluation, plots, serving
+from maml_tf import evaluation, files, plots, serving
 from train import common
 
 # Mean squared error after so many steps on 5 points, as the paper reports it.
@@ -236,18 +235,20 @@ def report(settings, folder, learners):
             name: {"step_size": step_sizes[name], **result.to_dict(values=False)}
             for name, result in results.items()
         }
-        plots.error_against_steps(
+        figure = plots.error_against_steps(
             results,
             ylabel="mean squared error",
             title=f"{points} points: mean and 95 % interval over {settings.test_tasks} tasks",
             references=PAPER if points == 5 else None,
-        ).savefig(folder / f"figure3_{points}_points.png")
+        )
+        common.save_figure(figure, folder / f"figure3_{points}_points.png")
         if points in (5, 10):
             sines.append(panels(learners, step_sizes, points, settings.seed))
     if sines:
         # Numbers of points side by side, methods below each other.
         ordered = [panel for row in zip(*sines, strict=True) for panel in row]
-        plots.sine_adaptation(ordered, columns=len(sines)).savefig(folder / "figure2.png")
+        figure = plots.sine_adaptation(ordered, columns=len(sines))
+        common.save_figure(figure, folder / "figure2.png")
     content = {
         "settings": dataclasses.asdict(settings),
         "iterations": int(learners["MAML"].optimizer.iterations),
@@ -267,13 +268,13 @@ def main():
     folder = common.open_run(settings, FREE)
     learners = train(settings, folder)
     report(settings, folder, learners)
-    shutil.rmtree(folder / "saved_model", ignore_errors=True)
-    serving.export(
-        learners["MAML"],
-        folder / "saved_model",
-        inner_steps=settings.test_inner_steps,
-        card={"data": "sine waves", "results": "results.json, of the run directory"},
-    )
+    with files.whole_folder(folder / "saved_model", replace=True) as beside:
+        serving.export(
+            learners["MAML"],
+            beside,
+            inner_steps=settings.test_inner_steps,
+            card={"data": "sine waves", "results": "results.json, of the run directory"},
+        )
     print(f"Results, figures and the exported MAML model are in {folder}.")
 
 

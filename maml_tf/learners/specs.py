@@ -119,6 +119,8 @@ def from_config(config):
     if config is None:
         return None
     tensors = keras.saving.deserialize_keras_object(config)
+    if tensors is None:  # which Keras' trees take for a leaf
+        return None
     return keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)
 
 

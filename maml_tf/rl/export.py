@@ -7,7 +7,7 @@ TensorFlow Serving do.
 
 import tensorflow as tf
 
-from maml_tf import arguments, inner_optimizers
+from maml_tf import arguments, files, inner_optimizers
 from maml_tf.learners import specs
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.signatures import Signatures
@@ -114,7 +114,7 @@ def export(
         "discount": learner.discount,
         "gae_lambda": learner.gae_lambda,
     }
-    with versions.written_whole(path) as folder:
+    with files.whole_folder(path) as folder:
         tf.saved_model.save(signatures.module, str(folder), signatures=signatures.all())
         if warm_up or (warm_up is None and warmup.is_possible()):
             warmup.write(folder, signatures.examples())

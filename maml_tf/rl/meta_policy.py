@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments, copying, inner_loop, inner_optimizers
+from maml_tf.learners import checks
 from maml_tf.rl import advantages, objectives, outer_steps, policies, trust_region
 from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
@@ -95,6 +96,11 @@ class MetaPolicy(keras.Model):
         self.objective = None
         self._advantages = tf.function(advantages.estimate, reduce_retracing=True)
         self.built = True
+
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save`, to a `.keras` file: the old format, `.h5`, cannot be loaded again."""
+        checks.check_file(filepath)
+        return super().save(filepath, *args, **kwargs)
 
     def get_config(self):
         """What `from_config` makes it from."""

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageDraw
 
-from maml_tf import arguments
+from maml_tf import arguments, files
 from maml_tf.rl import compatibility
 from maml_tf.rl.environments.locomotion import Locomotion
 
@@ -69,7 +69,8 @@ def record(policy, environment, path, *, width=480, height=270, seed=0):
     seconds = 2 * environment.model.opt.timestep * environment.frame_skip[environment.physics]
     gif = pathlib.Path(path).suffix.lower() == ".gif"
     options = {"duration": 1000 * seconds, "loop": 0} if gif else {"fps": round(1 / seconds)}
-    imageio.imwrite(path, frames, **options)
+    with files.whole(path) as beside:
+        imageio.imwrite(beside, frames, **options)
 
 
 def draw(model, data, width, height):

@@ -7,7 +7,7 @@ needs neither Keras nor this package to run: TensorFlow, its C API or TensorFlow
 import keras
 import tensorflow as tf
 
-from maml_tf import arguments
+from maml_tf import arguments, files
 from maml_tf.learners import Learner, specs
 from maml_tf.serving import card as card_file
 from maml_tf.serving import requests, versions, warmup
@@ -129,7 +129,7 @@ def export(
     signatures = Signatures(learner, steps, most, limits, x_spec, y_spec)
     functions = signatures.all()
     asked = _warm_up_requests(signatures, functions, warm_up)
-    with versions.written_whole(path) as folder:
+    with files.whole_folder(path) as folder:
         tf.saved_model.save(signatures.module, str(folder), signatures=functions)
         if asked:
             warmup.write(folder, asked)

@@ -1,9 +1,6 @@
 """Versions of an exported model: `base_path/<number>/`, the layout of TensorFlow Serving."""
 
-import contextlib
-import os
 import pathlib
-import shutil
 
 from maml_tf import arguments
 
@@ -58,25 +55,3 @@ def _checked(base_path):
                 f"base_path={str(path)!r}, but {str(part)!r} is a file. Give another path."
             )
     return path
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """A folder to write into, which becomes `path` at the end of the block, or nothing.
-
-    Written beside and renamed: a server that polls the directory sees a whole model or none, and
-    takes only names that are numbers for versions.
-
-    Args:
-        path: what `path_of` gave; the directory around it is made where it does not exist.
-
-    Yields:
-        `pathlib.Path` of a folder that does not exist yet.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"writing-{path.name}-{os.getpid()}")
-    try:
-        yield temporary
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

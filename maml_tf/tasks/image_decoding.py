@@ -6,15 +6,25 @@ some animated WebP files end the whole process. Pillow lets other threads run wh
 resizes, so that tf.data keeps all cores busy.
 """
 
+import contextlib
 import logging
 import os
 import pathlib
+import threading
 
 import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments
 
+# What pictures are. Others are not tried, whatever the file is called: to read a PostScript file,
+# for one, Pillow starts Ghostscript, which runs the program that such a file is.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF")
+# A file of some kilobytes may claim any size. So many pixels take up to 400 MB while they are
+# turned, flattened and resized; of larger pictures than _LARGE one at a time.
+MOST_PIXELS = 100_000_000
+_LARGE = 16_000_000
+_one_at_a_time = threading.Lock()
 _BATCH = 32
 _logger = logging.getLogger(__name__)
 
@@ -123,7 +133,7 @@ def _stream(paths, shape, on_error):
 
 def _report(path, reason, on_error):
     if on_error == "skip":
-        _logger.warning("Leaving out %s, which cannot be decoded: %s", path, reason)
+        _logger.warning("Leaving out %r, which cannot be decoded: %s", str(path), reason)
         return
     raise ValueError(
         f"Expected pictures that can be decoded. Received: {str(path)!r}: {reason}. Mend or remove "
@@ -136,15 +146,45 @@ def _decode(path, shape):
     from PIL import ImageOps
 
     height, width, channels = shape
-    with _pillow().open(path) as image:
-        # A JPEG is decoded at an eighth of its size in a tenth of the time; twice the wanted size
-        # is left to the resize. Whether the picture lies on its side is not known yet.
-        image.draft(None, (2 * max(height, width),) * 2)
+    # A JPEG is decoded at an eighth of its size in a tenth of the time; twice the wanted size is
+    # left to the resize. Whether the picture lies on its side is not known yet.
+    with opened(path, draft=2 * max(height, width)) as image:
         # A picture with a broken EXIF block is shown as it lies, as every viewer does.
         upright = _flat(_turned(image))
-    upright = upright.convert("L" if channels == 1 else "RGB")
-    fitted = ImageOps.fit(upright, (width, height), _pillow().Resampling.LANCZOS)
+        upright = upright.convert("L" if channels == 1 else "RGB")
+        fitted = ImageOps.fit(upright, (width, height), _pillow().Resampling.LANCZOS)
     return np.asarray(fitted).reshape(shape)
+
+
+@contextlib.contextmanager
+def opened(file, draft=None):
+    """Opens a picture with Pillow, not yet decoded, if it is one that may be.
+
+    Args:
+        file: path, or a file opened for reading bytes.
+        draft: int or None, pixels; where the format can, it is decoded smaller than it is, but
+            not smaller than that in height or width.
+
+    Yields:
+        A `PIL.Image.Image`.
+
+    Raises:
+        ValueError: it has more than `MOST_PIXELS`.
+        Exception: of Pillow's kinds, it is not of one of `FORMATS`, or damaged.
+    """
+    pillow = _pillow()
+    pillow.init()
+    with pillow.open(file, formats=[name for name in FORMATS if name in pillow.OPEN]) as image:
+        if draft is not None:
+            image.draft(None, (draft, draft))
+        pixels = image.size[0] * image.size[1]
+        if pixels > MOST_PIXELS:
+            raise ValueError(
+                f"it has {image.size[0]:,} x {image.size[1]:,} pixels, more than the "
+                f"{MOST_PIXELS:,} that are decoded"
+            )
+        with _one_at_a_time if pixels > _LARGE else contextlib.nullcontext():
+            yield image
 
 
 def _turned(image):

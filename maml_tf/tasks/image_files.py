@@ -43,7 +43,7 @@ class Listing(NamedTuple):
     groups: list
 
 
-def list_folder(path):
+def list_folder(path, follow_links=False):
     """Lists the pictures of a folder that holds one folder per class.
 
     Where `path` holds `train/` and `test/` (and `validation/`, `valid/` or `val/`) with class
@@ -52,6 +52,8 @@ def list_folder(path):
 
     Args:
         path: path of the folder.
+        follow_links: bool, whether links may lead out of the folder. Whoever packed it might
+            have a link point to anything that you can read.
 
     Returns:
         A `Listing`.
@@ -61,7 +63,7 @@ def list_folder(path):
         FileNotFoundError: there is no such folder.
         NotADirectoryError: it is a file.
         ValueError: there are no class folders, one holds no pictures, pictures lie beside them, or
-            a class is in two splits.
+            a class is in two splits, or a link leads out of the folder.
 
     Example:
         >>> listing = maml_tf.tasks.image_files.list_folder("pictures")
@@ -83,6 +85,8 @@ def list_folder(path):
             "more than one. Few-shot splits share no class: rename or remove one of each."
         )
     files = [_images_of_class(folder) for _, folder in found]
+    if not follow_links:
+        check_links(root, [path for own in files for path in own])
     labels = np.repeat(np.arange(len(files)), [len(own) for own in files]).astype(np.int32)
     return Listing(sum(files, []), labels, names, [part for part, _ in found])
 
@@ -102,6 +106,30 @@ def list_images(path):
         NotADirectoryError: it is a file.
     """
     return [p for p in _entries(_existing(path)) if p.suffix.lower() in EXTENSIONS and p.is_file()]
+
+
+def check_links(root, paths):
+    """Checks that no link leads from a folder to what lies outside.
+
+    Args:
+        root: path of the folder.
+        paths: list of paths below it.
+
+    Raises:
+        ValueError: one does; the message names it.
+    """
+    inside = os.path.realpath(root)
+    folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in paths}}
+    for path in paths:
+        real = folders[path.parent]
+        if path.is_symlink():
+            real = os.path.realpath(path)
+        if os.path.commonpath([inside, real]) != inside:
+            raise ValueError(
+                f"Expected pictures that lie in {str(root)!r}. Received: {str(path)!r}, a link to "
+                f"{real!r}. Copy what it points to into the folder, or, if the links are your own, "
+                "give `follow_links=True` (scripts: --follow-links)."
+            )
 
 
 def _existing(path):

@@ -42,6 +42,7 @@ def image_folder(
     cache=None,
     validation_tasks=600,
     test_tasks=600,
+    follow_links=False,
 ):
     """Builds the training, validation and test tasks of a folder with one folder per class.
 
@@ -75,6 +76,7 @@ def image_folder(
         cache: path or None, folder of packed sets; see `load_image_folder`.
         validation_tasks: int, tasks in `validation`, rounded up to whole batches.
         test_tasks: int, tasks in `test`, rounded up to whole batches.
+        follow_links: bool, whether links may lead out of the folder.
 
     Returns:
         `(train, validation, test)`, each a `tf.data.Dataset`, with no class in common. `train`
@@ -113,7 +115,7 @@ def image_folder(
         check("split", split)
     splits.check_split_seed("split_seed", split_seed)
     _check_cache(cache)
-    listing = image_files.list_folder(path)
+    listing = image_files.list_folder(path, follow_links)
     if any(listing.groups) and split is not None:
         raise ValueError(
             f"Expected no `split` beside the splits {sorted(set(listing.groups))} that "
@@ -129,7 +131,9 @@ def image_folder(
     return splits.three_way(classes, parts, **settings)
 
 
-def load_image_folder(path, image_size=84, channels=3, on_error="raise", cache=None):
+def load_image_folder(
+    path, image_size=84, channels=3, on_error="raise", cache=None, follow_links=False
+):
     """Loads a folder with one folder per class, for `sampling.episodes` or anything else.
 
     Up to 256 MiB of decoded pictures are held in memory. More, or all where `cache` is given, are
@@ -145,6 +149,7 @@ def load_image_folder(path, image_size=84, channels=3, on_error="raise", cache=N
             packed set is made without it).
         cache: path or None, folder of packed sets. None: `$KERAS_HOME/datasets`
             (`~/.keras/datasets`) where there are too many pictures for memory.
+        follow_links: bool, whether links may lead out of the folder.
 
     Returns:
         A `packed.Images`: uint8 `images` `[rows, height, width, channels]`, int32 `labels`
@@ -164,7 +169,7 @@ def load_image_folder(path, image_size=84, channels=3, on_error="raise", cache=N
     """
     image_decoding.check_settings(image_size, channels, on_error)
     _check_cache(cache)
-    listing = image_files.list_folder(path)
+    listing = image_files.list_folder(path, follow_links)
     return _load(path, listing, image_size, channels, on_error, cache)
 
 

@@ -10,6 +10,8 @@ import tarfile
 from typing import NamedTuple
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
+# Bytes; the largest image of ImageNet has 15 MB. A tar may claim any size.
+_LARGEST_FILE = 2**28
 _TRAIN_TAR = "ILSVRC2012_img_train.tar"
 # Where a class that is there twice is read from: in the first of these.
 _PLACES = ("", "images", "train", "val", "validation", "test")
@@ -31,10 +33,20 @@ class Picture(NamedTuple):
     size: int | None = None
 
     def read(self):
-        """The bytes of the image file."""
+        """The bytes of the image file.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is too large to be an image.
+        """
+        size = os.path.getsize(self.path) if self.size is None else self.size
+        if size > _LARGEST_FILE:
+            raise ValueError(
+                f"it has {size:,} bytes, more than the {_LARGEST_FILE:,} that are read"
+            )
         with open(self.path, "rb") as file:
             file.seek(self.offset or 0)
-            return file.read(-1 if self.size is None else self.size)
+            return file.read(size)
 
     def identity(self):
         """A tuple that is another one when the image is another one."""
@@ -115,7 +127,8 @@ def _in_tar_of_tars(path, wnids, progress):
         return {}
     found = {}
     with _whole(path), tarfile.open(path, mode="r:") as outer:
-        inner = {pathlib.PurePath(member.name).name: member for member in outer}
+        # Links and folders are no tars, wherever they point.
+        inner = {pathlib.PurePath(member.name).name: member for member in _files(outer)}
         present = [wnid for wnid in wnids if f"{wnid}.tar" in inner]
         for wnid in progress(present) if present else ():
             member = inner[f"{wnid}.tar"]
@@ -129,9 +142,14 @@ def _in_tar(path, stream, start=0):
     with _whole(path), tarfile.open(fileobj=stream, mode="r:") as tar:
         return [
             Picture(name, str(path), start + member.offset_data, member.size)
-            for member in tar
-            if _is_image(name := pathlib.PurePath(member.name).name) and member.isfile()
+            for member in _files(tar)
+            if _is_image(name := pathlib.PurePath(member.name).name)
         ]
+
+
+def _files(tar):
+    """The members that lie in the tar as they are: at their offset, in one piece."""
+    return (member for member in tar if member.isreg() and not member.issparse())
 
 
 @contextlib.contextmanager
@@ -139,7 +157,7 @@ def _whole(path):
     """Names the tar in an error of reading it."""
     try:
         yield
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Expected {path} to be a whole tar, not compressed. Reading it failed: {error}. "
             "Compare its size with the one published, and get it anew."
@@ -148,7 +166,7 @@ def _whole(path):
 
 def _images(folder):
     with os.scandir(folder) as entries:
-        return [entry.name for entry in entries if _is_image(entry.name)]
+        return [entry.name for entry in entries if _is_image(entry.name) and entry.is_file()]
 
 
 def _is_image(name):

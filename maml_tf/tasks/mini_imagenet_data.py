@@ -5,17 +5,15 @@ those of Ravi & Larochelle 2017, "Optimization as a model for few-shot learning"
 """
 
 import concurrent.futures
-import contextlib
 import hashlib
 import io
 import os
 import pathlib
-import tempfile
 
 import numpy as np
 
-from maml_tf import arguments
-from maml_tf.tasks import class_lists, imagenet_source, packed, splits
+from maml_tf import arguments, files
+from maml_tf.tasks import class_lists, image_decoding, imagenet_source, packed, splits
 
 SIZE = 84
 FILTER = "lanczos"  # the filter of the script that came with the MAML paper
@@ -148,7 +146,8 @@ def stage(pictures, folder, progress):
             if _is_whole(paths[wnid], len(chosen)):
                 bar.update(len(chosen))
             else:
-                _store(paths[wnid], _shrink_all(chosen, bar))
+                with files.whole(paths[wnid]) as beside:
+                    np.save(beside, _shrink_all(chosen, bar))
     return paths
 
 
@@ -170,7 +169,7 @@ def _fingerprint(pictures):
 
 def _is_whole(path, count):
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images = packed.read_array(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False
     return images.shape == (count, SIZE, SIZE, 3) and images.dtype == np.uint8
@@ -203,7 +202,7 @@ def shrink(picture):
     import PIL.Image
 
     try:
-        with PIL.Image.open(io.BytesIO(picture.read())) as image:
+        with image_decoding.opened(io.BytesIO(picture.read())) as image:
             image = image.convert("RGB")
     except Exception as error:  # each of Pillow's decoders has errors of its own
         where = picture.path if picture.offset is None else f"{picture.name} of {picture.path}"
@@ -214,17 +213,3 @@ def shrink(picture):
     if image.size != (SIZE, SIZE):
         image = image.resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
     return np.asarray(image)
-
-
-def _store(path, images):
-    """Writes beside and renames, so that a file that is there is whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, images)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

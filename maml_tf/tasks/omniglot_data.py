@@ -5,15 +5,14 @@ induction". Read through TensorFlow Datasets once, then from a packed copy of 25
 """
 
 import logging
-import os
 import pathlib
-import tempfile
 import zipfile
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import files
 from maml_tf.tasks import packed, prepared
 
 CHARACTERS = 1623
@@ -22,6 +21,7 @@ DRAWINGS = 20
 SIZE = 28
 
 _SHAPE = (CHARACTERS, DRAWINGS, SIZE, SIZE)
+_LONGEST = 100  # letters of a name
 _logger = logging.getLogger(__name__)
 
 
@@ -130,14 +130,25 @@ def read_packed(paths, read):
 
 def _load(path):
     """Loads a packed copy; the archive's own checksums make a damaged one fail."""
-    with path.open("rb") as stream, np.lib.npyio.NpzFile(stream) as file:
-        images, characters, alphabets = (file[name] for name in Omniglot._fields)
-    if images.shape != _SHAPE or images.dtype != np.uint8:
-        raise ValueError(f"it holds images of shape {images.shape} and dtype {images.dtype}")
-    for names in (characters, alphabets):
-        if names.shape != (CHARACTERS,) or names.dtype.kind != "U":
-            raise ValueError(f"it holds names of shape {names.shape} and dtype {names.dtype}")
+    with path.open("rb") as stream:
+        # Before anything is allocated: what is compressed may claim any size.
+        with zipfile.ZipFile(stream) as archive:
+            for field in Omniglot._fields:
+                with archive.open(f"{field}.npy") as member:
+                    _check_header(field, *packed.read_header(member))
+        stream.seek(0)
+        with np.lib.npyio.NpzFile(stream, allow_pickle=False) as file:
+            images, characters, alphabets = (file[name] for name in Omniglot._fields)
     return Omniglot(images[..., np.newaxis], characters, alphabets)
+
+
+def _check_header(field, shape, dtype):
+    if field == "images":
+        whole = shape == _SHAPE and dtype == np.uint8
+    else:
+        whole = shape == (CHARACTERS,) and dtype.kind == "U" and dtype.itemsize <= 4 * _LONGEST
+    if not whole:
+        raise ValueError(f"it holds {field} of shape {shape} and dtype {dtype}")
 
 
 def _store(path, data):
@@ -146,12 +157,5 @@ def _store(path, data):
     # To an administrator every directory is writable: heed that one is marked read-only.
     if not path.parent.stat().st_mode & 0o222:
         raise PermissionError(f"{path.parent} is read-only")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz.tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **data._replace(images=data.images[..., 0])._asdict())
-        os.chmod(temporary, 0o644)  # mkstemp keeps others out
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with files.whole(path) as beside:
+        np.savez(beside, **data._replace(images=data.images[..., 0])._asdict())

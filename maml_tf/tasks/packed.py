@@ -5,16 +5,16 @@ may be larger than memory: the operating system fetches the rows that a batch as
 what fits.
 """
 
-import contextlib
 import io
 import logging
+import math
 import os
 import pathlib
-import shutil
-import tempfile
 from typing import NamedTuple
 
 import numpy as np
+
+from maml_tf import files
 
 # Bytes of the header of images.npy: NumPy pads it to a multiple of 64, with room to spare.
 _HEADER = 128
@@ -60,8 +60,8 @@ def open_or_make(name, folder, make):
             try:
                 return load(place / name)
             except (OSError, ValueError, EOFError) as error:
+                # It stays until a whole one takes its place.
                 _logger.warning("Passing over a damaged packed set, %s: %s", place / name, error)
-                shutil.rmtree(place / name, ignore_errors=True)
     _logger.info("Packing %s, once.", name)
     place = next((place for place in folders if _writable(place)), folders[-1])
     return _make(place, name, make)
@@ -74,20 +74,75 @@ def keras_datasets():
 
 
 def load(path):
-    """Opens the packed set in the folder `path`: an `Images`."""
+    """Opens the packed set in the folder `path`: an `Images`.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: it is no packed set, or a damaged one.
+    """
     path = pathlib.Path(path)
-    images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
-    labels, names, groups = (
-        np.load(path / f"{field}.npy", allow_pickle=False) for field in Images._fields[1:]
-    )
+    images = read_array(path / "images.npy", mmap_mode="r")
+    labels, names, groups = (read_array(path / f"{field}.npy") for field in Images._fields[1:])
     whole = images.ndim == 4 and images.dtype == np.uint8 and labels.shape == images.shape[:1]
+    whole = whole and labels.dtype == np.int32 and names.ndim == 1
     if not whole or names.shape != groups.shape or names.dtype.kind != "U":
         raise ValueError(
             f"Expected uint8 images [rows, height, width, channels] with labels and names. "
             f"Received: images of shape {images.shape} and dtype {images.dtype}, labels of shape "
             f"{labels.shape}, names of shape {names.shape} and dtype {names.dtype}."
         )
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
+        raise ValueError(
+            f"Expected labels of 0 to {len(names) - 1}, as there are {len(names)} names. Received: "
+            f"{labels.min()} to {labels.max()}."
+        )
     return Images(images, labels, names, groups)
+
+
+def read_array(path, mmap_mode=None):
+    """Reads a `.npy` file that holds all that its header says: numbers or text, no objects.
+
+    Args:
+        path: `pathlib.Path` of the file.
+        mmap_mode: as `np.load` takes it.
+
+    Returns:
+        The array.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file. Nothing is allocated before that is known.
+    """
+    with path.open("rb") as file:
+        shape, dtype = read_header(file)
+        size, there = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size
+        if there - file.tell() != size:
+            raise ValueError(
+                f"Expected {size} bytes in {path.name}, of shape {shape} and dtype {dtype}. "
+                f"Received: {there - file.tell()}."
+            )
+    return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+
+
+def read_header(file):
+    """Reads the beginning of a `.npy` file.
+
+    Args:
+        file: opened for reading bytes.
+
+    Returns:
+        `(shape, dtype)`, of numbers or text.
+
+    Raises:
+        ValueError: it is no such file, or one of Python objects.
+    """
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"Expected version 1.0 of NumPy's format. Received: {version}.")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.kind not in "biufU" or any(length < 0 for length in shape):
+        raise ValueError(f"Expected numbers or text. Received: shape {shape} and dtype {dtype}.")
+    return shape, dtype
 
 
 class Packer:
@@ -148,16 +203,21 @@ class Packer:
 
 def _make(place, name, make):
     """Writes beside and renames, so that no one reads half of it."""
-    place.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}.", dir=place))
+    damaged = (place / name).is_dir() and _is_damaged(place / name)
     try:
-        make(Packer(temporary))
-        temporary.chmod(0o755)  # mkdtemp keeps others out
-        with contextlib.suppress(OSError):  # another process was faster
-            temporary.rename(place / name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with files.whole_folder(place / name, replace=damaged) as folder:
+            make(Packer(folder))
+    except FileExistsError:
+        _logger.debug("Another process was faster: %s", place / name)
     return load(place / name)
+
+
+def _is_damaged(path):
+    try:
+        load(path)
+    except (ValueError, EOFError, FileNotFoundError):
+        return True
+    return False
 
 
 def _writable(place):

@@ -65,6 +65,11 @@ def test_learns_to_adapt():
     assert_training_teaches_to_adapt(learner, environment)
 
 
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.h5.*\.keras"):
+        learner().save(tmp_path / "a.h5")
+
+
 @pytest.mark.parametrize("kind", ["trust region", "adam"])
 def test_a_saved_run_goes_on_bit_equal(tmp_path, kind):
     optimizer = None if kind == "trust region" else keras.optimizers.Adam(1e-3)

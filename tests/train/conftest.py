@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # written but not yet in its place.
 SIGNALLED = """
 import os, runpy, signal, sys
-from train import common
+from train import checkpoints
 
 point, at, sent, module = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 del sys.argv[1:5]
@@ -40,7 +40,7 @@ def counted_replace(source, target):
         count("checkpoint")
     replace(source, target)
 
-common._Checkpoint.on_train_batch_end = on_train_batch_end
+checkpoints.Checkpoint.on_train_batch_end = on_train_batch_end
 os.replace = counted_replace
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """

@@ -1,6 +1,7 @@
 """The script that adapts to pictures of one's own."""
 
 import csv
+import os
 import pathlib
 
 import keras
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import maml_tf
 from maml_tf import image_plots
-from train import adapt
+from train import adapt, common
 
 ROOT = pathlib.Path(__file__).parents[2]
 STROKES = {
@@ -278,3 +279,33 @@ def test_help(monkeypatch, capsys):
     text = " ".join(capsys.readouterr().out.split())
     for word in ("--support", "--query", "--inner-steps", "dark ink on paper", "class folders"):
         assert word in text
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_line(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        common.run(lambda: run(output=tmp_path / "file" / "out"), resumes=False)
+    assert str(ended.value) == f"{tmp_path / 'file' / 'out'}: Not a directory."
+
+
+def test_names_that_no_terminal_shows(run, made, tmp_path):
+    """A new line, an escape, and bytes that are no UTF-8: printed, in the table and the sheet."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    image = next((made / "loose").iterdir()).read_bytes()
+    for name in (b"a\nb.png", b"\x1b[2Jc.png", b"\xff.png"):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            file.write(image)
+    rows, printed = run(query=folder)
+    assert [row["file"] for row in rows] == ["\x1b[2Jc.png", "a\nb.png", "\\udcff.png"]
+    for shown in ("\\x1b[2Jc.png", "a\\nb.png", "\\udcff.png"):
+        assert shown in printed
+    assert "\x1b" not in printed
+
+
+def test_links_out_of_a_folder_are_refused_unless_asked_for(run, made, tmp_path):
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "1.png").symlink_to(next((made / "loose").iterdir()))
+    with pytest.raises(SystemExit, match="a link to .*--follow-links"):
+        run(query=tmp_path / "q")
+    assert len(run("--follow-links", query=tmp_path / "q")[0]) == 1

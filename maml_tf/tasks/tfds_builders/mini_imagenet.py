@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import tensorflow_datasets as tfds
 
-from maml_tf.tasks import class_lists, imagenet_source, mini_imagenet_data
+from maml_tf.tasks import class_lists, imagenet_source, mini_imagenet_data, packed
 
 _DESCRIPTION = """
 100 classes of ImageNet (ILSVRC 2012) with 600 images each, 84x84 in colour, in the split of Ravi &
@@ -105,6 +105,6 @@ class MiniImagenet(tfds.core.GeneratorBasedBuilder):
         """Yields the images of `classes`, of which one at a time is in memory."""
         key = 0
         for wnid, path, pictures in classes:
-            for image, picture in zip(np.load(path), pictures, strict=True):
+            for image, picture in zip(packed.read_array(path), pictures, strict=True):
                 yield key, {"image": image, "label": wnid, "file_name": picture.name}
                 key += 1

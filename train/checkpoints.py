@@ -1,0 +1,196 @@
+"""What a training script keeps after each epoch, and how it finds the last of it that is whole.
+
+`checkpoint.keras` holds weights and optimizer after the last finished epoch and
+`checkpoint.previous.keras` those of the epoch before, for when a disk has damaged the first;
+`best.keras` is the epoch that was best in validation, `history.csv` has a row an epoch.
+"""
+
+import csv
+import io
+import pathlib
+import sys
+
+import keras
+
+from maml_tf import files
+
+CHECKPOINT, PREVIOUS, BEST, HISTORY = (
+    "checkpoint.keras",
+    "checkpoint.previous.keras",
+    "best.keras",
+    "history.csv",
+)
+
+
+def load_last(folder):
+    """The learner of the last checkpoint that can be read, and says so where it is not the last.
+
+    Args:
+        folder: `pathlib.Path` of a run, or of one learner in it.
+
+    Returns:
+        The learner, or None where there is no checkpoint.
+
+    Raises:
+        SystemExit: there are checkpoints and none can be read.
+    """
+    reasons = []
+    # A kill between two renames leaves only the previous one: nothing is wrong with that.
+    paths = [folder / name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()]
+    for path in paths:
+        try:
+            learner = keras.saving.load_model(path)
+        except Exception as error:  # whatever broken bytes bring about in the readers below Keras
+            reasons.append(f"{path} cannot be read ({_one_line(error)})")
+            continue
+        if reasons:
+            print(f"{reasons[0]}: going on from {path.name}, an epoch earlier.", file=sys.stderr)
+            # Else the next epoch would put the damaged one in the place of the good one.
+            path.replace(folder / CHECKPOINT)
+        return learner
+    if reasons:
+        sys.exit(
+            f"{'; '.join(reasons)}. Put a whole one there, or start anew: --fresh, or another "
+            "--output."
+        )
+    return None
+
+
+def load_best(folder):
+    """The learner of the epoch that was best in validation.
+
+    Raises:
+        SystemExit: it cannot be read.
+    """
+    path = pathlib.Path(folder) / BEST
+    try:
+        return keras.saving.load_model(path)
+    except Exception as error:  # as in `load_last`
+        reason = _one_line(error)
+    sys.exit(
+        f"{path} cannot be read ({reason}). Put a whole one there, or start anew: --fresh, or "
+        "another --output."
+    )
+
+
+def _one_line(error):
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def read_history(folder):
+    """The rows of `history.csv`, each a dict of numbers by name; `seconds` is that of its epoch.
+
+    Rows after one that is damaged are left out.
+    """
+    return [
+        {name: float(value) for name, value in row.items() if value != "NA"}
+        for row in _rows(pathlib.Path(folder) / HISTORY)[1]
+    ]
+
+
+def cut_history(folder, epochs, needed=False):
+    """Drops the rows of epochs that will be run again.
+
+    Args:
+        folder: `pathlib.Path` of the learner's files.
+        epochs: int, finished epochs.
+        needed: bool, whether training depends on the rows: which epoch was best.
+
+    Returns:
+        The rows that are left, as `read_history` gives them.
+
+    Raises:
+        SystemExit: rows are missing that are needed.
+    """
+    names, rows = _rows(folder / HISTORY)
+    if len(rows) < epochs:
+        line = f"{folder / HISTORY} has {len(rows)} whole rows of {epochs} finished epochs"
+        if needed:
+            sys.exit(
+                f"{line}, and which epoch was best stands there. Put a whole one there, or start "
+                "anew: --fresh, or another --output."
+            )
+        print(f"{line}: the others are lost, the training is not.", file=sys.stderr)
+    if names:
+        _write(folder / HISTORY, names, rows[:epochs])
+    return read_history(folder)
+
+
+def _rows(path):
+    """The header and the rows before the first damaged one: dicts of text."""
+    if not path.exists():
+        return [], []
+    rows = []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.DictReader(file)
+        try:
+            names = list(reader.fieldnames or [])
+            for row in reader:
+                if None in row or not all(_is_number(value) for value in row.values()):
+                    break
+                rows.append(row)
+        except csv.Error:
+            return [], []
+    return names, rows
+
+
+def _is_number(text):
+    # Keras' own logger names columns for a validation even where there is none: "NA".
+    if text == "NA":
+        return True
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _write(path, names, rows):
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, restval="NA", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    with files.whole(path) as beside:
+        beside.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+class History(keras.callbacks.Callback):
+    """Adds a row to `history.csv` after each epoch: Keras' logger may leave half of one."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._path = folder / HISTORY
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the epoch's row."""
+        names, rows = _rows(self._path)
+        row = {"epoch": epoch, **(logs or {})}
+        if not rows or not set(row) <= set(names):
+            names = ["epoch", *sorted({*row, *(names if rows else ())} - {"epoch"})]
+        _write(self._path, names, [*rows, row])
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves after each epoch, whole or not at all; the last callback, so that all else is done.
+
+    A kill before the checkpoint is written has the epoch run again, with the same result; so a
+    `best.keras` of that epoch, or its absence, does no harm.
+    """
+
+    def __init__(self, folder, monitor, best):
+        super().__init__()
+        self._folder, self._monitor, self._best = folder, monitor, best
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the best epoch, where this is one, then the last."""
+        if self._monitor and (self._best is None or logs[self._monitor] > self._best):
+            self._best = logs[self._monitor]
+            with files.whole(self._folder / BEST) as beside:
+                self.model.save(beside)
+        last = self._folder / CHECKPOINT
+        with files.whole(last) as beside:
+            self.model.save(beside)
+            # Both are whole now: after a kill between the renames the previous one is the last.
+            if last.exists():
+                last.replace(self._folder / PREVIOUS)
