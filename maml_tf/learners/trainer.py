@@ -72,8 +72,9 @@ class Trainer(keras.Model):
             steps_per_execution: training steps in one call of the compiled function. With
                 `jit_compile`, XLA compiles all of them into one program.
             jit_compile: compile with XLA. Never by itself: on a CPU it makes small dense networks
-                several times faster and convolutions slower, and where it would give a wrong
-                second-order gradient (max-pooling) training refuses to start.
+                several times faster and convolutions slower. Where it would give a wrong
+                second-order gradient (max-pooling of images of unknown size) training refuses to
+                start.
             auto_scale_loss: as in Keras.
         """
         super().compile(
