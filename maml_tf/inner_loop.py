@@ -63,11 +63,11 @@ def adapt(
             scalar or depends on none of the weights that adapt.
 
     Example:
-        >>> optimizer = maml_tf.inner_optimizers.SGD(0.1)
+        >>> optimizer = maml_tf.inner_optimizers.SGD(0.25)
         >>> adapted = adapt(lambda w, state, step: (tf.reduce_sum(w[0] ** 2), state),
         ...                 [tf.constant([2.0, 3.0])], [], optimizer, steps=2)
         >>> adapted.weights[0].numpy()
-        array([1.28, 1.92], dtype=float32)
+        array([0.5 , 0.75], dtype=float32)
     """
     steps = arguments.integer("steps", steps, minimum=0)
     step_function = gradient_step(objective, optimizer, adaptable, first_order, constraints)

@@ -34,8 +34,8 @@ def test_the_script_knows_every_option(command, monkeypatch):
         return
     parsed = []
 
-    def parse(*arguments):
-        parsed.append(real(*arguments))
+    def parse(*arguments, **settings):
+        parsed.append(real(*arguments, **settings))
         raise InterruptedError
 
     real = common.parse
