@@ -75,7 +75,8 @@ def export(
         ImportError: `warm_up` is True and `tensorflow-serving-api` is not installed.
         TypeError: another kind of learner.
         ValueError: a version out of range, a policy that does not tell its observations, or whose
-            observations are not vectors.
+            observations are not vectors, a `card` that JSON cannot hold or that repeats what the
+            export writes.
 
     Example:
         >>> from maml_tf import rl
@@ -114,6 +115,7 @@ def export(
         "discount": learner.discount,
         "gae_lambda": learner.gae_lambda,
     }
+    card_file.check(card, about)
     with files.whole_folder(path) as folder:
         tf.saved_model.save(signatures.module, str(folder), signatures=signatures.all())
         if warm_up or (warm_up is None and warmup.is_possible()):

@@ -221,6 +221,18 @@ ENVIRONMENTS = [
     ),
     Wrong(lambda: rl.export(gaussian(), "nowhere"), TypeError, "`learner`", "Functional"),
     Wrong(
+        lambda: rl.export(meta(), "nowhere", card={"returns": np.nan}),
+        ValueError,
+        "JSON can hold",
+        "card['returns']=nan",
+    ),
+    Wrong(
+        lambda: rl.export(meta(), "nowhere", card={"discount": 1.0}),
+        ValueError,
+        "which the export itself writes",
+        "card['discount']=1.0",
+    ),
+    Wrong(
         lambda: rl.export(meta(), "nowhere", observation_spec=(None, 2)),
         ValueError,
         "[batch, O]",
