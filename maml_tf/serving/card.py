@@ -76,7 +76,7 @@ def check(card, others):
                 "Expected `card` with values that JSON can hold: numbers that are finite, str, "
                 "bool, None, lists and dicts of them. Received: "
                 f"card[{key!r}]={value!r} ({error}). Convert it, or leave it out."
-            ) from error
+            ) from None
 
 
 def about(learner, model):
