@@ -7,14 +7,23 @@ watches the initial weights sees every step, which makes the meta-gradient exact
 with `first_order=True` the inner gradients are constants to it (section 5.2 of the paper).
 """
 
-import re
 from typing import NamedTuple
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments, exact
+from maml_tf.adaptable import adaptable_weights, weight_constraints
+from maml_tf.rematerialization import rematerialized
+
+__all__ = [
+    "Adapted",
+    "adapt",
+    "adapt_in_loop",
+    "adaptable_weights",
+    "gradient_step",
+    "initial_slots",
+    "weight_constraints",
+]
 
 
 class Adapted(NamedTuple):
@@ -72,7 +81,7 @@ def adapt(
     steps = arguments.integer("steps", steps, minimum=0)
     step_function = gradient_step(objective, optimizer, adaptable, first_order, constraints)
     if arguments.boolean("rematerialize", rematerialize):
-        step_function = _rematerialized(step_function)
+        step_function = rematerialized(step_function)
     slots = initial_slots(optimizer, weights, adaptable)
     losses = []
     for step in range(steps):
@@ -144,79 +153,6 @@ def adapt_in_loop(
         return weights, state
     observed = tf.nest.pack_sequence_as(before, [array.stack() for array in arrays])
     return weights, state, observed
-
-
-def adaptable_weights(choice, model):
-    """Which trainable weights of a model the inner loop changes, as `adapt` takes it.
-
-    Args:
-        choice: None for all of them; a function of a variable; a regular expression searched in
-            `variable.path`; or a list of `bool` in the order of `model.trainable_variables`.
-        model: a built `keras.Model`.
-
-    Returns:
-        List of `bool` in the order of `model.trainable_variables`, or None for all.
-
-    Raises:
-        TypeError: a choice of another kind, or a list of anything but `bool`.
-        ValueError: a choice of no weight, a list of another length, or text that is empty (it
-            would be found in every path) or no regular expression.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
-        >>> adaptable_weights("head/bias", model)
-        [False, True]
-    """
-    variables = model.trainable_variables
-    expected = (
-        f"Expected `adaptable` to choose at least one of the {len(variables)} trainable weights "
-        f"{[v.path for v in variables]}."
-    )
-    given = arguments.received("adaptable", choice)
-    advice = (
-        "Give a function of a variable, a regular expression on its path, a list of "
-        f"{len(variables)} booleans, or None for all."
-    )
-    if choice is None:
-        return None
-    if isinstance(choice, str):
-        chosen = [found is not None for found in _search(choice, variables, expected, advice)]
-    elif callable(choice) and not isinstance(choice, (type, keras.layers.Layer)):
-        chosen = [bool(choice(v)) for v in variables]
-    elif isinstance(choice, (list, tuple)) or np.ndim(choice) == 1:
-        if not all(isinstance(one, (bool, np.bool_)) for one in choice):
-            raise TypeError(f"{expected} Received: {given}, not of truth values. {advice}")
-        chosen = [bool(one) for one in choice]
-    else:
-        raise TypeError(f"{expected} Received: {given}. {advice}")
-    if len(chosen) != len(variables) or not any(chosen):
-        raise ValueError(f"{expected} Received: {given}, which gives {chosen}. {advice}")
-    return chosen
-
-
-def _search(pattern, variables, expected, advice):
-    if not pattern:
-        raise ValueError(f"{expected} Received: adaptable='', which is in every path. {advice}")
-    try:
-        return [re.search(pattern, v.path) for v in variables]
-    except re.error as error:
-        raise ValueError(
-            f"{expected} Received: adaptable={pattern!r}, which is no regular expression: {error}. "
-            f"{advice}"
-        ) from None
-
-
-def weight_constraints(model):
-    """What the layers of a model hold their weights to, as `adapt` takes it.
-
-    Args:
-        model: a built `keras.Model`.
-
-    Returns:
-        List in the order of `model.trainable_variables`, or None where all weights are free.
-    """
-    constraints = [variable.constraint for variable in model.trainable_variables]
-    return constraints if any(c is not None for c in constraints) else None
 
 
 def initial_slots(optimizer, weights, adaptable=None):
@@ -341,66 +277,3 @@ def _dense(gradients, weights):
         tf.zeros_like(w) if g is None else tf.convert_to_tensor(g)
         for g, w in zip(gradients, weights, strict=True)
     ]
-
-
-def _rematerialized(step_function):
-    """`step_function` that keeps only its inputs for the backward pass and runs again there."""
-
-    def wrapped(step, weights, state, slots):
-        inputs = [list(weights), list(state), list(slots)]
-        flat = tf.nest.flatten(inputs)
-        # Integers (seeds, counters) have no gradient: they come in by closure.
-        floating = [i for i, t in enumerate(flat) if t.dtype.is_floating]
-        structure = []
-
-        def run(*tensors):
-            full = list(flat)
-            for i, t in zip(floating, tensors, strict=True):
-                full[i] = t
-            outputs = step_function(step, *tf.nest.pack_sequence_as(inputs, full))
-            structure[:] = [outputs]
-            # State may come back as it was given, a tensor of another graph.
-            return [tf.identity(output) for output in tf.nest.flatten(outputs)]
-
-        @tf.custom_gradient
-        def checkpointed(*tensors):
-            outputs = run(*tensors)
-
-            def backward(*upstream):
-                again = _after(upstream, tensors)
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch(again)
-                    targets = run(*again)
-                pairs = [
-                    (t, u) for t, u in zip(targets, upstream, strict=True) if t.dtype.is_floating
-                ]
-                return tape.gradient(
-                    [t for t, _ in pairs],
-                    again,
-                    output_gradients=[u for _, u in pairs],
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-
-            return outputs, backward
-
-        outputs = checkpointed(*[flat[i] for i in floating])
-        return tf.nest.pack_sequence_as(structure[0], outputs)
-
-    return wrapped
-
-
-def _after(signals, tensors):
-    """Copies of `tensors` that exist only once `signals` do.
-
-    Otherwise the executor would run the second forward pass along with the first one, and the
-    graph optimizer or XLA would merge the two: nothing would be saved.
-    """
-    signals = [s for s in signals if s.dtype.is_floating]
-    # XLA knows no control dependencies, so the values depend on a signal too, in a way that no
-    # compiler can simplify: where the upstream gradient is NaN, so is everything.
-    signal = tf.reshape(signals[0], [-1])[0]
-    with tf.control_dependencies(signals):
-        return [
-            tf.where(tf.math.is_nan(signal), tf.cast(signal, t.dtype), tf.identity(t))
-            for t in tensors
-        ]
