@@ -89,27 +89,35 @@ def _refuse_assigned_weights(model, given, scope):
 
 @contextlib.contextmanager
 def _batch_norm(model, mode):
-    """While open, the batch normalisations of `model` normalise as `mode` says."""
+    """While open, the batch normalisations of `model` normalise as `mode` says, in this thread."""
     layers = [] if mode is None else batch_norm_layers(model)
-    momenta = [layer.momentum for layer in layers]
     for layer in layers:
         # An instance attribute shadows the method; `Layer.__call__` passes `training` by keyword.
-        layer.__dict__["call"] = _with_training(layer.call, mode != "moving")
-        if mode == "store":
-            layer.momentum = 0.0
+        layer.__dict__["call"] = _normalising(layer, mode, threading.get_ident())
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer in layers:
             del layer.__dict__["call"]
-            layer.momentum = momentum
 
 
-def _with_training(method, training):
-    def forced(*args, **kwargs):
-        return method(*args, **{**kwargs, "training": training})
+def _normalising(layer, mode, thread):
+    method = layer.call
 
-    return forced
+    def call(*args, **kwargs):
+        if threading.get_ident() != thread:
+            # Somebody else predicts with the same model at this moment.
+            return method(*args, **kwargs)
+        kwargs["training"] = mode != "moving"
+        if mode != "store":
+            return method(*args, **kwargs)
+        # The layer with another momentum, which no other thread may see.
+        view = object.__new__(type(layer))
+        view.__dict__.update({**layer.__dict__, "momentum": 0.0})
+        del view.__dict__["call"]
+        return type(layer).call(view, *args, **kwargs)
+
+    return call
 
 
 def batch_norm_layers(model):

@@ -166,6 +166,34 @@ def test_two_threads_do_not_interleave():
     assert entered.is_set()
 
 
+@pytest.mark.parametrize("mode", ["batch", "store", "moving"])
+def test_another_thread_sees_the_model_as_it_is(mode):
+    """In the middle of our call, whoever else calls the model gets Keras' own answer."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(4), layers.BatchNormalization(momentum=0.5)]
+    )
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    expected, seen = model(x, training=False), []
+
+    def meanwhile(y):
+        thread = threading.Thread(target=lambda: seen.append(model(x, training=False)))
+        other = threading.Thread(target=lambda: seen.append(model.layers[-1].momentum))
+        for one in (thread, other):
+            one.start()
+            one.join()
+        return y
+
+    values = [
+        [tf.convert_to_tensor(v) for v in vs]
+        for vs in (model.trainable_variables, model.non_trainable_variables)
+    ]
+    functional.call(model, *values, x, training=True, batch_norm=mode, then=meanwhile)
+    np.testing.assert_array_equal(seen[0], expected)
+    assert seen[1] == 0.5
+    np.testing.assert_array_equal(model(x, training=False), expected)
+
+
 def test_a_wrong_number_of_weights_is_refused():
     model = dropout_and_batch_norm()
     weights, state = values(model)
