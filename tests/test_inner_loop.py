@@ -388,7 +388,18 @@ def two_layers():
         ((False, False, True, False), [False, False, True, False]),
         (np.array([False, True, True, True]), [False, True, True, True]),
     ],
-    ids="all name end start expression function truthy list tuple array".split(),
+    ids=[
+        "all",
+        "name",
+        "end",
+        "start",
+        "expression",
+        "function",
+        "truthy",
+        "list",
+        "tuple",
+        "array",
+    ],
 )
 def test_which_weights_adapt(choice, expected):
     chosen = inner_loop.adaptable_weights(choice, two_layers())

@@ -195,7 +195,7 @@ def test_the_borders_of_the_forms(shape, kernel, filters, options, form):
     assert received == form
     if form == AS_IT_IS:
         assert y[:2] == (x, w)
-        names = "strides padding data_format dilations name".split()
+        names = ["strides", "padding", "data_format", "dilations", "name"]
         defaults = {"padding": "VALID"} | options
         assert y[2:] == tuple(defaults.get(name) for name in names)
     else:
