@@ -16,6 +16,7 @@ reason. With `--results FILE` what was found is kept there, and what was killed 
 
 import argparse
 import collections
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -236,14 +237,17 @@ def in_child(copy, tests, limit, recorded=None):
         finally:
             os._exit(99)
     end = time.monotonic() + limit
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.05)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
+    try:
+        while time.monotonic() < end:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.05)
+        return None
+    finally:  # also where this process is interrupted, and for what the tests have started
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def run_tests(tests, recorded):
@@ -338,6 +342,7 @@ class Results(dict):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without cleaning up
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", help="modules whose path contains one of them")
     parser.add_argument("--results", type=pathlib.Path, help="file of what was found")

@@ -346,7 +346,7 @@ def test_a_step_gives_the_loss_before_it_and_what_goes_on():
 def test_only_weights_that_adapt_have_slots():
     slots = inner_loop.initial_slots(Adam(0.1), [W, tf.zeros([2]), V], [False, True, False])
     assert [s.shape for s in slots] == [[2], [2]]
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match=r"shorter|2 weights"):
         inner_loop.initial_slots(Adam(0.1), [W, V], [True])
 
 

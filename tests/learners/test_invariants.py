@@ -104,7 +104,7 @@ class Problem:
         return self.kind(self.units), *task_batch(x, y, seed=self.seed, **self.sizes)
 
     def learner(self, model, **way):
-        bits = [self.adapts >> i & 1 for i in range(len(model.trainable_variables))]
+        bits = [bool(self.adapts >> i & 1) for i in range(len(model.trainable_variables))]
         adaptable = bits if any(bits) else None
         return compiled(model, **self.settings, adaptable=adaptable, **(way or EAGER))
 
