@@ -153,10 +153,7 @@ def test_conjugate_gradient_stops_at_its_tolerance_on_the_squared_norm():
 def taken_step(
     settings, evaluate, gradient=(3.0, 4.0), matrix=((2.0, 0.0), (0.0, 2.0)), before=0.0
 ):
-    """The step from w = [1, 2], whose full length is minus the second part of what is returned.
-
-    On H = 2 I the direction is g / (2 + damping), and g.direction = 25 / (2 + damping).
-    """
+    """The step from w = [1, 2], and the full step s of H = 2 I, to be taken as w - s."""
     step = trust_region.step(
         settings,
         tf.constant([1.0, 2.0], tf.float64),
@@ -235,6 +232,10 @@ def test_a_step_is_shortened_by_the_ratio_until_it_helps(needed):
 
 
 def test_a_gradient_of_zero_leaves_the_weights_and_gives_numbers():
-    step, _ = taken_step(TrustRegion(), lambda w: scalars(0.0, 0.0), gradient=(0.0, 0.0))
-    np.testing.assert_array_equal(step.weights, [1.0, 2.0])
+    zero = tf.zeros([2], tf.float64)
+    start = tf.constant([1.0, 2.0], tf.float64)
+    step = trust_region.step(
+        TrustRegion(), start, zero[0], zero, lambda w: scalars(0.0, 0.0), lambda v: 2 * v
+    )
+    np.testing.assert_array_equal(step.weights, start)
     assert not bool(step.accepted)
