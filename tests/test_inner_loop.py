@@ -155,11 +155,11 @@ def test_rematerializing_runs_each_step_again_on_the_way_back_and_only_there():
         calls.append(step)
         return half_square(weights, state, step)
 
-    for settings, again in (({"rematerialize": True}, [2, 1, 0]), ({}, [])):
+    for options, again in (({"rematerialize": True}, [2, 1, 0]), ({}, [])):
         calls.clear()
         with tf.GradientTape() as tape:
             tape.watch(W)
-            adapted = inner_loop.adapt(objective, [W], [], SGD(0.5), 3, **settings)
+            adapted = inner_loop.adapt(objective, [W], [], SGD(0.5), 3, **options)
             loss = tf.reduce_sum(adapted.weights[0])
         assert calls == [0, 1, 2]
         tape.gradient(loss, W)
