@@ -182,12 +182,13 @@ def draw(path, text, number):
 
 
 class Recorder:
-    """A plugin of pytest: which lines of `path` each test runs, and how long it takes."""
+    """A plugin of pytest: which lines of `paths` each test runs, and how long it takes."""
 
-    def __init__(self, path):
+    def __init__(self, paths):
         coverage = importlib.import_module("coverage")
-        self.coverage = coverage.Coverage(data_file=None, config_file=False, include=[path])
-        self.path, self.seconds, self.current = path, {}, ""
+        include = [os.path.abspath(path) for path in paths]
+        self.coverage = coverage.Coverage(data_file=None, config_file=False, include=include)
+        self.seconds, self.current = {}, ""
         self.coverage.start()
 
     def switch(self, context):
@@ -219,12 +220,14 @@ class Recorder:
             self.switch(before)
 
     def result(self):
-        """`{"seconds": {test: s}, "lines": {line: [tests]}}`; a line of no test is of import."""
+        """Seconds of each test, and of each path and line the tests that run it."""
         self.coverage.stop()
         data, lines = self.coverage.get_data(), {}
         for measured in data.measured_files():
+            of_path = lines[os.path.relpath(measured)] = {}
             for line, contexts in data.contexts_by_lineno(measured).items():
-                lines[line] = [t for t in self.seconds if {t, t.split("::")[0]} & set(contexts)]
+                contexts = set(contexts)
+                of_path[line] = [t for t in self.seconds if {t, t.split("::")[0]} & contexts]
         return {"seconds": self.seconds, "lines": lines}
 
 
@@ -271,34 +274,39 @@ def run_tests(tests, recorded):
     options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=--strict-markers"]
     if recorded is None:
         return pytest.main([*options, *tests])
-    path, file = recorded
-    recorder = Recorder(path)
+    paths, file = recorded
+    recorder = Recorder(paths)
     status = pytest.main([*options, *tests], plugins=[recorder])
     pathlib.Path(file).write_text(json.dumps(recorder.result()))
     return status
 
 
-def chosen(mutant, record):
+def record(paths, files, copy):
+    """What `files` run of `paths`, as `Recorder.result` gives it."""
+    result = copy / "mutation.json"
+    status = in_child(copy, files, 3600, (paths, result))
+    if status != 0:
+        raise SystemExit(f"{files}: status {status}\n{(copy / 'mutation.log').read_text()[-3000:]}")
+    return json.loads(result.read_text())
+
+
+def chosen(path, mutant, recorded):
     """The tests that reach a fault, the quickest first."""
+    seconds, by_line = recorded["seconds"], recorded["lines"].get(path, {})
     for lines in mutant.lines:
-        tests = {t for line in lines for t in record["lines"].get(str(line), [])}
+        tests = {t for line in lines for t in by_line.get(str(line), [])}
         if tests:
             break
-    return sorted(tests or record["seconds"], key=record["seconds"].get)
+    return sorted(tests or seconds, key=seconds.get)
 
 
 # The run.
 
 
-def run_module(path, number, files, copy, results):
+def run_module(path, number, recorded, copy, results):
     """Plants each fault of one module in `copy`; gives the line of the table."""
     equivalent = {(e["old"], e["new"]) for e in json.loads(EQUIVALENTS.read_text()).get(path, [])}
     original = (copy / path).read_text()
-    record = copy / "mutation.json"
-    status = in_child(copy, files, 1800, (str(copy / path), str(record)))
-    if status != 0:
-        raise SystemExit(f"{files}: status {status}\n{(copy / 'mutation.log').read_text()[-3000:]}")
-    record = json.loads(record.read_text())
     mutants, of = draw(path, original, number)
     counts = collections.Counter()
     for mutant in mutants:
@@ -309,8 +317,8 @@ def run_module(path, number, files, copy, results):
         if results.get(key) == "killed":
             counts["killed"] += 1
             continue
-        tests = chosen(mutant, record)
-        limit = 60 + 8 * sum(record["seconds"][t] for t in tests)
+        tests = chosen(path, mutant, recorded)
+        limit = 60 + 8 * sum(recorded["seconds"][t] for t in tests)
         (copy / path).write_text(mutant.source)
         try:
             status = in_child(copy, tests, limit)
@@ -379,9 +387,12 @@ def main():
             importlib.import_module(name)
         if any("/rl/" in path for path in modules):
             importlib.import_module("tf_agents.environments")
-        for path, (number, files) in modules.items():
-            table.append(run_module(path, number, files, copy, results))
-            print(table[-1], flush=True)
+        for files in dict.fromkeys(tuple(files) for _, files in modules.values()):
+            paths = {p: number for p, (number, tests) in modules.items() if tuple(tests) == files}
+            recorded = record(list(paths), files, copy)
+            for path, number in paths.items():
+                table.append(run_module(path, number, recorded, copy, results))
+                print(table[-1], flush=True)
     print(
         "\n| module | drawn | equivalent | killed | survived | score |\n|---|---|---|---|---|---|"
     )
