@@ -24,6 +24,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,6 +266,8 @@ def run_tests(tests, recorded):
     sys.path[:] = [os.getcwd(), *(p for p in sys.path if p not in ("", str(ROOT)))]
     for name in [m for m in sys.modules if m == "tests" or m.startswith("tests.")]:
         del sys.modules[name]
+    # Compiled tests are kept, compiled modules are not: a fault may not show in size and time.
+    sys.dont_write_bytecode = recorded is None
     # The same examples every time, and no search for a smaller one once a test has failed.
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
     hypothesis.settings.register_profile(
@@ -287,6 +290,8 @@ def record(paths, files, copy):
     status = in_child(copy, files, 3600, (paths, result))
     if status != 0:
         raise SystemExit(f"{files}: status {status}\n{(copy / 'mutation.log').read_text()[-3000:]}")
+    for path in paths:
+        shutil.rmtree((copy / path).parent / "__pycache__", ignore_errors=True)
     return json.loads(result.read_text())
 
 
