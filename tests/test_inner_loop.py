@@ -438,3 +438,30 @@ def test_what_is_computed_again_waits_for_the_gradients_from_behind():
     gone = tf.constant([np.nan, 0, 0], tf.float64)
     assert np.isnan(gradient(gone, W)).all()
     assert np.isnan(gradient(V, gone)).sum() == 2
+
+
+def test_in_a_graph_nothing_is_computed_again_before_its_gradient_is_there():
+    """Or the second forward pass would run along with the first one, and save no memory."""
+
+    def gradient(rematerialize):
+        with tf.GradientTape() as tape:
+            tape.watch([W, V])
+            adapted = inner_loop.adapt(
+                count_and_remember, [W, V], COUNTERS, SGD(0.5), 2, rematerialize=rematerialize
+            )
+        return tape.gradient(adapted.weights, [W, V])
+
+    waiting = {}
+    for rematerialize in (False, True):
+        traced = tf.function(gradient, autograph=False).get_concrete_function(rematerialize)
+        operations = traced.graph.get_operations()
+        waits = [op for op in operations if op.type == "Identity" and op.control_inputs]
+        waiting[rematerialize] = len(waits)
+    # What a step is computed from, both weights and the state that floats, in two steps.
+    assert waiting == {False: 0, True: 2 * 3}
+
+
+@pytest.mark.parametrize("steps", [2, np.int64(2), tf.constant(2)], ids=["int", "int64", "tensor"])
+def test_the_loop_for_prediction_takes_any_integer(steps):
+    weights, _ = inner_loop.adapt_in_loop(half_square, [W], [], SGD(0.5), steps)
+    np.testing.assert_array_equal(weights[0], W / 4)
