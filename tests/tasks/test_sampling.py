@@ -204,3 +204,17 @@ def test_selected_classes_keep_their_examples_and_names():
     support_x, _, query_x, _ = draw(some, ways=2, shots=2, queries=3)
     assert set(support_x[..., 0].ravel()) | set(query_x[..., 0].ravel()) == {1, 3}
     assert some.examples is classes.examples
+
+
+def test_classes_of_just_enough_examples_are_enough():
+    inputs, query_y = next(iter(sampling.episodes(IMAGES, ways=6, shots=1, queries=3)))
+    assert inputs["support_y"].shape == (4, 6)
+    assert query_y.shape == (4, 18)
+
+
+def test_what_is_held_as_a_tensor(monkeypatch):
+    assert isinstance(sampling.index_by_class(IMAGES).examples, tf.Tensor)
+    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", IMAGES.nbytes)
+    assert isinstance(sampling.index_by_class(IMAGES).examples, tf.Tensor)
+    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", IMAGES.nbytes - 1)
+    assert isinstance(sampling.index_by_class(IMAGES).examples, np.ndarray)
