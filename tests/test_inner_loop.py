@@ -312,6 +312,8 @@ def test_wrong_calls_are_explained(wrong):
 @pytest.mark.parametrize("choice", [[True, False], (True, False), np.array([True, False])])
 def test_truth_values_may_come_in_any_sequence(choice):
     assert chosen(choice) == [True, False]
+
+
 def test_the_meta_gradient_is_of_second_order_unless_asked_otherwise():
     """Through one step of SGD(a) on w**3 / 3, w' = w - a w**2 and dw'/dw = 1 - 2 a w."""
 

@@ -358,3 +358,35 @@ WRONG = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_wrong_calls_are_explained(wrong):
     check(wrong)
+
+
+def test_the_defaults():
+    assert SGD().get_config() == {"learning_rate": 0.01, "momentum": 0.0}
+    expected = {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+    assert Adam().get_config() == expected
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_a_schedule_goes_into_json_and_comes_back(optimizer):
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 4, 0.1)
+    config = json.loads(json.dumps(optimizer(schedule).get_config()))
+    again = optimizer.from_config(config)
+    for step in range(6):
+        np.testing.assert_allclose(again.rate(step, tf.float64), schedule(step), rtol=1e-6)
+        assert again.rate(tf.constant(step), tf.float64).dtype == tf.float64
+    assert again.get_config() == config
+
+
+def test_what_to_do_about_a_step_size_names_the_optimizer():
+    for wrong in (-0.1, [0.1, -0.1], []):
+        with pytest.raises(ValueError, match=r"Give SGD\(0\.01\), or SGD\(\[0\.02, 0\.01\]\)"):
+            SGD(wrong)
+
+
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16, tf.float32, tf.float64])
+def test_adam_takes_every_floating_dtype(dtype):
+    gradients = tf.constant([2.0, -0.5, 0.0], dtype)
+    optimizer, start = Adam(0.25, 0.5, 0.75, epsilon=2.0**-8), tf.zeros([3], dtype)
+    (moved,), slots = optimizer.update(0, [gradients], [start], optimizer.init([start]))
+    assert {t.dtype for t in (moved, *slots)} == {dtype}
+    np.testing.assert_allclose(tf.cast(moved, tf.float32), [-0.25, 0.25, 0.0], rtol=2e-2)

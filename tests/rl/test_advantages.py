@@ -140,6 +140,8 @@ def test_what_overflows_is_seen():
     sign = tf.constant([1.0, -1.0, 1.0])[None, :, None]
     advantage, _ = advantages.estimate(observation, reward * sign * 3e38, mask)
     assert not np.isfinite(advantage).all()
+
+
 def test_the_features_are_those_of_the_paper():
     """[o, o^2, t/100, (t/100)^2, (t/100)^3, 1], o clipped to +-10."""
     observation = tf.constant([[[[1.5, -20.0], [0.0, 3.0], [11.0, -10.0]]]], tf.float32)
@@ -240,3 +242,26 @@ def test_sizes_may_be_unknown_while_a_graph_is_traced():
     traced = tf.function(advantages.estimate, autograph=False, input_signature=spec)
     for one, other in zip(traced(*rollouts()), advantages.estimate(*rollouts()), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_task_without_a_signal_silences_no_other():
+    observation, reward, mask = rollouts(shape=(4, 3, 9))
+    reward, mask = reward.numpy(), mask.numpy()
+    reward[1] = 2.5  # every rollout the same
+    reward[2] = np.arange(9.0)  # not constant, and yet every rollout the same
+    mask[3, 1:] = 0  # one rollout counts, and its reward differs
+    data = [observation, tf.constant(reward), tf.constant(mask)]
+    together = advantages.estimate(*data)
+    for task in range(4):
+        alone = advantages.estimate(*(x[task : task + 1] for x in data))
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_allclose(one[task], other[0], rtol=1e-6, atol=1e-9)
+            assert np.any(one[task]) == (task in (0, 3))
+
+
+def test_one_rollout_of_a_constant_reward_has_no_signal():
+    observation, reward, mask = rollouts(shape=(1, 2, 9))
+    only = tf.constant(np.stack([[np.ones(9), np.zeros(9)]]))
+    for constant, silent in ((reward * 0 + 3, True), (reward, False)):
+        received, error = advantages.estimate(observation, constant, only)
+        assert np.any(received) == np.any(error) != silent
