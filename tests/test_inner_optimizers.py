@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maml_tf import inner_optimizers
+from maml_tf import inner_loop, inner_optimizers
 from maml_tf.inner_optimizers import SGD, Adam
 from tests.wrong_calls import Wrong, check
 
@@ -383,10 +383,30 @@ def test_what_to_do_about_a_step_size_names_the_optimizer():
             SGD(wrong)
 
 
-@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16, tf.float32, tf.float64])
-def test_adam_takes_every_floating_dtype(dtype):
-    gradients = tf.constant([2.0, -0.5, 0.0], dtype)
-    optimizer, start = Adam(0.25, 0.5, 0.75, epsilon=2.0**-8), tf.zeros([3], dtype)
-    (moved,), slots = optimizer.update(0, [gradients], [start], optimizer.init([start]))
-    assert {t.dtype for t in (moved, *slots)} == {dtype}
-    np.testing.assert_allclose(tf.cast(moved, tf.float32), [-0.25, 0.25, 0.0], rtol=2e-2)
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+def test_adam_in_half_precision_takes_the_steps_of_float32(dtype):
+    """There 0.999 is 1 and 1e-8 nothing: no step at all, or NaN where a gradient is zero."""
+    gradients = [[2.0, -0.5, 0.0], [1.0, 0.25, 0.0], [-0.5, 0.125, 0.0], [4.0, 1.0, 0.0]]
+    gradients = [[np.array(g)] for g in gradients]
+    half, single = (descend(Adam(0.25), [np.zeros(3)], gradients, d) for d in (dtype, tf.float32))
+    for (one,), (other,) in zip(half, single, strict=True):
+        assert one.dtype == dtype.as_numpy_dtype
+        np.testing.assert_allclose(one.astype("float32"), other, atol=1e-2)
+    np.testing.assert_allclose(single[0][0], [-0.25, 0.25, 0.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [Adam(0.25), SGD([0.25, 0.125], momentum=0.5)], ids=["adam", "momentum"]
+)
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16, tf.float64])
+def test_a_loop_may_carry_the_slots_of_every_dtype(optimizer, dtype):
+    def square(weights, state, step):
+        return tf.reduce_sum(weights[0] ** 2) / 2, state
+
+    weights = [tf.constant([1.0, -2.0], dtype)]
+    looped, _ = inner_loop.adapt_in_loop(square, weights, [], optimizer, tf.constant(3))
+    unrolled = inner_loop.adapt(square, weights, [], optimizer, 3).weights
+    assert looped[0].dtype == dtype
+    for one, other in zip(looped, unrolled, strict=True):
+        np.testing.assert_array_equal(tf.cast(one, tf.float64), tf.cast(other, tf.float64))
+    assert np.all(np.abs(tf.cast(looped[0], tf.float64)) < [1, 2])
