@@ -20,6 +20,7 @@ import contextlib
 import difflib
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import pathlib
@@ -38,6 +39,7 @@ from mutmut.mutation import mutators
 ROOT = pathlib.Path(__file__).parents[1]
 EQUIVALENTS = pathlib.Path(__file__).with_name("mutation_equivalents.json")
 SEED = 13
+MOST_SECONDS = 100  # of tests for one fault, by what they take where all of them pass
 # Module: how many faults are drawn, and the test files that are to notice them.
 MODULES = {
     "maml_tf/inner_loop.py": (80, ["tests/test_inner_loop.py"]),
@@ -299,7 +301,7 @@ def record(paths, files, copy):
 
 
 def chosen(path, mutant, recorded):
-    """The tests that run a fault, the quickest first.
+    """The tests that run a fault, the quickest first, as many as take `MOST_SECONDS`.
 
     Where none is seen to (AutoGraph and threads of TensorFlow run code unseen), those that run
     its function and then all others.
@@ -309,7 +311,9 @@ def chosen(path, mutant, recorded):
         {test for line in lines for test in by_line.get(str(line), [])} for lines in mutant.lines
     )
     tests = statement or set(seconds)
-    return sorted(tests, key=lambda test: (test not in function, seconds[test]))
+    tests = sorted(tests, key=lambda test: (test not in function, seconds[test]))
+    until = itertools.accumulate(seconds[test] for test in tests)
+    return [t for t, total in zip(tests, until, strict=True) if total <= MOST_SECONDS] or tests[:1]
 
 
 # The run.
