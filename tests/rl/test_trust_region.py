@@ -97,6 +97,9 @@ def test_the_defaults_are_the_papers():
         ("backtrack_ratio", [0.0, 1.0, -0.5, 1.5, np.nan], [0.01, 0.99]),
         ("damping", [-1e-9], [0, 0.5]),
         ("product", ["Exact", None], ["exact", "finite_difference"]),
+        ("conjugate_gradient_steps", [0, -1, 1.5, None], [1, 30]),
+        ("max_backtracks", [0, -1, 1.5, None], [1, 30]),
+        ("curvature_tasks", [0, -1, 1.5], [None, 1, 30]),
     ],
 )
 def test_bounds_of_the_settings(argument, wrong, right):
