@@ -139,11 +139,12 @@ class Adam(InnerOptimizer):
 
     def init(self, weights):
         """First moments, then second moments."""
-        return [tf.zeros_like(w) for w in [*weights, *weights]]
+        return [tf.zeros_like(w, _wide(w.dtype)) for w in [*weights, *weights]]
 
     def update(self, step, gradients, weights, slots):
         """See the class."""
         n = len(weights)
+        gradients = [tf.cast(g, _wide(g.dtype)) for g in gradients]
         first = [self.beta_1 * m + (1 - self.beta_1) * g for m, g in zip(slots[:n], gradients)]  # noqa: B905
         second = [
             self.beta_2 * v + (1 - self.beta_2) * tf.square(g)
@@ -151,10 +152,11 @@ class Adam(InnerOptimizer):
         ]
         moved = []
         for w, m, v in zip(weights, first, second, strict=True):
-            t = tf.cast(step, w.dtype) + 1
-            m_hat = m / (1 - tf.constant(self.beta_1, w.dtype) ** t)
-            v_hat = v / (1 - tf.constant(self.beta_2, w.dtype) ** t)
-            moved.append(w - self.rate(step, w.dtype) * m_hat / (_root(v_hat) + self.epsilon))
+            t = tf.cast(step, v.dtype) + 1
+            m_hat = m / (1 - tf.constant(self.beta_1, v.dtype) ** t)
+            v_hat = v / (1 - tf.constant(self.beta_2, v.dtype) ** t)
+            move = self.rate(step, v.dtype) * m_hat / (_root(v_hat) + self.epsilon)
+            moved.append(w - tf.cast(move, w.dtype))
         return moved, first + second
 
     def get_config(self):
@@ -213,10 +215,14 @@ def _step_sizes(owner, given):
     ]
 
 
+def _wide(dtype):
+    """The dtype of moments: in half precision 0.999 is 1 and 1e-8 is 0."""
+    return tf.float32 if dtype.size == 2 else dtype
+
+
 def _root(square):
     """The square root, with a derivative of 0 at 0, where that of `tf.sqrt` is infinite."""
     # Where a processor flushes what is below the smallest normal number, its root is 0 too.
-    exponents = tf.float32 if square.dtype == tf.bfloat16 else square.dtype
-    positive = square > np.finfo(exponents.as_numpy_dtype).tiny
+    positive = square > np.finfo(square.dtype.as_numpy_dtype).tiny
     root = tf.sqrt(tf.where(positive, square, tf.ones_like(square)))
     return tf.where(positive, root, tf.zeros_like(root))

@@ -155,13 +155,15 @@ def test_rematerializing_runs_each_step_again_on_the_way_back_and_only_there():
         calls.append(step)
         return half_square(weights, state, step)
 
-    with tf.GradientTape() as tape:
-        tape.watch(W)
-        adapted = inner_loop.adapt(objective, [W], [], SGD(0.5), 3, rematerialize=True)
-        loss = tf.reduce_sum(adapted.weights[0])
-    assert calls == [0, 1, 2]
-    tape.gradient(loss, W)
-    assert calls == [0, 1, 2, 2, 1, 0]
+    for options, again in (({"rematerialize": True}, [2, 1, 0]), ({}, [])):
+        calls.clear()
+        with tf.GradientTape() as tape:
+            tape.watch(W)
+            adapted = inner_loop.adapt(objective, [W], [], SGD(0.5), 3, **options)
+            loss = tf.reduce_sum(adapted.weights[0])
+        assert calls == [0, 1, 2]
+        tape.gradient(loss, W)
+        assert calls == [0, 1, 2, *again]
 
 
 def test_state_carries_gradients_from_step_to_step_when_rematerialized():
@@ -310,3 +312,158 @@ def test_wrong_calls_are_explained(wrong):
 @pytest.mark.parametrize("choice", [[True, False], (True, False), np.array([True, False])])
 def test_truth_values_may_come_in_any_sequence(choice):
     assert chosen(choice) == [True, False]
+
+
+def test_the_meta_gradient_is_of_second_order_unless_asked_otherwise():
+    """Through one step of SGD(a) on w**3 / 3, w' = w - a w**2 and dw'/dw = 1 - 2 a w."""
+
+    def cube(weights, state, step):
+        return tf.reduce_sum(weights[0] ** 3) / 3, state
+
+    step = inner_loop.gradient_step(cube, SGD(0.1))
+    for take in (
+        lambda w: inner_loop.adapt(cube, [w], [], SGD(0.1), 1).weights[0],
+        lambda w: step(0, [w], [], inner_loop.initial_slots(SGD(0.1), [w]))[0][0],
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(W)
+            adapted = take(W)
+        np.testing.assert_allclose(adapted, W - 0.1 * W**2, rtol=1e-12)
+        np.testing.assert_allclose(tape.gradient(adapted, W), 1 - 0.2 * W, rtol=1e-12)
+
+
+def test_a_step_gives_the_loss_before_it_and_what_goes_on():
+    """Momentum m on sum(w**2) / 2: the first velocity is -a w, the second -(m + 1 - a) a w."""
+    optimizer = SGD(0.5, momentum=0.25)
+    step = inner_loop.gradient_step(half_square, optimizer)
+    slots = inner_loop.initial_slots(optimizer, [W])
+    np.testing.assert_array_equal(slots, np.zeros([1, 3]))
+    weights, state, slots, loss = step(0, [W], ["kept"], slots)
+    np.testing.assert_array_equal(weights[0], W / 2)
+    np.testing.assert_array_equal(slots[0], -W / 2)
+    assert (state, loss.numpy()) == (["kept"], 19)
+    weights, _, _, loss = step(1, weights, state, slots)
+    np.testing.assert_array_equal(weights[0], W * (1 - 0.5 - 0.125 - 0.25))
+    assert loss.numpy() == 19 / 4
+
+
+def test_only_weights_that_adapt_have_slots():
+    slots = inner_loop.initial_slots(Adam(0.1), [W, tf.zeros([2]), V], [False, True, False])
+    assert [s.shape for s in slots] == [[2], [2]]
+    with pytest.raises(ValueError, match=r"shorter|2 weights"):
+        inner_loop.initial_slots(Adam(0.1), [W, V], [True])
+
+
+def test_shapes_are_known_before_the_loop_for_prediction_runs():
+    @tf.function(autograph=False)
+    def in_loop(steps):
+        weights, _, path = inner_loop.adapt_in_loop(
+            half_square, [W], [], SGD(0.5), steps, observe=lambda weights, state: weights[0][:2]
+        )
+        shapes.append((weights[0].shape.as_list(), path.shape.as_list()))
+        return weights, path
+
+    shapes = []
+    weights, path = in_loop(tf.constant(2))
+    assert shapes == [([3], [None, 2])]
+    np.testing.assert_array_equal(path, [[2.0, 3.0], [1.0, 1.5], [0.5, 0.75]])
+    np.testing.assert_array_equal(weights[0], W / 4)
+
+
+def two_layers():
+    """Paths: first/kernel, first/bias, first_head/kernel, first_head/bias."""
+    dense = keras.layers.Dense
+    return keras.Sequential(
+        [keras.Input((2,)), dense(3, name="first"), dense(1, name="first_head")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (None, None),
+        ("bias", [False, True, False, True]),
+        ("head/bias$", [False, False, False, True]),
+        ("/first/", [True, True, False, False]),
+        ("rst.*kernel", [True, False, True, False]),
+        (lambda v: "head" in v.path, [False, False, True, True]),
+        (lambda v: len(v.shape) - 1, [True, False, True, False]),
+        ([True, False, False, True], [True, False, False, True]),
+        ((False, False, True, False), [False, False, True, False]),
+        (np.array([False, True, True, True]), [False, True, True, True]),
+    ],
+    ids=[
+        "all",
+        "name",
+        "end",
+        "start",
+        "expression",
+        "function",
+        "truthy",
+        "list",
+        "tuple",
+        "array",
+    ],
+)
+def test_which_weights_adapt(choice, expected):
+    chosen = inner_loop.adaptable_weights(choice, two_layers())
+    assert chosen == expected
+    assert chosen is None or {type(c) for c in chosen} == {bool}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["dense", lambda v: None, [False] * 4, [True] * 3, [True] * 5, [True, False], []],
+    ids=["a name", "a function", "none", "three", "five", "two", "empty"],
+)
+def test_a_choice_of_no_weight_or_of_other_weights_is_refused(choice):
+    with pytest.raises(ValueError, match=r"`adaptable` .* 4 .*first_head/bias"):
+        inner_loop.adaptable_weights(choice, two_layers())
+
+
+def test_what_is_computed_again_waits_for_the_gradients_from_behind():
+    """It depends on the first of them, so that no compiler computes it before: NaN spreads."""
+
+    def product(weights, state, step):
+        return tf.reduce_sum(weights[0] ** 2 * weights[1]), state
+
+    def gradient(*upstream):
+        with tf.GradientTape() as tape:
+            tape.watch([W, V])
+            adapted = inner_loop.adapt(product, [W, V], [], SGD(0.25), 1, rematerialize=True)
+        return tape.gradient(adapted.weights, [W, V], output_gradients=upstream)
+
+    # w' = w - w v / 2, v' = v - w**2 / 4
+    one, other = gradient(V, W)
+    np.testing.assert_allclose(one, V * (1 - V / 2) - W * W / 2, rtol=1e-12)
+    np.testing.assert_allclose(other, W - V * W / 2, rtol=1e-12)
+    gone = tf.constant([np.nan, 0, 0], tf.float64)
+    assert np.isnan(gradient(gone, W)).all()
+    assert np.isnan(gradient(V, gone)).sum() == 2
+
+
+def test_in_a_graph_nothing_is_computed_again_before_its_gradient_is_there():
+    """Or the second forward pass would run along with the first one, and save no memory."""
+
+    def gradient(rematerialize):
+        with tf.GradientTape() as tape:
+            tape.watch([W, V])
+            adapted = inner_loop.adapt(
+                count_and_remember, [W, V], COUNTERS, SGD(0.5), 2, rematerialize=rematerialize
+            )
+        return tape.gradient(adapted.weights, [W, V])
+
+    waiting = {}
+    for rematerialize in (False, True):
+        traced = tf.function(gradient, autograph=False).get_concrete_function(rematerialize)
+        operations = traced.graph.get_operations()
+        waits = [op for op in operations if op.type == "Identity" and op.control_inputs]
+        waiting[rematerialize] = len(waits)
+    # What a step is computed from, both weights and the state that floats, in two steps.
+    assert waiting == {False: 0, True: 2 * 3}
+
+
+@pytest.mark.parametrize("steps", [2, np.int64(2), tf.constant(2)], ids=["int", "int64", "tensor"])
+def test_the_loop_for_prediction_takes_any_integer(steps):
+    weights, _ = inner_loop.adapt_in_loop(half_square, [W], [], SGD(0.5), steps)
+    np.testing.assert_array_equal(weights[0], W / 4)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maml_tf import inner_optimizers
+from maml_tf import inner_loop, inner_optimizers
 from maml_tf.inner_optimizers import SGD, Adam
 from tests.wrong_calls import Wrong, check
 
@@ -358,3 +358,55 @@ WRONG = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_wrong_calls_are_explained(wrong):
     check(wrong)
+
+
+def test_the_defaults():
+    assert SGD().get_config() == {"learning_rate": 0.01, "momentum": 0.0}
+    expected = {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+    assert Adam().get_config() == expected
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_a_schedule_goes_into_json_and_comes_back(optimizer):
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 4, 0.1)
+    config = json.loads(json.dumps(optimizer(schedule).get_config()))
+    again = optimizer.from_config(config)
+    for step in range(6):
+        np.testing.assert_allclose(again.rate(step, tf.float64), schedule(step), rtol=1e-6)
+        assert again.rate(tf.constant(step), tf.float64).dtype == tf.float64
+    assert again.get_config() == config
+
+
+def test_what_to_do_about_a_step_size_names_the_optimizer():
+    for wrong in (-0.1, [0.1, -0.1], []):
+        with pytest.raises(ValueError, match=r"Give SGD\(0\.01\), or SGD\(\[0\.02, 0\.01\]\)"):
+            SGD(wrong)
+
+
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+def test_adam_in_half_precision_takes_the_steps_of_float32(dtype):
+    """There 0.999 is 1 and 1e-8 nothing: no step at all, or NaN where a gradient is zero."""
+    gradients = [[2.0, -0.5, 0.0], [1.0, 0.25, 0.0], [-0.5, 0.125, 0.0], [4.0, 1.0, 0.0]]
+    gradients = [[np.array(g)] for g in gradients]
+    half, single = (descend(Adam(0.25), [np.zeros(3)], gradients, d) for d in (dtype, tf.float32))
+    for (one,), (other,) in zip(half, single, strict=True):
+        assert one.dtype == dtype.as_numpy_dtype
+        np.testing.assert_allclose(one.astype("float32"), other, atol=1e-2)
+    np.testing.assert_allclose(single[0][0], [-0.25, 0.25, 0.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [Adam(0.25), SGD([0.25, 0.125], momentum=0.5)], ids=["adam", "momentum"]
+)
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16, tf.float64])
+def test_a_loop_may_carry_the_slots_of_every_dtype(optimizer, dtype):
+    def square(weights, state, step):
+        return tf.reduce_sum(weights[0] ** 2) / 2, state
+
+    weights = [tf.constant([1.0, -2.0], dtype)]
+    looped, _ = inner_loop.adapt_in_loop(square, weights, [], optimizer, tf.constant(3))
+    unrolled = inner_loop.adapt(square, weights, [], optimizer, 3).weights
+    assert looped[0].dtype == dtype
+    for one, other in zip(looped, unrolled, strict=True):
+        np.testing.assert_array_equal(tf.cast(one, tf.float64), tf.cast(other, tf.float64))
+    assert np.all(np.abs(tf.cast(looped[0], tf.float64)) < [1, 2])

@@ -333,3 +333,68 @@ def test_memory_does_not_grow_with_steps_when_rematerialized_under_xla():
     hidden = 16000 * 500 * 4 / 2**20
     assert many < 4 * hidden
     assert all_steps > 8 * hidden
+
+
+@pytest.mark.parametrize("way", ["loop", "vectorized", "auto"])
+@pytest.mark.parametrize("eager", [True, False])
+def test_what_is_done_for_a_task_may_be_compiled_by_itself(way, eager):
+    x = tf.constant(np.arange(6.0, dtype="float32").reshape(3, 2))
+    tasks, seen = {"x": x, "y": tf.range(3)}, []
+
+    def function(task, index):
+        seen.append(tf.executing_eagerly())
+        return describe(task, index)
+
+    def mapped():
+        return task_map.map_tasks(function, tasks, way, jit_compile=True)
+
+    summed, (first, named) = mapped() if eager else tf.function(mapped, autograph=False)()
+    assert seen == [False]  # traced once, though there are three tasks
+    np.testing.assert_array_equal(summed["scaled"], [0 + 4 + 12, 1 + 6 + 15])
+    np.testing.assert_array_equal(first, [0, 4, 12])
+    np.testing.assert_array_equal(named["index"], [0, 1, 2])
+
+
+def parallel_iterations(parallel, tasks):
+    """Of the loop in the graph of a map; None where there is none."""
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([tasks, 2])])
+    def mapped(x):
+        return task_map.map_tasks(lambda task, index: (task, task), x, "loop", parallel)
+
+    graph = mapped.get_concrete_function().graph
+    (loop,) = [op for op in graph.get_operations() if "While" in op.type]
+    return loop.get_attr("parallel_iterations")
+
+
+def test_how_many_tasks_are_worked_on_at_the_same_time(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    received = [parallel_iterations(p, t) for p, t in ((None, 9), (2, 9), (9, 4), (7, None))]
+    assert received == [6, 2, 4, 7]
+    monkeypatch.setattr(os, "cpu_count", lambda: None)  # where it cannot be told
+    assert parallel_iterations(None, 9) == 1
+
+
+@pytest.mark.parametrize("way", ["loop", "vectorized", "auto"])
+def test_shapes_of_what_is_stacked_are_known_while_a_graph_is_traced(way):
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 5, 2])])
+    def mapped(x):
+        summed, stacked = task_map.map_tasks(lambda t, i: (t[0], {"t": t}), x, way)
+        assert summed.shape == [2]
+        assert stacked["t"].shape.as_list()[1:] == [5, 2]
+        return summed
+
+    np.testing.assert_array_equal(mapped(tf.ones([3, 5, 2])), [3, 3])
+
+
+@pytest.mark.parametrize(
+    ("rank", "expected"), [(0, "auto"), (1, "auto"), (2, "auto"), (3, "loop"), (4, "loop")]
+)
+def test_weights_of_more_than_two_axes_are_convolutions(rank, expected):
+    class Weight(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.w = self.add_weight(shape=(2,) * rank)
+            self.built = True
+
+    assert task_map.choose("auto", Weight()) == expected

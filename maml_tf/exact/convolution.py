@@ -52,7 +52,7 @@ def convolution(
     Returns:
         `[batch, new height, new width, filters]`.
     """
-    form = _form(x, filters, strides, padding, data_format, dilations)
+    form = _form(x, filters, padding, data_format, dilations)
     if form is None:
         return original(x, filters, strides, padding, data_format, dilations, name, **settings)
     strides = _pair(strides)
@@ -70,7 +70,7 @@ def convolution(
         return tf.reshape(product, [-1, *size, filters.shape[3]])
 
 
-def _form(x, filters, strides, padding, data_format, dilations):
+def _form(x, filters, padding, data_format, dilations):
     plain = (
         data_format in (None, "NHWC")
         and padding in ("VALID", "SAME")

@@ -133,3 +133,135 @@ def test_a_model_gives_what_it_gives_in_keras():
     y, _ = functional.call(model, weights, [], x, training=False)
     np.testing.assert_allclose(y, model(x), rtol=1e-5, atol=1e-6)
     assert tf.nn.convolution is ORIGINAL
+
+
+# Which form is taken, at its borders.
+TINY, THIN, AS_IT_IS = "tiny", "thin", "as it is"
+BORDERS = [
+    # 32 taps times channels are thin, more are not.
+    ((1, 9, 9, 8), (2, 2), 5, {}, THIN),
+    ((1, 9, 9, 32), (1, 1), 5, {}, THIN),
+    ((1, 9, 9, 33), (1, 1), 5, {}, AS_IT_IS),
+    ((1, 9, 9, 11), (3, 1), 5, {}, AS_IT_IS),
+    ((1, 9, 9, 11), (1, 3), 5, {}, AS_IT_IS),
+    # 16 pixels with twice as many filters are tiny, and so are fewer pixels.
+    ((1, 4, 4, 4), (3, 3), 32, {}, TINY),
+    ((1, 4, 4, 4), (3, 3), 31, {}, AS_IT_IS),
+    ((1, 1, 16, 4), (3, 3), 32, {"padding": "SAME"}, TINY),
+    ((1, 1, 17, 4), (3, 3), 34, {"padding": "SAME"}, AS_IT_IS),
+    ((1, 17, 1, 4), (3, 3), 34, {"padding": "SAME"}, AS_IT_IS),
+    ((1, 3, 2, 4), (3, 3), 12, {"padding": "SAME"}, TINY),
+    ((1, 3, 2, 4), (3, 3), 11, {"padding": "SAME"}, AS_IT_IS),
+    ((1, 3, 2, 8), (3, 2), 12, {"padding": "VALID"}, TINY),
+    ((1, 3, 2, 8), (2, 3), 12, {"padding": "VALID"}, AS_IT_IS),
+    ((1, 2, 3, 8), (3, 2), 12, {"padding": "VALID"}, AS_IT_IS),
+    # Whatever is not plain.
+    ((1, 4, 4, 4), (3, 3), 32, {"dilations": 1}, TINY),
+    ((1, 4, 4, 4), (3, 3), 32, {"dilations": [1, 1]}, TINY),
+    ((1, 4, 4, 4), (3, 3), 32, {"dilations": (1, 2)}, AS_IT_IS),
+    ((1, 4, 4, 4), (3, 3), 32, {"data_format": "NHWC"}, TINY),
+    ((1, 4, 4, 1), (3, 3), 32, {"data_format": "NCHW"}, AS_IT_IS),
+    ((1, 9, 9, 1), (3, 3), 5, {"padding": [[0, 0], [1, 1], [1, 1], [0, 0]]}, AS_IT_IS),
+    ((1, 9, 1), (3,), 5, {}, AS_IT_IS),
+    ((1, 5, 5, 5, 1), (2, 2, 2), 5, {}, AS_IT_IS),
+]
+
+
+class LeftError(Exception):
+    """A convolution was left to TensorFlow, with these arguments."""
+
+
+def form_of(x, w, **options):
+    """The form that a convolution takes, and what it gives, or how TensorFlow's is called."""
+    thin = []
+
+    def original(*arguments):
+        if arguments[1] is w:
+            raise LeftError(arguments)
+        thin.append(arguments)
+        return ORIGINAL(*arguments)
+
+    try:
+        y = convolution.convolution(original, x, w, **options)
+    except LeftError as error:
+        return AS_IT_IS, error.args[0]
+    return THIN if thin else TINY, y
+
+
+@pytest.mark.parametrize(("shape", "kernel", "filters", "options", "form"), BORDERS, ids=str)
+def test_the_borders_of_the_forms(shape, kernel, filters, options, form):
+    x, w = pair(shape, kernel, filters)
+    received, y = form_of(x, w, **options)
+    assert received == form
+    if form == AS_IT_IS:
+        assert y[:2] == (x, w)
+        names = ["strides", "padding", "data_format", "dilations", "name"]
+        defaults = {"padding": "VALID"} | options
+        assert y[2:] == tuple(defaults.get(name) for name in names)
+    else:
+        expected = ORIGINAL(x, w, **options)
+        assert y.shape == expected.shape
+        np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_half_precision_is_left_to_tensorflow(dtype):
+    x, w = (tf.cast(t, dtype) for t in pair((1, 4, 4, 4), (3, 3), 32))
+    form, y = form_of(x, w)
+    assert form == (TINY if dtype in ("float32", "float64") else AS_IT_IS)
+    assert form == AS_IT_IS or y.dtype == dtype
+
+
+def test_grouped_convolutions_are_left_to_tensorflow():
+    x, _ = pair((1, 4, 4, 4), (3, 3), 32)
+    _, w = pair((1, 4, 4, 2), (3, 3), 32)
+    assert form_of(x, w)[0] == AS_IT_IS
+
+
+@pytest.mark.parametrize(
+    ("shape", "form", "static"),
+    [
+        ([None, 4, 4, 4], TINY, [None, 1, 1, 32]),
+        ([None, 9, 9, 1], THIN, [None, 4, 4, 32]),
+        ([2, None, 4, 4], AS_IT_IS, None),
+        ([2, 4, 4, None], AS_IT_IS, None),
+    ],
+    ids=str,
+)
+def test_shapes_that_are_known_while_a_graph_is_traced(shape, form, static):
+    channels = shape[3] or 4
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.float64)])
+    def traced(x):
+        _, w = pair((1, 1, 1, channels), (3, 3), 32)
+        received, y = form_of(x, w, strides=2, name="mine")
+        assert received == form
+        if static:
+            assert y.shape.as_list() == static
+            assert y.op.name.startswith("mine/")
+            assert form_of(x, w)[1].op.name.startswith("convolution/")
+        return x
+
+    traced.get_concrete_function()
+
+
+SIDES = [
+    (length, taps, stride)
+    for length in (1, 2, 3, 4)
+    for taps in (1, 2, 3, 4)
+    for stride in (1, 2, 3)
+]
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_every_tiny_form_is_the_convolution_of_tensorflow(padding):
+    """All lengths, taps and strides of both axes: a padding off by one shows in some of them."""
+    sides = [s for s in SIDES if padding == "SAME" or s[0] >= s[1]]
+    for i, (height, a, down) in enumerate(sides):
+        # Each with another one: along both axes every side comes twice.
+        for width, b, right in (sides[-1 - i], sides[(7 * i + 3) % len(sides)]):
+            x, w = pair((2, height, width, 33), (a, b), 32, seed=i)
+            form, y = form_of(x, w, strides=(down, right), padding=padding)
+            expected = ORIGINAL(x, w, (down, right), padding)
+            assert (form, y.shape) == (TINY, expected.shape)
+            np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)

@@ -140,3 +140,128 @@ def test_what_overflows_is_seen():
     sign = tf.constant([1.0, -1.0, 1.0])[None, :, None]
     advantage, _ = advantages.estimate(observation, reward * sign * 3e38, mask)
     assert not np.isfinite(advantage).all()
+
+
+def test_the_features_are_those_of_the_paper():
+    """[o, o^2, t/100, (t/100)^2, (t/100)^3, 1], o clipped to +-10."""
+    observation = tf.constant([[[[1.5, -20.0], [0.0, 3.0], [11.0, -10.0]]]], tf.float32)
+    features = advantages.baseline_features(observation)
+    assert features.dtype == tf.float64
+    expected = [
+        [1.5, -10.0, 2.25, 100.0, 0.00, 0.0000, 0.000000, 1.0],
+        [0.0, 3.00, 0.0, 9.0, 0.01, 0.0001, 0.000001, 1.0],
+        [10.0, -10.0, 100.0, 100.0, 0.02, 0.0004, 0.000008, 1.0],
+    ]
+    np.testing.assert_allclose(features[0, 0], expected, rtol=1e-12, atol=1e-15)
+
+
+def test_the_baseline_is_a_ridge_regression_of_the_steps_that_count():
+    rng = np.random.default_rng(3)
+    observation, returns = rng.normal(size=(1, 2, 30, 2)), rng.normal(size=(1, 2, 30))
+    mask = np.ones((1, 2, 30))
+    mask[0, 1, 7:] = 0
+    x = advantages.baseline_features(tf.constant(observation)).numpy()[mask > 0]
+    y = returns[mask > 0]
+    for arguments, ridge in (((), 1e-5), ((0.5,), 0.5)):
+        fitted = advantages.linear_baseline(
+            *map(tf.constant, (observation, returns, mask)), *arguments
+        )
+        expected = x @ np.linalg.solve(x.T @ x + ridge * np.eye(8), x.T @ y)
+        np.testing.assert_allclose(fitted.numpy()[mask > 0], expected, rtol=1e-6)
+        np.testing.assert_array_equal(fitted.numpy()[mask == 0], 0)
+        assert fitted.dtype == tf.float64
+    half = [tf.constant(x, tf.float32) for x in (observation, returns, mask)]
+    single = advantages.linear_baseline(*half)
+    assert single.dtype == tf.float32
+    np.testing.assert_allclose(single, advantages.linear_baseline(*half, ridge=1e-5))
+
+
+def test_temporal_differences_by_hand():
+    reward = tf.constant([[1.0, 2.0, 3.0, 100.0]])
+    values = tf.constant([[10.0, 20.0, 30.0, 1000.0]])
+    mask = tf.constant([[1.0, 1.0, 1.0, 0.0]])
+    received = advantages.temporal_differences(reward, values, mask, 0.5)
+    np.testing.assert_array_equal(received, [[1.0, -3.0, -27.0, 0.0]])
+    whole = advantages.temporal_differences(reward, values, tf.ones_like(mask), 0.5)
+    np.testing.assert_array_equal(whole, [[1.0, -3.0, 473.0, -900.0]])
+
+
+def test_discounted_sums_by_hand():
+    x = tf.constant([[[1.0, 2.0, 4.0], [0.0, 0.0, 8.0]]])
+    received = advantages.discounted_sums(x, 0.5)
+    np.testing.assert_array_equal(received, [[[3.0, 4.0, 4.0], [2.0, 4.0, 8.0]]])
+    np.testing.assert_array_equal(advantages.discounted_sums(x, 0.0), x)
+    np.testing.assert_array_equal(advantages.discounted_sums(x, 1.0)[0, 0], [7.0, 6.0, 4.0])
+    assert advantages.discounted_sums(x, 0.5).dtype == tf.float32
+
+
+def rollouts(seed=4, shape=(2, 3, 9)):
+    rng = np.random.default_rng(seed)
+    mask = np.ones(shape)
+    mask[0, 0, 4:] = 0
+    return [tf.constant(x) for x in (rng.normal(size=(*shape, 2)), rng.normal(size=shape), mask)]
+
+
+def test_the_defaults_are_the_papers():
+    data = rollouts()
+    plain = advantages.estimate(*data)
+    by_name = advantages.estimate(*data, discount=0.99, gae_lambda=1.0, ridge=1e-5)
+    others = [{"discount": 0.98}, {"gae_lambda": 0.99}, {"ridge": 1e-2}]
+    for one, other in zip(plain, by_name, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for other in others:
+        assert not np.allclose(plain[0], advantages.estimate(*data, **other)[0], rtol=1e-4)
+
+
+def test_advantages_are_standardised_and_errors_are_in_their_unit():
+    observation, reward, mask = rollouts()
+    advantage, error = advantages.estimate(observation, reward, mask, discount=0.9, gae_lambda=0.5)
+    for one, counts in zip(advantage.numpy(), mask.numpy() > 0, strict=True):
+        np.testing.assert_allclose(one[counts].mean(), 0, atol=1e-12)
+        np.testing.assert_allclose(one[counts].std(), 1, rtol=1e-7)
+        np.testing.assert_array_equal(one[~counts], 0)
+    values = advantages.linear_baseline(
+        observation, advantages.discounted_sums(reward * mask, 0.9), mask
+    )
+    plain = advantages.temporal_differences(reward, values, mask, 0.9)
+    sums = advantages.discounted_sums(plain, 0.45).numpy()
+    for task in range(2):
+        unit = sums[task][mask[task] > 0].std()
+        np.testing.assert_allclose(error[task], plain[task] / unit, rtol=1e-6)
+
+
+def test_rollouts_without_reward_or_without_steps_give_zeros():
+    observation, reward, mask = rollouts()
+    for gone in ((reward * 0, mask), (reward, mask * 0)):
+        for received in advantages.estimate(observation, *gone):
+            np.testing.assert_array_equal(received, np.zeros([2, 3, 9]))
+
+
+def test_sizes_may_be_unknown_while_a_graph_is_traced():
+    spec = [tf.TensorSpec(s, tf.float64) for s in ([None] * 3 + [2], [None] * 3, [None] * 3)]
+    traced = tf.function(advantages.estimate, autograph=False, input_signature=spec)
+    for one, other in zip(traced(*rollouts()), advantages.estimate(*rollouts()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_task_without_a_signal_silences_no_other():
+    observation, reward, mask = rollouts(shape=(4, 3, 9))
+    reward, mask = reward.numpy(), mask.numpy()
+    reward[1] = 2.5  # every rollout the same
+    reward[2] = np.arange(9.0)  # not constant, and yet every rollout the same
+    mask[3, 1:] = 0  # one rollout counts, and its reward differs
+    data = [observation, tf.constant(reward), tf.constant(mask)]
+    together = advantages.estimate(*data)
+    for task in range(4):
+        alone = advantages.estimate(*(x[task : task + 1] for x in data))
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_allclose(one[task], other[0], rtol=1e-6, atol=1e-9)
+            assert np.any(one[task]) == (task in (0, 3))
+
+
+def test_one_rollout_of_a_constant_reward_has_no_signal():
+    observation, reward, mask = rollouts(shape=(1, 2, 9))
+    only = tf.constant(np.stack([[np.ones(9), np.zeros(9)]]))
+    for constant, silent in ((reward * 0 + 3, True), (reward, False)):
+        received, error = advantages.estimate(observation, constant, only)
+        assert np.any(received) == np.any(error) != silent

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.inner_optimizers import SGD
+from maml_tf import inner_loop
+from maml_tf.inner_optimizers import SGD, Adam
 from maml_tf.rl import advantages, objectives, policies
 from maml_tf.rl.meta_objective import MetaObjective
 from tests.rl.problems import central_difference, flat, problem, unflat
@@ -269,3 +270,129 @@ def test_max_pooling_under_xla_has_the_gradient_that_it_has_without():
     np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5)
     for one, other in zip(compiled[1], plain[1], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def task(samples, i):
+    return tf.nest.map_structure(lambda t: t[i], samples)
+
+
+def test_the_defaults_are_those_of_the_paper():
+    objective = MetaObjective(policies.gaussian(3, 2), SGD(0.1))
+    received = [objective.inner_loss, objective.outer_loss, objective.clip, objective.decay]
+    assert received == ["policy_gradient", "ratio", 0.2, 1.0]
+    switches = [objective.first_order, objective.jit_compile, objective.adaptable, objective.state]
+    assert switches == [False, False, None, None]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "adaptable"),
+    [(SGD([0.3, 0.1], momentum=0.5), None), (Adam([0.1, 0.02]), "loc")],
+    ids=["momentum", "adam"],
+)
+def test_single_steps_are_those_of_the_fast_weights(optimizer, adaptable):
+    objective, weights, before, _ = problem(inner_steps=3, adaptable=adaptable, inner_loss="ratio")
+    objective.inner_optimizer = optimizer
+    samples = task(before, 1)
+    expected = objective.fast_weights(weights, samples)
+    received, slots = weights, objective.initial_slots(weights)
+    for number, sample in enumerate(samples):
+        received, slots = objective.step(tf.constant(number), received, slots, sample)
+    np.testing.assert_allclose(flat(received), flat(expected), rtol=1e-12)
+
+
+def test_whether_fast_weights_carry_second_derivatives():
+    for own, given, second in (
+        (False, None, True),
+        (True, None, False),
+        (True, False, True),
+        (False, True, False),
+    ):
+        objective, weights, before, _ = problem(first_order=own)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            fast = objective.fast_weights(weights, task(before, 0), given)
+            total = tf.add_n([tf.reduce_sum(w) for w in fast])
+        gradient = flat(tape.gradient(total, weights))
+        assert np.allclose(gradient, 1) != second
+
+
+@pytest.mark.parametrize(
+    ("outer_loss", "clip", "inner_loss", "decay"),
+    [("ratio", 0.2, "ratio", 1.0), ("clipped", 0.05, "dice", 0.5), ("clipped", 1, "dice", 1.0)],
+)
+def test_the_value_is_the_mean_over_tasks_by_hand(outer_loss, clip, inner_loss, decay):
+    settings = {"outer_loss": outer_loss, "clip": clip, "inner_loss": inner_loss, "decay": decay}
+    objective, weights, before, after = problem(inner_steps=1)
+    before = [b | {"error": b["advantage"] * 0.9} for b in before]
+    after["advantage"] = after["advantage"] * 10  # so that clipping shows
+    objective = MetaObjective(objective.policy, SGD(0.3), **settings)
+    losses, divergences = [], []
+    for i in range(3):
+        sample, late = task(before[0], i), task(after, i)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            outputs = objective.outputs(weights, sample["observation"])
+            loss = objectives.inner_loss(inner_loss, outputs, sample, decay)
+        gradients = tape.gradient(loss, weights)
+        fast = [w - 0.3 * g for w, g in zip(weights, gradients, strict=True)]
+        outputs, old = objective.outputs(fast, late["observation"]), late["outputs"]
+        arguments = late["action"], late["advantage"], late["mask"]
+        losses.append(objectives.outer_loss(outer_loss, outputs, old, *arguments, clip))
+        divergences.append(objectives.divergence(outputs, old, late["mask"]))
+    expected = np.mean(losses), np.mean(divergences)
+    np.testing.assert_allclose(objective.value(weights, before, after), expected, rtol=1e-9)
+    value, _ = objective.value_and_gradient(weights, before, after)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-9)
+
+
+def test_outputs_keep_the_axes_of_observations_and_their_static_sizes():
+    policy = policies.gaussian(3, 2, hidden=(4,), seed=1)
+    objective = MetaObjective(policy, SGD(0.1))
+    weights = [tf.convert_to_tensor(v) for v in policy.trainable_variables]
+    observation = tf.random.stateless_normal([2, 5, 3], [0, 1])
+    outputs = objective.outputs(weights, observation)
+    for r in range(2):
+        for name, expected in policy(observation[r]).items():
+            np.testing.assert_allclose(outputs[name][r], expected, rtol=1e-5, atol=1e-6)
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 5, 3])])
+    def traced(observation):
+        outputs = objective.outputs(weights, observation)
+        assert {tuple(y.shape) for y in outputs.values()} == {(None, 5, 2)}
+        return outputs
+
+    for name, expected in traced(observation).items():
+        np.testing.assert_allclose(outputs[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_state_takes_the_place_of_the_policys_own():
+    inputs = keras.Input((3,))
+    normalised = keras.layers.Normalization(mean=[0.0] * 3, variance=[1.0] * 3)(inputs)
+    frozen = keras.layers.Dense(2, trainable=False)
+    policy = keras.Model(inputs, {"logits": frozen(keras.layers.Dense(2)(normalised))})
+    weights = [tf.convert_to_tensor(v) for v in policy.trainable_variables]
+    own = [tf.convert_to_tensor(v) for v in policy.non_trainable_variables]
+    observation = tf.random.stateless_normal([2, 5, 3], [0, 1])
+    expected = MetaObjective(policy, SGD(0.1)).outputs(weights, observation)["logits"]
+    other = MetaObjective(policy, SGD(0.1), state=[2 * s for s in own])
+    np.testing.assert_allclose(other.outputs(weights, observation)["logits"], 2 * expected)
+    other.state = own
+    np.testing.assert_array_equal(other.outputs(weights, observation)["logits"], expected)
+
+
+def test_adapted_weights_are_those_of_each_task_in_their_order():
+    objective, weights, before, _ = problem(inner_steps=2)
+    received = objective.adapted(weights, before)
+    for i in range(3):
+        expected = objective.fast_weights(weights, task(before, i))
+        np.testing.assert_allclose(flat(task(received, i)), flat(expected), rtol=1e-12)
+
+
+def test_slots_are_those_of_the_weights_that_adapt():
+    objective, weights, _, _ = problem(adaptable="loc")
+    objective.inner_optimizer = Adam(0.1)
+    shapes = [s.shape for s in objective.initial_slots(weights)]
+    chosen = [w.shape for w, a in zip(weights, objective.adaptable, strict=True) if a]
+    assert shapes == 2 * chosen
+    assert len(chosen) < len(weights)
+    assert inner_loop.initial_slots(SGD(0.1), weights) == []

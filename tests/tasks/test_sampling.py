@@ -204,3 +204,38 @@ def test_selected_classes_keep_their_examples_and_names():
     support_x, _, query_x, _ = draw(some, ways=2, shots=2, queries=3)
     assert set(support_x[..., 0].ravel()) | set(query_x[..., 0].ravel()) == {1, 3}
     assert some.examples is classes.examples
+
+
+def test_classes_of_just_enough_examples_are_enough():
+    inputs, query_y = next(iter(sampling.episodes(IMAGES, ways=6, shots=1, queries=3)))
+    assert inputs["support_y"].shape == (4, 6)
+    assert query_y.shape == (4, 18)
+
+
+def test_what_is_held_as_a_tensor(monkeypatch):
+    assert isinstance(sampling.index_by_class(IMAGES).examples, tf.Tensor)
+    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", IMAGES.nbytes)
+    assert isinstance(sampling.index_by_class(IMAGES).examples, tf.Tensor)
+    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", IMAGES.nbytes - 1)
+    assert isinstance(sampling.index_by_class(IMAGES).examples, np.ndarray)
+
+
+def test_a_set_of_so_many_tasks_is_cut_from_the_endless_one():
+    endless = sampling.episodes(named_rows([4] * 6), class_sizes=[4] * 6, queries=2, meta_batch=2)
+    expected = [tf.nest.flatten(batch) for batch in endless.take(4)]
+    some = sampling.episodes(
+        named_rows([4] * 6), class_sizes=[4] * 6, queries=2, meta_batch=2, start=1, tasks=5
+    )
+    received = [tf.nest.flatten(batch) for batch in some]
+    assert some.cardinality() == len(received) == 3  # 5 tasks, in whole batches
+    for one, other in zip(received, expected[1:], strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_shapes_are_known_wherever_the_examples_lie(monkeypatch):
+    held = sampling.episodes(IMAGES, queries=2).element_spec
+    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", 0)
+    assert sampling.episodes(IMAGES, queries=2).element_spec == held
+    assert held[0]["query_x"] == tf.TensorSpec([4, 10, 2, 2, 1], tf.float32)
+    assert held[1] == tf.TensorSpec([4, 10], tf.int32)
