@@ -8,6 +8,8 @@ platform is mended, and says when it may go:
 - `ctc`: a loss that is differentiated once;
 - `registry`: gradients of gradients that TensorFlow lacks; what is wrong or missing beyond them
   is refused by name;
+- `corrected`: gradients of TensorFlow that are wrong (soft labels, products with zeros);
+- `keras_operations`: functions of `keras.ops` that are wrong at single points;
 - `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
 - `convolution`: small convolutions as matrix products, which are faster.
 
@@ -19,7 +21,18 @@ import threading
 
 from tensorflow.python.ops import nn_ops
 
-from maml_tf.exact import convolution, ctc, dispatch, images, moments, pooling, registry, xla
+from maml_tf.exact import (
+    convolution,
+    corrected,
+    ctc,
+    dispatch,
+    images,
+    keras_operations,
+    moments,
+    pooling,
+    registry,
+    xla,
+)
 
 __all__ = ["operations", "refusals"]
 
@@ -59,6 +72,6 @@ def _install():
     with _LOCK:
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
-            for entry in (moments, images, ctc, pooling, registry):
+            for entry in (moments, images, ctc, pooling, registry, corrected, keras_operations):
                 entry.install()
             _INSTALLED.append(True)

@@ -60,7 +60,7 @@ def convolution(
     with tf.name_scope(name or "convolution"):
         if form == "thin":
             identity = np.eye(taps).reshape(*filters.shape[:3], taps)
-            patches = original(x, tf.constant(identity, x.dtype), strides, padding)
+            patches = original(x, tf.constant(identity, x.dtype), strides, padding, "NHWC")
             size = patches.shape[1:3]
         else:
             matrix, size = _patch_matrix(x.shape[1:3], filters.shape[:2], strides, padding)
