@@ -36,7 +36,8 @@ def choose(strategy, model):
     Args:
         strategy: one of `STRATEGIES`.
         model: a built `keras.Model`. Convolutions and recurrent layers go task by task; what is
-            made of matrices and vectors is left to `map_tasks`, which vectorises it if it can.
+            made of matrices and vectors, also where attention keeps them in kernels of rank 3,
+            is left to `map_tasks`, which vectorises it if it can.
 
     Returns:
         One of `STRATEGIES`.
@@ -48,8 +49,16 @@ def choose(strategy, model):
         raise ValueError(f"`task_map` must be one of {STRATEGIES}. Received: {strategy!r}")
     if strategy != "auto":
         return strategy
-    looping = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
-    small = all(len(v.shape) <= 2 for v in model.trainable_variables)
+    flat = list(model._flatten_layers())
+    looping = any(isinstance(layer, keras.layers.RNN) for layer in flat)
+    # Their kernels of any rank are matrices in an einsum: an attention's are of rank 3.
+    products = {
+        id(v)
+        for layer in flat
+        if isinstance(layer, keras.layers.EinsumDense)
+        for v in layer.trainable_variables
+    }
+    small = all(len(v.shape) <= 2 or id(v) in products for v in model.trainable_variables)
     return "auto" if small and not looping else "loop"
 
 

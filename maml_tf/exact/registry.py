@@ -62,7 +62,7 @@ def install():
 
 
 def correct(name, gradient):
-    """Puts `gradient(original, op, *upstream)` in the place of a registered one, inside of `refusals`.
+    """Puts `gradient(original, op, *upstream)` in the place of one, inside of `refusals`.
 
     Args:
         name: type of the operation.

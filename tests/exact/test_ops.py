@@ -64,10 +64,11 @@ def at(point, *names):
 
 def both(point, *names):
     """Functions of two arrays, which depend on the weights both."""
-    return {
-        name: Case(lambda x, f=getattr(o, name): f(x, 1.3 * x[::-1] + 0.2), point)
-        for name in names
-    }
+
+    def case(f):
+        return Case(lambda x: f(x, 1.3 * x[::-1] + 0.2), point)
+
+    return {name: case(getattr(o, name)) for name in names}
 
 
 def of(point=ANY, **functions):
@@ -105,10 +106,8 @@ ELEMENTS = {
         ldexp=lambda x: o.ldexp(x, tf.constant([1, 2, 3])),
         convert_to_tensor=o.convert_to_tensor,
         array=o.array,
-        angle=lambda x: o.angle(tf.complex(x, 1 + x**2)),
         imag=lambda x: o.imag(tf.complex(x, 1 + x**2)),
         polar=lambda x: o.polar(1 + x**2, x),
-        view_as_complex=lambda x: o.view_as_complex(o.stack([x, x**2], -1)),
         view_as_real=lambda x: o.view_as_real(tf.complex(x, 1 + x**2)),
         square_of_complex=lambda x: o.square(tf.complex(x, 1 + x**2)),
         abs_of_complex=lambda x: o.abs(tf.complex(x, 1 + x**2)),
@@ -117,6 +116,13 @@ ELEMENTS = {
         reciprocal_of_power=lambda x: o.power(1 + x**2, -1.5),
     ),
 }
+
+# Keras computes them in float32.
+for name, function in {
+    "angle": lambda x: o.angle(tf.complex(x, 1 + x**2)),
+    "view_as_complex": lambda x: o.view_as_complex(o.stack([x, x**2], -1)),
+}.items():
+    ELEMENTS[name] = Case(function, ANY, single=True)
 
 REDUCTIONS = {
     **at(ANY, "amax", "amin", "max", "min", "mean", "nanmax", "nanmean", "nanmin", "nanstd"),
@@ -373,9 +379,7 @@ IMAGES = {
         },
         **{
             "image.resize": lambda x: o.image.resize(x, (4, 3), antialias=True),
-            "image.resize-cropped": lambda x: o.image.resize(
-                x, (4, 3), crop_to_aspect_ratio=True
-            ),
+            "image.resize-cropped": lambda x: o.image.resize(x, (4, 3), crop_to_aspect_ratio=True),
             "image.resize-padded": lambda x: o.image.resize(x, (4, 3), pad_to_aspect_ratio=True),
         },
     ),
@@ -408,9 +412,6 @@ SPECIAL = {
     "prod-two-zeros": Case(o.prod, np.array([0.0, 0.5, 0.0])),
     "cumprod-one-zero": Case(o.cumprod, np.array([0.3, 0.0, -0.7, 0.4])),
     "cumprod-two-zeros": Case(o.cumprod, np.array([0.3, 0.0, -0.7, 0.0])),
-    "segment_prod-zero": Case(
-        lambda x: o.segment_prod(x, tf.constant([0, 0, 1, 1]), 2), np.array([0.0, 0.5, 0.7, 0.3])
-    ),
     "logsumexp-equal": Case(o.logsumexp, np.zeros(3)),
     "logaddexp-equal": Case(lambda x: o.logaddexp(x[0], x[1]), np.zeros(2)),
     "logaddexp2-equal": Case(lambda x: o.logaddexp2(x[0], x[1]), np.zeros(2)),
@@ -421,7 +422,9 @@ SPECIAL = {
     "cumprod-rows": Case(lambda x: o.cumprod(x, 0), np.array([[0.3, 0.0], [0.0, 0.4], [1.0, 2.0]])),
     "cumprod-tensorflow": Case(
         lambda x: [
-            tf.math.cumprod(x, 1, exclusive=e, reverse=r) for e in (False, True) for r in (False, True)
+            tf.math.cumprod(x, 1, exclusive=e, reverse=r)
+            for e in (False, True)
+            for r in (False, True)
         ],
         np.array([[0.3, 0.0, 0.7, 0.2], [0.0, 0.4, 0.0, 0.1]]),
     ),
@@ -432,7 +435,9 @@ SPECIAL = {
     "silu-zero": Case(o.silu, np.zeros(2)),
     "log_sigmoid-zero": Case(o.log_sigmoid, np.zeros(2)),
     "softplus-zero": Case(o.softplus, np.zeros(2)),
-    "logits-zero": Case(lambda x: o.binary_crossentropy(0.3 + 0 * x, x, from_logits=True), np.zeros(1)),
+    "logits-zero": Case(
+        lambda x: o.binary_crossentropy(0.3 + 0 * x, x, from_logits=True), np.zeros(1)
+    ),
     "squareplus-zero": Case(o.squareplus, np.zeros(2)),
     "tanh-zero": Case(o.tanh, np.zeros(2)),
     "sigmoid-zero": Case(o.sigmoid, np.zeros(2)),
@@ -443,10 +448,52 @@ SPECIAL = {
     "cholesky-identity": Case(lambda x: o.cholesky(definite(x)), np.eye(3)),
     "inv-identity": Case(o.inv, np.eye(3)),
     "pinv-identity": Case(o.pinv, np.eye(3)),
-    "svd-identity": Case(lambda x: o.sum(o.svd(x)[1]), np.eye(3)),
-    "eigh-identity": Case(lambda x: o.sum(o.eigh(symmetric(x))[0] ** 2), np.eye(3)),
-    "nuclear-identity": Case(lambda x: o.norm(x, "nuc"), np.eye(3)),
     "hsv-gray": Case(lambda x: o.image.rgb_to_hsv(x)[..., 2] ** 2, np.array([[[0.4, 0.2, 0.1]]])),
+}
+
+# What TensorFlow gets wrong, silently, and what nothing but the numbers at run time could tell:
+# it takes the factors 1 / (s_i - s_j) of equal singular values or eigenvalues for zero.
+KNOWN_TO_BE_WRONG = {
+    "svd": Case(lambda x: o.sum(o.svd(x)[1]), np.eye(3)),
+    "eigh": Case(lambda x: o.sum(o.eigh(symmetric(x))[0] ** 2), np.eye(3)),
+    "norm": Case(lambda x: o.norm(x, "nuc"), np.eye(3)),
+}
+
+LOSSES = {
+    **{
+        name: Case(
+            lambda x, name=name: getattr(keras.losses, name)()(
+                o.softmax(1.5 * x[::-1]), o.softmax(x)
+            ),
+            ANY,
+        )
+        for name in (
+            *("BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalCrossentropy"),
+            *("CategoricalFocalCrossentropy", "CategoricalHinge", "CosineSimilarity", "Dice"),
+            *("Huber", "KLDivergence", "LogCosh", "MeanAbsoluteError", "MeanSquaredError"),
+            *("MeanAbsolutePercentageError", "MeanSquaredLogarithmicError", "Poisson", "Tversky"),
+        )
+    },
+    **{
+        name: Case(
+            lambda x, name=name: getattr(keras.losses, name)()(
+                tf.constant([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]], x.dtype), x
+            ),
+            0.7 * ANY,
+        )
+        for name in ("Hinge", "SquaredHinge")
+    },
+    **of(
+        CategoricalGeneralizedCrossEntropy=lambda x: (
+            keras.losses.CategoricalGeneralizedCrossEntropy()(tf.constant([0, 2]), o.softmax(x))
+        ),
+        SparseCategoricalCrossentropy=lambda x: keras.losses.SparseCategoricalCrossentropy()(
+            tf.constant([0, 2]), o.softmax(x)
+        ),
+        Circle=lambda x: keras.losses.Circle()(
+            tf.constant([0, 1, 1, 0]), o.concatenate([x, x**2 + 0.1])
+        ),
+    ),
 }
 
 REFUSED = {
@@ -456,7 +503,9 @@ REFUSED = {
     ),
     "XlaDynamicUpdateSlice": Case(lambda x: o.slice_update(x, (0, 1), x[:, :2] ** 2), ANY),
     "Lu": Case(lambda x: o.lu_factor(x)[0], SQUARE),
-    "ctc_loss": Case(lambda x: o.ctc_loss([[1, 2]], o.reshape(x, (1, 3, 4)), [2], [3]), IMAGE[0, :4, :3, 0]),
+    "ctc_loss": Case(
+        lambda x: o.ctc_loss([[1, 2]], o.reshape(x, (1, 3, 4)), [2], [3]), IMAGE[0, :4, :3, 0]
+    ),
     "ImageProjectiveTransformV3": Case(
         lambda x: o.image.affine_transform(x, tf.constant([[1.0, 0.1, 0, 0, 1, 0, 0, 0]])),
         IMAGE,
@@ -508,7 +557,7 @@ def deviations(case):
 
     if case.traced:
         at = tf.function(at, autograph=False)
-    step = 2e-2 if case.single else 1e-4
+    step = 2e-2 if case.single else 1e-5
     _, gradient, product = at(weights)
     near = [at(weights + k * step * direction) for k in (-2, -1, 1, 2)]
 
@@ -521,3 +570,139 @@ def deviations(case):
 
     along = np.sum(gradient.numpy() * direction.numpy())
     return deviation(along, difference(0)), deviation(product.numpy(), difference(1))
+
+
+CASES = ELEMENTS | REDUCTIONS | SHAPES | PRODUCTS | NETWORKS | IMAGES | CONTROL | SPECIAL | LOSSES
+
+WITHOUT_DERIVATIVE = {
+    **dict.fromkeys(
+        ("all", "allclose", "any", "equal", "greater", "greater_equal", "isclose", "isfinite")
+        + ("isin", "isinf", "isnan", "isneginf", "isposinf", "isreal", "less", "less_equal")
+        + ("logical_and", "logical_not", "logical_or", "logical_xor", "not_equal", "signbit")
+        + ("in_top_k", "is_tensor"),
+        "gives truth values",
+    ),
+    **dict.fromkeys(
+        ("argmax", "argmin", "argpartition", "argsort", "count_nonzero", "digitize", "histogram")
+        + ("matrix_rank", "nanargmax", "nanargmin", "nonzero", "searchsorted", "unravel_index")
+        + ("ctc_decode",),
+        "gives integers",
+    ),
+    **dict.fromkeys(
+        ("bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_not", "bitwise_or")
+        + ("bitwise_right_shift", "bitwise_xor", "gcd", "lcm", "left_shift", "right_shift"),
+        "takes integers",
+    ),
+    **dict.fromkeys(
+        ("arange", "bartlett", "blackman", "empty", "empty_like", "eye", "hamming", "hanning")
+        + ("identity", "kaiser", "ones", "ones_like", "tri", "zeros", "zeros_like"),
+        "is a constant",
+    ),
+    **dict.fromkeys(
+        ("ceil", "floor", "floor_divide", "heaviside", "nextafter", "round", "sign", "trunc"),
+        "is a step, or one that is next to the identity",
+    ),
+    **dict.fromkeys(("dtype", "ndim", "shape", "size", "unique"), "tells of a tensor"),
+    **dict.fromkeys(("convert_to_numpy", "stop_gradient"), "stops derivatives by design"),
+    "vectorize": "raises on TensorFlow",
+}
+
+# Functions that stand in `REFUSED`, by the name of the operation.
+REFUSED_NAMES = {
+    *("view", "bincount", "slice_update", "lu_factor", "ctc_loss"),
+    *("image.affine_transform", "image.perspective_transform"),
+}
+
+
+def public_functions(module, prefix=""):
+    return {
+        prefix + name
+        for name, member in inspect.getmembers(module, callable)
+        if not name.startswith("_") and not inspect.isclass(member)
+    }
+
+
+def test_every_function_of_keras_ops_is_looked_at():
+    public = public_functions(keras.ops) | public_functions(keras.ops.image, "image.")
+    known = set(CASES) | set(WITHOUT_DERIVATIVE) | REFUSED_NAMES
+    assert public - known == set()
+    assert (set(WITHOUT_DERIVATIVE) | REFUSED_NAMES) - public == set()
+
+
+def test_every_submodule_of_keras_ops_is_looked_at():
+    """Their functions are those of `keras.ops`, but for those of images."""
+    for name, module in inspect.getmembers(keras.ops, inspect.ismodule):
+        if not name.startswith("_") and name != "image":
+            assert public_functions(module) <= public_functions(keras.ops), name
+
+
+def test_every_loss_of_keras_is_looked_at():
+    classes = {name for name, _ in inspect.getmembers(keras.losses, inspect.isclass)}
+    assert classes - set(LOSSES) == {"CTC", "Loss"}  # CTC is refused, as `ctc_loss`
+    functions = {name.replace("_", "") for name in public_functions(keras.losses)}
+    assert functions - {name.lower() for name in classes} == {"deserialize", "get", "serialize"}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_both_derivatives_are_right(case):
+    first, second = deviations(case)
+    near = 2e-3 if case.single else 1e-6
+    assert first < near
+    assert second < near
+
+
+@pytest.mark.parametrize("operation", REFUSED)
+def test_what_is_not_right_is_refused_by_name(operation):
+    with pytest.raises(NotImplementedError, match=f"through `{operation}`"):
+        deviations(REFUSED[operation])
+
+
+@pytest.mark.parametrize("name", KNOWN_TO_BE_WRONG)
+def test_tensorflow_still_gets_equal_singular_values_wrong(name):
+    """If this fails, it is mended: the entry belongs into `SPECIAL`."""
+    first, second = deviations(KNOWN_TO_BE_WRONG[name])
+    assert first < 1e-6
+    assert second > 1e-2
+
+
+TIES = {
+    "max": lambda x: o.max(x),
+    "amin": lambda x: o.amin(x),
+    "maximum": lambda x: o.maximum(x[0], x[1]),
+    "minimum": lambda x: o.minimum(x[0], x[1]),
+    "fmax": lambda x: o.fmax(x[0], x[1]),
+    "sort": lambda x: o.sort(x)[1],
+    "top_k": lambda x: o.top_k(x, 1)[0][0],
+    "median": lambda x: o.median(x),
+    "segment_max": lambda x: o.segment_max(x, tf.constant([0, 0]), 1)[0],
+    "max_pool": lambda x: o.max_pool(o.reshape(x, (1, 2, 1)), 2)[0, 0, 0],
+    "quantile": lambda x: o.quantile(x, 0.3),
+}
+
+
+@pytest.mark.parametrize("function", TIES.values(), ids=TIES)
+def test_of_equal_elements_the_derivatives_are_shares_of_one(function):
+    x = tf.constant([0.5, 0.5], tf.float64)
+    with exact.operations(), tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    gradient = tape.gradient(y, x).numpy()
+    assert np.all(gradient >= 0)
+    np.testing.assert_allclose(gradient.sum(), 1.0)
+
+
+AT_ZERO = {
+    "sqrt": lambda x: o.sqrt(x[0]),
+    "norm": o.norm,
+    "std": o.std,
+    "sinc": lambda x: o.sinc(x[0]),
+}
+
+
+@pytest.mark.parametrize("function", AT_ZERO.values(), ids=AT_ZERO)
+def test_a_root_of_zero_is_no_silent_number(function):
+    x = tf.zeros(2, tf.float64)
+    with exact.operations(), tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    assert not np.all(np.isfinite(tape.gradient(y, x)))
