@@ -93,7 +93,7 @@ def small_gpt():
     x = inputs = keras.Input((4,), dtype="int32")
     x = layers.Embedding(5, 4)(x)
     x += layers.MultiHeadAttention(2, 2)(x, x, use_causal_mask=True)
-    x = layers.EinsumDense("abc,cde->abde", (None, 2, 2))(layers.LayerNormalization()(x))
+    x = layers.EinsumDense("abc,cde->abde", (4, 2, 2))(layers.LayerNormalization()(x))
     return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
 
 

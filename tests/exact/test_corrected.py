@@ -100,7 +100,8 @@ def test_least_squares_keep_their_cutoff_and_their_errors():
 def test_small_convolutions_are_differentiated_eagerly():
     """They were laid out by a convolution that did not name its data format."""
     model = keras.Sequential(
-        [keras.Input((5, 5, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)]
+        [keras.Input((5, 5, 1)), layers.Conv2D(1, 1), layers.Conv2D(2, 3), layers.Flatten()]
+        + [layers.Dense(2)]
     )
     tasks, learner = task_batch((5, 5, 1)), compiled(model, run_eagerly=True)
     eager = learner.meta_gradient(*tasks)
