@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import pathlib
 
@@ -5,6 +6,36 @@ import keras
 import pytest
 
 from tests.serving.c_api import Server
+
+TESTS = pathlib.Path(__file__).parent
+HAS_TF_AGENTS = importlib.util.find_spec("tf_agents") is not None
+# Folders and files that cannot be imported without TF-Agents; a single test has the marker.
+NEED_TF_AGENTS = ("rl", "serving/test_policy_client.py", "train/test_reinforcement.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path, parent):
+    """A file that needs TF-Agents becomes one test, which says so, where there is none."""
+    needs = any(module_path.is_relative_to(TESTS / name) for name in NEED_TF_AGENTS)
+    return _LeftOut.from_parent(parent, path=module_path) if needs and not HAS_TF_AGENTS else None
+
+
+class _LeftOut(pytest.File):
+    def collect(self):
+        item = _NotRun.from_parent(self, name="the file")
+        item.add_marker("tf_agents")
+        return [item]
+
+
+class _NotRun(pytest.Item):
+    def runtest(self):
+        raise AssertionError("Expected to be left out before it runs.")
+
+
+def pytest_runtest_setup(item):
+    # From one line, so that pytest's summary gives one reason for all of them (`-rs`).
+    if item.get_closest_marker("tf_agents") and not HAS_TF_AGENTS:
+        pytest.skip("needs TF-Agents: on Python 3.12 and 3.13 README.md, Installing, says how")
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"Expected the packages of reinforcement learning, did not find `{error.name}`. Install "
         'them with `pip install "maml_tf[rl]"`, or the tested set with '
-        "`pip install -r requirements.txt` (Python 3.11; TF-Agents does not run on 3.12).",
+        "`pip install -r requirements.txt`; on Python 3.12 and 3.13 TF-Agents itself comes after "
+        "that, with `pip install --no-deps tf-agents==0.19.0`.",
         name=error.name,
     ) from error
 finally:

@@ -12,6 +12,7 @@ from train import common
 DOCUMENTS = [ROOT / "README.md", ROOT / "saved_models" / "README.md"]
 # What stands for a value that the reader chooses.
 CHOSEN = {"SEED": "0", "NAME": "ant_goal", "…": "ant_goal"}
+OF_TF_AGENTS = ("train.navigation", "train.locomotion", "tests.benchmarks.reinforcement")
 LOCOMOTION = "python -m train.locomotion --recipe modern --environment"
 
 
@@ -26,7 +27,12 @@ def _commands():
     return sorted({" ".join(command.split()) for command in found})
 
 
-@pytest.mark.parametrize("command", _commands())
+def _marked(command):
+    needs = command.split()[2] in OF_TF_AGENTS
+    return pytest.param(command, marks=pytest.mark.tf_agents if needs else ())
+
+
+@pytest.mark.parametrize("command", map(_marked, _commands()))
 def test_the_script_knows_every_option(command, monkeypatch):
     _, _, module, *words = shlex.split(command)
     script = importlib.import_module(module)

@@ -109,10 +109,13 @@ def connect(desk):
         server.close()
 
 
+def _marked(docstring):
+    marks = pytest.mark.tf_agents if docstring.name.startswith("rl.") else ()
+    return pytest.param(docstring, marks=marks, id=docstring.name)
+
+
 @pytest.mark.usefixtures("pictures")
-@pytest.mark.parametrize(
-    "docstring", [d for d in DOCSTRINGS if d.name not in NEEDS_DATA], ids=lambda d: d.name
-)
+@pytest.mark.parametrize("docstring", [_marked(d) for d in DOCSTRINGS if d.name not in NEEDS_DATA])
 def test_an_example_prints_what_it_shows(docstring, connect):
     module = importlib.import_module(docstring.module)
     for example in examples(connect(docstring), {**vars(module), **USERS}):

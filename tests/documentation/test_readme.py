@@ -41,7 +41,7 @@ RUN = {
 WITHIN = {"train.adapt"}
 # How a command begins, and why it is not run: a shell reads it, no more.
 PARSED = {
-    "python3.11 -m venv": "makes an environment; .ci/run does so",
+    "python3 -m venv": "makes an environment; .ci/run does so",
     ".venv/bin/pip install": "downloads the requirements; .ci/run does so",
     ".venv/bin/python -m pytest": "would run these tests within themselves",
     "docker run": "needs Docker and an image of TensorFlow Serving",
@@ -159,8 +159,15 @@ def connect(desk):
         server.close()
 
 
+def _marked(section):
+    needs = section == "Reinforcement learning"
+    return pytest.param(section, marks=pytest.mark.tf_agents if needs else ())
+
+
 @pytest.mark.usefixtures("pictures")
-@pytest.mark.parametrize("section", dict.fromkeys(block.section for block in BLOCKS))
+@pytest.mark.parametrize(
+    "section", [_marked(s) for s in dict.fromkeys(block.section for block in BLOCKS)]
+)
 def test_a_section_runs_from_top_to_bottom(section, connect):
     namespace, printed = {}, None
     for block in (b for b in BLOCKS if b.section == section):

@@ -1,2 +1,5 @@
 # First of all: TF-Agents can only be imported after this (see maml_tf/rl/_tf_agents.py).
-import maml_tf.rl  # noqa: F401
+from tests.conftest import HAS_TF_AGENTS
+
+if HAS_TF_AGENTS:
+    import maml_tf.rl  # noqa: F401

@@ -28,6 +28,7 @@ def test_a_missing_extra_names_the_pip_line():
     result = run(HIDE.format(module="tf_agents") + "import maml_tf.rl")
     assert "ModuleNotFoundError" in result.stderr
     assert 'pip install "maml_tf[rl]"' in result.stderr
+    assert "pip install --no-deps tf-agents==0.19.0" in result.stderr
 
 
 def test_only_locomotion_needs_mujoco():
