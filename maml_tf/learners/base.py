@@ -7,7 +7,7 @@ is made; `Learner` makes a `keras.Model` of it: `compile`, `fit`, `evaluate`, `p
 import keras
 import tensorflow as tf
 
-from maml_tf import arguments, functional, noise
+from maml_tf import arguments, functional, low_rank, noise
 from maml_tf.copying import from_model_config, model_config
 from maml_tf.learners import checks, labels, meta_step, specs
 from maml_tf.learners.adapted import adapted_model
@@ -320,6 +320,15 @@ class Learner(Trainer):
         """
         checks.check_file(filepath)
         return super().save(filepath, *args, **kwargs)
+
+    def save_own_variables(self, store):
+        """As Keras calls it, before it saves the model: low-rank factors go in unmerged."""
+        super().save_own_variables(store)
+        low_rank.save(self.model, store)
+
+    def load_own_variables(self, store):
+        """As Keras calls it, before it loads the model."""
+        super().load_own_variables(low_rank.load(self.model, store))
 
     def export(self, filepath, *args, input_signature=None, **kwargs):
         """`keras.Model.export`: its endpoint takes a task batch without query labels.
