@@ -226,7 +226,9 @@ def next_frame():
 
 
 def _frames(rng, n):
-    return reals(rng, n, 3, 6, 6, 1), rng.uniform(size=(n, 3, 6, 6, 1)).astype(keras.config.floatx())
+    return reals(rng, n, 3, 6, 6, 1), rng.uniform(size=(n, 3, 6, 6, 1)).astype(
+        keras.config.floatx()
+    )
 
 
 def stateful():
@@ -252,14 +254,6 @@ def spectrogram_cnn():
     y = Spectrogram()(x)
     y = layers.Conv2D(4, 3, activation="relu")(y)
     return keras.Model(x, layers.Dense(3)(layers.GlobalMaxPooling2D()(y)))
-
-
-def mel_cnn():
-    x = keras.Input((64,))
-    # Keras makes the bank of filters in float32 whatever the precision is.
-    y = layers.MelSpectrogram(16, 8, sampling_rate=64, num_mel_bins=6, min_freq=1.0, dtype="float32")(x)
-    y = layers.Conv1D(4, 3, padding="same", activation="relu")(layers.Permute((2, 1))(y))
-    return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling1D()(y)))
 
 
 @register
@@ -314,7 +308,6 @@ ROWS = [
     Row("next frame", next_frame, _frames, loss="binary_crossentropy", slow=True),
     Row("stateful LSTM", stateful, _series(6, 2), loss="mse", refused="stateful"),
     Row("spectrogram CNN", spectrogram_cnn, _sound(64)),
-    Row("mel spectrogram", mel_cnn, _sound(64), slow=True),
     Row("speakers", speakers, _sound(32), slow=True),
     Row("speech with CTC", speech, _transcripts, loss=keras.losses.CTC, refused="CTC"),
 ]

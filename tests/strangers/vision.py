@@ -40,8 +40,7 @@ def augmented():
             keras.Input((8, 8, 3)),
             layers.Rescaling(0.5),
             layers.RandomFlip("horizontal", seed=1),
-            layers.RandomRotation(0.1, seed=2, dtype="float32"),  # has no float64
-            layers.RandomZoom(0.1, seed=3, dtype="float32"),
+            layers.RandomContrast(0.2, value_range=(-3, 3), seed=2),
             layers.Conv2D(4, 3, 2, activation="relu"),
             layers.GlobalAveragePooling2D(),
             layers.Dense(3),
@@ -91,12 +90,11 @@ def vit():
 
     def body(x):
         x = _encoded(scale(x))
-        for _ in range(2):
-            y = layers.LayerNormalization(epsilon=1e-6)(x)
-            x = layers.Add()([x, layers.MultiHeadAttention(2, 4, dropout=0.1, seed=1)(y, y)])
-            y = layers.LayerNormalization(epsilon=1e-6)(x)
-            y = layers.Dense(16, activation=keras.activations.gelu)(y)
-            x = layers.Add()([x, layers.Dense(8)(layers.Dropout(0.1, seed=2)(y))])
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(2, 4, dropout=0.1, seed=1)(y, y)])
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        y = layers.Dense(16, activation=keras.activations.gelu)(y)
+        x = layers.Add()([x, layers.Dense(8)(layers.Dropout(0.1, seed=2)(y))])
         return layers.Flatten()(layers.LayerNormalization(epsilon=1e-6)(x))
 
     return _model((8, 8, 3), body)
@@ -124,8 +122,7 @@ class Mixer(layers.Layer):
 
 def mlp_mixer():
     def body(x):
-        x = Mixer(4, 8)(Mixer(4, 8)(_encoded(x)))
-        return layers.GlobalAveragePooling1D()(x)
+        return layers.GlobalAveragePooling1D()(Mixer(4, 8)(_encoded(x)))
 
     return _model((8, 8, 3), body)
 
@@ -158,9 +155,8 @@ def conv_mixer():
             return layers.BatchNormalization()(layers.Activation("gelu")(x))
 
         x = normed(layers.Conv2D(6, 2, 2)(x))
-        for _ in range(2):
-            y = normed(layers.DepthwiseConv2D(3, padding="same")(x))
-            x = normed(layers.Conv2D(6, 1)(layers.Add()([x, y])))
+        y = normed(layers.DepthwiseConv2D(3, padding="same")(x))
+        x = normed(layers.Conv2D(6, 1)(layers.Add()([x, y])))
         return layers.GlobalAveragePooling2D()(x)
 
     return _model((8, 8, 3), body)
@@ -183,7 +179,9 @@ def resnet():
 def unet():
     """A class for every pixel."""
     inputs = keras.Input((8, 8, 3))
-    x = layers.Activation("relu")(layers.BatchNormalization()(layers.Conv2D(4, 3, 2, "same")(inputs)))
+    x = layers.Activation("relu")(
+        layers.BatchNormalization()(layers.Conv2D(4, 3, 2, "same")(inputs))
+    )
     before = x
     x = layers.SeparableConv2D(6, 3, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D(3, 2, "same")(x)
