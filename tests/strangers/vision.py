@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tests.strangers.rows import Row, classes, register, reals
+from tests.strangers.rows import Row, classes, reals, register
 
 layers = keras.layers
 
@@ -308,7 +308,7 @@ def variational():
 def _own_pictures(size, channels=1):
     def examples(rng, n):
         x = reals(rng, n, size, size, channels)
-        return x, 1 / (1 + 2.718281828**-x)
+        return x, 1 / (1 + np.exp(-x))
 
     return examples
 
