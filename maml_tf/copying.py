@@ -115,8 +115,7 @@ def kept_by_keras(model):
     Returns:
         `bool`; False for a model with low-rank factors, which Keras merges.
     """
-    trainable = frozen(model)
-    if trainable is None:
+    if frozen(model) is None:
         return True
     if low_rank.described(model):
         return False
@@ -126,7 +125,13 @@ def kept_by_keras(model):
     except Exception:
         # Whatever a constructor raises: what Keras cannot load it does not load otherwise.
         return True
-    return frozen(again) == trainable
+    return _training(again) == _training(model)
+
+
+def _training(model):
+    """Which of the variables of a model train, as places among them."""
+    trained = {id(v) for v in model.trainable_variables}
+    return [i for i, v in enumerate(model.variables) if id(v) in trained]
 
 
 def model_config(model, name="model"):
@@ -155,6 +160,18 @@ def from_model_config(config, name="model"):
     low_rank.enable(arguments[name], factors)
     freeze(arguments[name], trainable)
     return arguments
+
+
+def seeds(model):
+    """States of the seed generators of a model's layers, which Keras does not save.
+
+    Args:
+        model: a built `keras.Model`.
+
+    Returns:
+        List of `keras.Variable`.
+    """
+    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
 
 
 def finalize(model):

@@ -59,6 +59,19 @@ def _copy(model, weights, state, example, expected):
     return copy
 
 
+class _Through:
+    """A model where Keras does not find it: neither to track its weights as those of another,
+    nor to save and to load them with it, which would change a learner.
+
+    Attributes:
+        model: a built `keras.Model`.
+        own: whether nobody else sees it, because it was made for a file that is loaded.
+    """
+
+    def __init__(self, model):
+        self.model, self.own = model, False
+
+
 @keras.saving.register_keras_serializable("maml_tf")
 class AdaptedModel(keras.Model):
     """A Keras model seen through other weights: for models that Keras cannot copy or save as such.
@@ -74,10 +87,7 @@ class AdaptedModel(keras.Model):
 
     def __init__(self, model, name=None):
         super().__init__(name=name or model.name, dtype=model.dtype_policy, autocast=False)
-        # Past Keras' tracking, by which its weights would be weights of this model too.
-        self.__dict__["model"] = model
-        # Whether nobody else sees that model: one that was made for a file to be loaded.
-        self.__dict__["owner"] = False
+        self._through = _Through(model)
         if getattr(model, "output_names", None):
             self.output_names = model.output_names
         self._values = (
@@ -106,12 +116,12 @@ class AdaptedModel(keras.Model):
         """The model at these weights; what its layers add as losses is added here."""
         weights, state = ([tf.convert_to_tensor(v.value) for v in vs] for vs in self._values)
         (y, losses), after = functional.call(
-            self.model,
+            self._through.model,
             weights,
             state,
             inputs,
             training=training,
-            then=lambda y: (y, self.model.losses),
+            then=lambda y: (y, self._through.model.losses),
         )
         for loss in losses:
             self.add_loss(loss)
@@ -123,17 +133,20 @@ class AdaptedModel(keras.Model):
     def compute_output_spec(self, inputs, training=False):
         """That of the model."""
         del training
-        return self.model.compute_output_spec(inputs)
+        return self._through.model.compute_output_spec(inputs)
 
     def load_own_variables(self, store):
         """As Keras calls it; constants that layers keep of their variables follow."""
         super().load_own_variables(store)
-        if self.owner:
-            kinds = self.model.trainable_variables, self.model.non_trainable_variables
+        if self._through.own:
+            kinds = (
+                self._through.model.trainable_variables,
+                self._through.model.non_trainable_variables,
+            )
             for variables, values in zip(kinds, self._values, strict=True):
                 for variable, value in zip(variables, values, strict=True):
                     variable.assign(value)
-            copying.finalize(self.model)
+            copying.finalize(self._through.model)
 
     def save_assets(self, folder):
         """As Keras calls it: what layers hold beside variables, such as a vocabulary."""
@@ -144,20 +157,20 @@ class AdaptedModel(keras.Model):
 
     def load_assets(self, folder):
         """As Keras calls it."""
-        for i, layer in self._with_assets() if self.owner else ():
+        for i, layer in self._with_assets() if self._through.own else ():
             layer.load_assets(str(pathlib.Path(folder, str(i))))
 
     def _with_assets(self):
-        layers = enumerate(self.model._flatten_layers())
+        layers = enumerate(self._through.model._flatten_layers())
         return [(i, layer) for i, layer in layers if hasattr(layer, "save_assets")]
 
     def get_config(self):
         """Arguments of the constructor, the model among them, and what of it is frozen."""
-        return {**copying.model_config(self.model), "name": self.name}
+        return {**copying.model_config(self._through.model), "name": self.name}
 
     @classmethod
     def from_config(cls, config):
         """A model from what `get_config` returned."""
         adapted = cls(**copying.from_model_config(config))
-        adapted.__dict__["owner"] = True
+        adapted._through.own = True
         return adapted

@@ -23,6 +23,8 @@ class Row:
         rate: of the one inner step.
         step: of the central differences, along a direction of norm 1 to 2; small, because a kink
             of a ReLU or of max-pooling between its two ends would be seen.
+        tolerance: relative, of the meta-gradient along that direction; larger where Keras holds
+            weights in float32 whatever the precision is, for the inner step rounds them.
         slow: whether it is left out of the default run.
         refused: text of the error with which training is refused before it begins, or None.
         x_spec: function without arguments to the inputs' specs, for a model that cannot tell them.
@@ -36,6 +38,7 @@ class Row:
     loss: Any = "logits"
     rate: float = 0.05
     step: float = 1e-6
+    tolerance: float = 1e-6
     slow: bool = False
     refused: str | None = None
     x_spec: Callable | None = None

@@ -370,6 +370,10 @@ def discriminator():
     )
 
 
+def _judged(rng, n):
+    return reals(rng, n, 8, 8, 1), reals(rng, n, 1)
+
+
 def mobilenet_v2():
     return keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=3)
 
@@ -398,7 +402,7 @@ ROWS = [
     Row("variational autoencoder", variational, _own_pictures(8), loss="binary_crossentropy"),
     Row("siamese", siamese, _pairs, loss="binary_crossentropy"),
     Row("frozen base", frozen_base, _pictures()),
-    Row("spectral normalisation", discriminator, _own_pictures(8), refused="SpectralNorm"),
+    Row("spectral normalisation", discriminator, _judged, loss="mse", refused="SpectralNorm"),
     Row("MobileNetV2", mobilenet_v2, _pictures(32), loss="probabilities", slow=True),
     Row("MobileNetV3Small", mobilenet_v3, _pictures(32), loss="probabilities", slow=True),
     Row("EfficientNetB0", efficientnet, _pictures(32), loss="probabilities", slow=True),
