@@ -60,8 +60,10 @@ def _copy(model, weights, state, example, expected):
 
 
 class _Through:
-    """A model where Keras does not find it: neither to track its weights as those of another,
-    nor to save and to load them with it, which would change a learner.
+    """A model where Keras does not find it, as part of another one.
+
+    It would track its weights as the other's, and save and load them with it, which would change
+    a learner.
 
     Attributes:
         model: a built `keras.Model`.
@@ -146,7 +148,7 @@ class AdaptedModel(keras.Model):
             for variables, values in zip(kinds, self._values, strict=True):
                 for variable, value in zip(variables, values, strict=True):
                     variable.assign(value)
-            copying.finalize(self._through.model)
+            copying.finalize(model)
 
     def save_assets(self, folder):
         """As Keras calls it: what layers hold beside variables, such as a vocabulary."""
