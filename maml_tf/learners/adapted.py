@@ -141,10 +141,8 @@ class AdaptedModel(keras.Model):
         """As Keras calls it; constants that layers keep of their variables follow."""
         super().load_own_variables(store)
         if self._through.own:
-            kinds = (
-                self._through.model.trainable_variables,
-                self._through.model.non_trainable_variables,
-            )
+            model = self._through.model
+            kinds = model.trainable_variables, model.non_trainable_variables
             for variables, values in zip(kinds, self._values, strict=True):
                 for variable, value in zip(variables, values, strict=True):
                     variable.assign(value)

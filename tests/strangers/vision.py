@@ -394,7 +394,7 @@ ROWS = [
     Row("FNet", fnet, _pictures()),
     Row("ConvMixer", conv_mixer, _pictures(), slow=True),
     Row("residual network", resnet, _pictures(), slow=True),
-    Row("U-Net", unet, _pixels, step=1e-8),
+    Row("U-Net", unet, _pixels),
     Row("EfficientNet's block", efficient_block, _pictures(), slow=True),
     Row("compact transformer", compact_transformer, _pictures(), slow=True),
     Row("super-resolution", super_resolution, _doubled, loss="mse", slow=True),
