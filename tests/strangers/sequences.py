@@ -293,7 +293,7 @@ def _transcripts(rng, n):
 
 
 ROWS = [
-    Row("text transformer", text_transformer, _tokens(6)),
+    Row("text transformer", text_transformer, _tokens(6), slow=True),
     Row("small GPT", small_gpt, _tokens(6, WORDS, per_token=True)),
     # Keras keeps the factors in float32 whatever the precision is.
     Row(
@@ -308,14 +308,14 @@ ROWS = [
     Row("text CNN over sentences", text_cnn, _sentences),
     Row("masked GRU", masked_mean, _tokens(6), slow=True),
     Row("sequence to sequence", translation, _translations, slow=True),
-    Row("mixture of experts", mixture_of_experts, _tokens(6)),
+    Row("mixture of experts", mixture_of_experts, _tokens(6), slow=True),
     Row("forecasting LSTM", forecast, _series(6, 2), loss="mse"),
     Row("series CNN", series_cnn, _series(12, 1, 3), slow=True),
     Row("series transformer", series_transformer, _series(6, 2, 3), slow=True),
     Row("temporal convolutions", temporal_convolutions, _series(12, 2), loss="mse", slow=True),
     Row("next frame", next_frame, _frames, loss="binary_crossentropy", slow=True),
     Row("stateful LSTM", stateful, _series(6, 2), loss="mse", refused="stateful"),
-    Row("spectrogram CNN", spectrogram_cnn, _sound(64)),
-    Row("speakers", speakers, _sound(32), slow=True),
+    Row("spectrogram CNN", spectrogram_cnn, _sound(64), slow=True),
+    Row("speakers", speakers, _sound(32)),
     Row("speech with CTC", speech, _transcripts, loss=keras.losses.CTC, refused="ctc_loss"),
 ]

@@ -332,7 +332,7 @@ ROWS = [
     Row("wide and deep", wide_and_deep, _people, loss="binary_crossentropy", slow=True),
     Row("deep and cross", deep_and_cross, _people, loss="binary_crossentropy", slow=True),
     Row("variable selection", variable_selection, _people, loss="binary_crossentropy", slow=True),
-    Row("TabTransformer", tab_transformer, _people, loss="binary_crossentropy"),
+    Row("TabTransformer", tab_transformer, _people, loss="binary_crossentropy", slow=True),
     Row("recommender", recommender, _ratings, loss="mse", x_spec=_pair_spec),
     Row("graph convolution", _graph(False), _nodes),
     Row("graph attention", _graph(True), _nodes, slow=True),
