@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import low_rank
+
 
 def copy_of(model, example=None):
     """A model that computes the same and shares no variable with `model`.
@@ -38,6 +40,7 @@ def copy_of(model, example=None):
     """
     copy = _made_again(model, example)
     pairs = _paired_layers(model, copy)
+    low_rank.enable(copy, low_rank.described(model))
     # All is looked at before anything is assigned: a shared variable is one of the model's own.
     for layer, other in reversed(pairs):
         _refuse_other_variables(layer, other)
@@ -103,6 +106,34 @@ def freeze(model, trainable):
         layer._trainable = trains
 
 
+def kept_by_keras(model):
+    """Whether what is frozen comes back where Keras saves and loads a model by itself.
+
+    Args:
+        model: a built `keras.Model`.
+
+    Returns:
+        `bool`; False for a model with low-rank factors, which Keras merges.
+    """
+    if frozen(model) is None:
+        return True
+    if low_rank.described(model):
+        return False
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        again = keras.saving.deserialize_keras_object(config)
+    except Exception:
+        # Whatever a constructor raises: what Keras cannot load it does not load otherwise.
+        return True
+    return _training(again) == _training(model)
+
+
+def _training(model):
+    """Which of the variables of a model train, as places among them."""
+    trained = {id(v) for v in model.trainable_variables}
+    return [i for i, v in enumerate(model.variables) if id(v) in trained]
+
+
 def model_config(model, name="model"):
     """How a model stands in the configuration of a learner that wraps it.
 
@@ -111,20 +142,36 @@ def model_config(model, name="model"):
         name: str, the argument of the learner's constructor that takes it.
 
     Returns:
-        Dict of the serialized model and, where something of it is frozen, of what `frozen` found.
+        Dict of the serialized model and, where something of it is frozen or has low-rank factors,
+        of what `frozen` and `maml_tf.low_rank.described` found.
     """
-    config = {name: keras.saving.serialize_keras_object(model)}
-    trainable = frozen(model)
-    return config if trainable is None else {**config, "frozen": trainable}
+    beside = {"frozen": frozen(model), "low_rank": low_rank.described(model)}
+    return {
+        name: keras.saving.serialize_keras_object(model),
+        **{key: value for key, value in beside.items() if value},
+    }
 
 
 def from_model_config(config, name="model"):
     """The arguments of a learner's constructor from a configuration with a `model_config`."""
     config = dict(config)
-    trainable = config.pop("frozen", None)
+    trainable, factors = config.pop("frozen", None), config.pop("low_rank", ())
     arguments = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
+    low_rank.enable(arguments[name], factors)
     freeze(arguments[name], trainable)
     return arguments
+
+
+def seeds(model):
+    """States of the seed generators of a model's layers, which Keras does not save.
+
+    Args:
+        model: a built `keras.Model`.
+
+    Returns:
+        List of `keras.Variable`.
+    """
+    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
 
 
 def finalize(model):

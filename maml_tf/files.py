@@ -9,7 +9,6 @@ import itertools
 import os
 import pathlib
 import shutil
-import time
 
 try:
     import fcntl
@@ -18,8 +17,7 @@ except ImportError:  # not a POSIX system: no one is kept out there
 
 # Hidden, and no number: neither a listing of pictures nor a server of models takes it for one.
 _PREFIX = ".writing-"
-# Seconds; what is younger may belong to a process that has not yet said that it is alive.
-_ABANDONED = 60
+_MAKING = ".making-"  # an empty folder, before the process that made it holds it
 _BEFORE = ".before"  # in a folder that is being written, what it takes the place of
 _numbers = itertools.count()
 # Open descriptors of the folders that this process holds, by their real path.
@@ -80,8 +78,8 @@ def whole_folder(path, replace=False):
     place = _beside(path)
     try:
         with _named(path):
-            (place / path.name).mkdir(parents=True)
-            hold(place)
+            _make_held(place)
+            (place / path.name).mkdir()
             yield place / path.name
             for folder, _, names in os.walk(place / path.name):
                 for name in names:
@@ -147,11 +145,21 @@ def _beside(path):
     return path.with_name(f"{_PREFIX}{os.getpid()}-{next(_numbers)}-{path.name}")
 
 
+def _make_held(place):
+    """Makes a folder that is held from the first moment at which it has its name."""
+    making = place.with_name(place.name.replace(_PREFIX, _MAKING, 1))
+    making.mkdir(parents=True)
+    hold(making)
+    making.rename(place)
+    if str(making) in _held:
+        _held[str(place)] = _held.pop(str(making))
+
+
 def _remove_abandoned(path):
     """What was being written when its writer was killed; a living one holds its folder."""
     for place in path.parent.glob(f"{_PREFIX}*-{path.name}"):
-        old = place.is_dir() and time.time() - place.stat().st_mtime > _ABANDONED
-        if old and fcntl is not None and str(place) not in _held and hold(place):
+        # Where the disk knows no locks, nothing tells the living from the dead: all is left.
+        if place.is_dir() and str(place) not in _held and hold(place) and str(place) in _held:
             _release(place)
             _discard(place)
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -156,7 +155,6 @@ def test_what_a_kill_left_is_cleared_and_what_another_writes_is_not(tmp_path, ot
     killed, writing = (tmp_path / f".writing-{n}-0-model" for n in (1, 2))
     for place in (killed, writing):
         (place / "model").mkdir(parents=True)
-        os.utime(place, (time.time() - 3600,) * 2)
     other_process(writing)
     with files.whole_folder(tmp_path / "model") as beside:
         (beside / "a").touch()

@@ -1,10 +1,11 @@
 """An ordinary Keras model with the weights that a learner adapted to one task.
 
-It is a copy of the learner's model wherever a copy can be made that predicts the same, and else
-the learner's model seen through other weights: `AdaptedModel`.
+It is a copy of the learner's model wherever a copy can be made that predicts the same and that
+Keras can save as it is, and else the learner's model seen through other weights: `AdaptedModel`.
 """
 
 import logging
+import pathlib
 
 import keras
 import tensorflow as tf
@@ -43,8 +44,11 @@ def _copy(model, weights, state, example, expected):
     """A copy of `model` at these weights.
 
     Raises:
-        ValueError: there is none that gives `expected` for `example`.
+        ValueError: there is none that gives `expected` for `example`, or Keras would save it as
+            another one.
     """
+    if not copying.kept_by_keras(model):
+        raise ValueError("Keras loads no frozen sublayers and low-rank factors.")
     copy = copying.copy_of(model, example)
     pairs = zip(copy.trainable_variables, weights, strict=True)
     for variable, value in [*pairs, *zip(copy.non_trainable_variables, state, strict=True)]:
@@ -55,9 +59,24 @@ def _copy(model, weights, state, example, expected):
     return copy
 
 
+class _Through:
+    """A model where Keras does not find it, as part of another one.
+
+    It would track its weights as the other's, and save and load them with it, which would change
+    a learner.
+
+    Attributes:
+        model: a built `keras.Model`.
+        own: whether nobody else sees it, because it was made for a file that is loaded.
+    """
+
+    def __init__(self, model):
+        self.model, self.own = model, False
+
+
 @keras.saving.register_keras_serializable("maml_tf")
 class AdaptedModel(keras.Model):
-    """A Keras model seen through other weights: for models of which Keras can make no copy.
+    """A Keras model seen through other weights: for models that Keras cannot copy or save as such.
 
     It predicts, evaluates, trains and saves as any `keras.Model` does, with variables of its own;
     the model that it looks through is not changed by any of it, nor does it follow when that one
@@ -70,8 +89,7 @@ class AdaptedModel(keras.Model):
 
     def __init__(self, model, name=None):
         super().__init__(name=name or model.name, dtype=model.dtype_policy, autocast=False)
-        # Past Keras' tracking, by which its weights would be weights of this model too.
-        self.__dict__["model"] = model
+        self._through = _Through(model)
         if getattr(model, "output_names", None):
             self.output_names = model.output_names
         self._values = (
@@ -100,12 +118,12 @@ class AdaptedModel(keras.Model):
         """The model at these weights; what its layers add as losses is added here."""
         weights, state = ([tf.convert_to_tensor(v.value) for v in vs] for vs in self._values)
         (y, losses), after = functional.call(
-            self.model,
+            self._through.model,
             weights,
             state,
             inputs,
             training=training,
-            then=lambda y: (y, self.model.losses),
+            then=lambda y: (y, self._through.model.losses),
         )
         for loss in losses:
             self.add_loss(loss)
@@ -117,13 +135,42 @@ class AdaptedModel(keras.Model):
     def compute_output_spec(self, inputs, training=False):
         """That of the model."""
         del training
-        return self.model.compute_output_spec(inputs)
+        return self._through.model.compute_output_spec(inputs)
+
+    def load_own_variables(self, store):
+        """As Keras calls it; constants that layers keep of their variables follow."""
+        super().load_own_variables(store)
+        if self._through.own:
+            model = self._through.model
+            kinds = model.trainable_variables, model.non_trainable_variables
+            for variables, values in zip(kinds, self._values, strict=True):
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
+            copying.finalize(model)
+
+    def save_assets(self, folder):
+        """As Keras calls it: what layers hold beside variables, such as a vocabulary."""
+        for i, layer in self._with_assets():
+            path = pathlib.Path(folder, str(i))
+            path.mkdir()
+            layer.save_assets(str(path))
+
+    def load_assets(self, folder):
+        """As Keras calls it."""
+        for i, layer in self._with_assets() if self._through.own else ():
+            layer.load_assets(str(pathlib.Path(folder, str(i))))
+
+    def _with_assets(self):
+        layers = enumerate(self._through.model._flatten_layers())
+        return [(i, layer) for i, layer in layers if hasattr(layer, "save_assets")]
 
     def get_config(self):
         """Arguments of the constructor, the model among them, and what of it is frozen."""
-        return {**copying.model_config(self.model), "name": self.name}
+        return {**copying.model_config(self._through.model), "name": self.name}
 
     @classmethod
     def from_config(cls, config):
         """A model from what `get_config` returned."""
-        return cls(**copying.from_model_config(config))
+        adapted = cls(**copying.from_model_config(config))
+        adapted._through.own = True
+        return adapted

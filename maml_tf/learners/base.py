@@ -5,10 +5,11 @@ is made; `Learner` makes a `keras.Model` of it: `compile`, `fit`, `evaluate`, `p
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from maml_tf import arguments, functional, noise
-from maml_tf.copying import from_model_config, model_config
+from maml_tf import arguments, functional, low_rank, noise
+from maml_tf.copying import from_model_config, model_config, seeds
 from maml_tf.learners import checks, labels, meta_step, specs
 from maml_tf.learners.adapted import adapted_model
 from maml_tf.learners.batches import masks_of, parts, with_masks
@@ -281,7 +282,8 @@ class Learner(Trainer):
         Returns:
             A new `keras.Model`, a copy of the learner's model with adapted weights and compiled
             with the learner's loss and metrics; where Keras can make no copy that predicts the
-            same, a `maml_tf.learners.adapted.AdaptedModel`. Its batch normalisation uses the mean
+            same, or would save it otherwise (low-rank factors, frozen sublayers), a
+            `maml_tf.learners.adapted.AdaptedModel`. Its batch normalisation uses the mean
             and variance of the support set, whatever the learner's `batch_norm`, so that one may
             predict a single example.
 
@@ -320,6 +322,24 @@ class Learner(Trainer):
         """
         checks.check_file(filepath)
         return super().save(filepath, *args, **kwargs)
+
+    def save_own_variables(self, store):
+        """As Keras calls it before it saves the model: adds what Keras would lose of it.
+
+        That is low-rank factors, which it merges, and where the noise of dropout has come to.
+        """
+        super().save_own_variables(store)
+        low_rank.save(self.model, store)
+        for i, seed in enumerate(seeds(self.model)):
+            store[f"seed_{i}"] = seed.value
+
+    def load_own_variables(self, store):
+        """As Keras calls it before it loads the model; files of before have nothing to add."""
+        rest = low_rank.load(self.model, store)
+        for i, seed in enumerate(seeds(self.model)):
+            if f"seed_{i}" in rest:
+                seed.assign(np.asarray(rest.pop(f"seed_{i}")))
+        super().load_own_variables(rest)
 
     def export(self, filepath, *args, input_signature=None, **kwargs):
         """`keras.Model.export`: its endpoint takes a task batch without query labels.
