@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import copying, functional
+from maml_tf.learners import specs
 from maml_tf.learners.reports import Before
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def adapted_model(learner, weights, state, example):
         adapted = _copy(model, weights, state, example, expected)
     except ValueError as error:
         _log.info("The adapted model is no copy of %r: %s", model.name, error)
-        adapted = AdaptedModel(model)
+        adapted = AdaptedModel(model, inputs=specs.of_examples(example))
         adapted.assign(weights, state)
     adapted.compile(**Before.compile_arguments(learner._compile_config.config))
     return adapted
@@ -78,18 +79,20 @@ class _Through:
 class AdaptedModel(keras.Model):
     """A Keras model seen through other weights: for models that Keras cannot copy or save as such.
 
-    It predicts, evaluates, trains and saves as any `keras.Model` does, with variables of its own;
-    the model that it looks through is not changed by any of it, nor does it follow when that one
-    trains on.
+    It predicts, evaluates, trains and exports as any `keras.Model` does, with variables of its own,
+    and is saved where the model's class tells its configuration; the model that it looks through
+    is not changed by any of it, nor does it follow when that one trains on.
 
     Args:
         model: a built `keras.Model`.
         name: of this model; that of `model` by default.
+        inputs: structure of `tf.TensorSpec` `[None, ...]`, what an export takes by default.
     """
 
-    def __init__(self, model, name=None):
+    def __init__(self, model, name=None, inputs=None):
         super().__init__(name=name or model.name, dtype=model.dtype_policy, autocast=False)
         self._through = _Through(model)
+        self._inputs = inputs
         if getattr(model, "output_names", None):
             self.output_names = model.output_names
         self._values = (
@@ -164,13 +167,22 @@ class AdaptedModel(keras.Model):
         layers = enumerate(self._through.model._flatten_layers())
         return [(i, layer) for i, layer in layers if hasattr(layer, "save_assets")]
 
+    def export(self, filepath, *args, input_signature=None, **kwargs):
+        """`keras.Model.export`; it takes what the model was adapted to, unless told otherwise."""
+        if input_signature is None and self._inputs is not None:
+            input_signature = [self._inputs]
+        return super().export(filepath, *args, input_signature=input_signature, **kwargs)
+
     def get_config(self):
         """Arguments of the constructor, the model among them, and what of it is frozen."""
-        return {**copying.model_config(self._through.model), "name": self.name}
+        inputs = None if self._inputs is None else specs.to_config(self._inputs)
+        return {**copying.model_config(self._through.model), "name": self.name, "inputs": inputs}
 
     @classmethod
     def from_config(cls, config):
         """A model from what `get_config` returned."""
-        adapted = cls(**copying.from_model_config(config))
+        config = dict(config)
+        inputs = specs.from_config(config.pop("inputs", None))
+        adapted = cls(**copying.from_model_config(config), inputs=inputs)
         adapted._through.own = True
         return adapted

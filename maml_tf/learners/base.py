@@ -291,17 +291,26 @@ class Learner(Trainer):
             TypeError: nested lists in place of arrays, or labels that are no numbers.
             ValueError: examples and labels of different number, none at all, values that are not
                 finite, or labels that the model has no output for.
+            FloatingPointError: adaptation ran away: weights that are not finite.
         """
         self.require_compiled("adapt")
         steps = checks.check_inner_steps(self.inner_steps if inner_steps is None else inner_steps)
         support_x, support_y = checks.check_support(self, support_x, support_y)
         self._remember_labels(support_y, axis=0)
-        if self._adapt_function is None:
-            self._adapt_function = tf.function(
+        weights, state = self._adapting(support_x, support_y)(
+            support_x, support_y, tf.constant(steps)
+        )
+        checks.check_adapted(self, weights, steps)
+        return adapted_model(self, weights, state, support_x)
+
+    def _adapting(self, support_x, support_y):
+        """`_adapted` as a compiled function for support sets of that kind and of any size."""
+        kind = str(specs.of_examples((support_x, support_y)))
+        if kind not in self._adapt_functions:
+            self._adapt_functions[kind] = tf.function(
                 self._adapted, autograph=False, reduce_retracing=True
             )
-        weights, state = self._adapt_function(support_x, support_y, tf.constant(steps))
-        return adapted_model(self, weights, state, support_x)
+        return self._adapt_functions[kind]
 
     def _adapted(self, support_x, support_y, steps):
         """Fast weights and the state to predict with, for any number of steps."""

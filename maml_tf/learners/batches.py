@@ -65,6 +65,7 @@ def query_weights(query_y, sample_weight, class_weight=None):
         return None
 
     def for_each_query(weight, y):
+        weight = tf.convert_to_tensor(weight)
         # Unknown where a step was traced for weights of queries and for weights of tasks.
         if weight.shape.rank not in (1, None):
             return weight
@@ -77,7 +78,7 @@ def query_weights(query_y, sample_weight, class_weight=None):
 
 def _weights_of_classes(query_y, class_weight):
     """As Keras counts classes: by the largest entry of one-hot labels, by number otherwise."""
-    labels = query_y
+    labels = tf.convert_to_tensor(query_y)
     if len(labels.shape) > 2:
         labels = labels[..., 0] if labels.shape[-1] == 1 else tf.argmax(labels, -1)
     labels = tf.cast(tf.round(labels) if labels.dtype.is_floating else labels, tf.int32)

@@ -24,6 +24,12 @@ def check_model(model):
             "Expected `model` to be the network that adapts. Received: a learner, "
             f"{model.name!r} of type {type(model).__name__}. Give its network, `learner.model`."
         )
+    if hasattr(model, "_through"):
+        raise TypeError(
+            "Expected `model` to be a network with layers of its own. Received: "
+            f"{model.name!r}, an adapted model that looks through the learner's network. Give that "
+            "network, `learner.model`, or its class a `get_config`, so that `adapt` copies it."
+        )
     if not model.built:
         raise ValueError(
             "Expected `model` to be built: its weights must exist. Received: "
@@ -52,6 +58,18 @@ def check_trained(learner):
             f"Received: {[v.path for v in learner.model.trainable_variables]}, after a layer was "
             "frozen or thawed. As in Keras, call `learner.compile(...)` again."
         )
+
+
+def check_adapted(learner, weights, steps):
+    """Refuses weights that ran away."""
+    if all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in weights):
+        return
+    rates = getattr(getattr(learner, "inner_optimizer", None), "learning_rate", None)
+    raise FloatingPointError(
+        f"Expected adaptation to end at weights that are finite. Received: NaN or infinity after "
+        f"inner_steps={steps} with learning_rate={rates!r}. Take fewer steps or a smaller rate, or "
+        "scale the examples as in training."
+    )
 
 
 def check_class_weight(class_weight, sample_weight):

@@ -108,6 +108,13 @@ def task_batch_spec(learner):
     return keras.tree.map_structure(lambda s: tf.TensorSpec([None, *s.shape], s.dtype), spec)
 
 
+def of_examples(examples):
+    """Shapes and dtypes of examples `[S, ...]`, for any number of them: `[None, ...]`."""
+    return keras.tree.map_structure(
+        lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), examples
+    )
+
+
 def to_config(spec):
     """A structure of `tf.TensorSpec` as JSON can hold it."""
     tensors = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), spec)

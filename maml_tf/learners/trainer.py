@@ -37,7 +37,7 @@ class Trainer(keras.Model):
         self._before = None
         self._bad_step = None
         self._class_weight = None
-        self._adapt_function = None
+        self._adapt_functions = {}
         # Labels of support examples `[None, ...]` as adaptation saw them last; None before that.
         self._support_y_spec = None
         self._remember_trained()
@@ -91,7 +91,7 @@ class Trainer(keras.Model):
         self._inner_loss = _loss_object(inner_loss, self.variable_dtype)
         self._inner_loss_config = inner_loss
         self._before = Before(self.model, metrics, weighted_metrics)
-        self._class_weight = self._adapt_function = None
+        self._class_weight, self._adapt_functions = None, {}
         self._remember_trained()
         self._bad_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
 

@@ -94,7 +94,8 @@ def test_freezing_a_layer_takes_effect_at_the_next_compile_as_in_keras():
         lambda: learner.evaluate(*data, verbose=0),
         lambda: learner.adapt(data[0]["support_x"][0], data[0]["support_y"][0]),
     ):
-        learner.train_function = learner.test_function = learner._adapt_function = None
+        learner.train_function = learner.test_function = None
+        learner._adapt_functions = {}
         with pytest.raises(ValueError, match=r"frozen or thawed.*compile"):
             call()
     learner.compile("sgd", "mse")
@@ -210,3 +211,64 @@ def test_adapting_a_second_task_traces_nothing(build):
     assert (
         np.abs(learner.adapt(*tasks[0], inner_steps=1).get_weights()[0] - weights[0][0]).max() > 0.5
     )
+
+
+def test_labels_of_another_rank_and_wrong_calls_leave_later_ones_alone():
+    learner = compiled(dense_model(), loss=keras.losses.SparseCategoricalCrossentropy(True))
+    x = task_batch()[0]["support_x"][0]
+    labels = np.array([0, 1, 0, 1])
+    first = learner.adapt(x, labels).get_weights()
+    column = learner.adapt(x, labels[:, None]).get_weights()
+    with pytest.raises(ValueError, match="rank"):
+        learner.adapt(x, np.zeros([4, 7], "int32"))
+    for one, other, again in zip(
+        first, column, learner.adapt(x, labels).get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(other, one, rtol=1e-6)
+        np.testing.assert_array_equal(again, one)
+
+
+def test_adaptation_that_runs_away_is_told():
+    learner = compiled(dense_model(), 1e6, inner_steps=40)
+    inputs, _ = task_batch()
+    with pytest.raises(FloatingPointError, match=r"inner_steps=40 with learning_rate=1000000"):
+        learner.adapt(inputs["support_x"][0] * 1e3, inputs["support_y"][0])
+
+
+def test_an_adapted_model_that_looks_through_another_is_no_network(adapted):
+    with pytest.raises(TypeError, match="looks through the learner's network"):
+        maml_tf.MAML(adapted[1], 0.1)
+
+
+def test_it_is_exported_with_the_inputs_that_it_was_adapted_to(adapted, tmp_path):
+    _, model, inputs, _ = adapted
+    x = inputs["query_x"][1]
+    expected = model.predict_on_batch(x)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(exported.serve(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", ["queries", "tasks", "classes"])
+def test_weights_of_numpy_work_eagerly(weights):
+    inputs, query_y = task_batch()
+    settings = {
+        "queries": {"sample_weight": np.full([2, 3], 2.0, "float32")},
+        "tasks": {"sample_weight": np.full([2], 2.0, "float32")},
+        "classes": {"class_weight": {0: 2.0, 1: 2.0}},
+    }[weights]
+    losses = []
+    for eager in (True, False):
+        learner = compiled(
+            dense_model(),
+            loss=keras.losses.SparseCategoricalCrossentropy(True),
+            run_eagerly=eager,
+            optimizer=keras.optimizers.SGD(0.0),
+        )
+        batch = {**inputs, "support_y": np.array([[0, 1, 0, 1]] * 2)}
+        labels = np.array([[0, 1, 1], [1, 0, 0]])
+        plain = learner.train_on_batch(batch, labels, return_dict=True)["loss"]
+        learner.reset_metrics()
+        losses.append(learner.train_on_batch(batch, labels, return_dict=True, **settings)["loss"])
+        np.testing.assert_allclose(losses[-1], 2 * plain, rtol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
