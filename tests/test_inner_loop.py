@@ -467,3 +467,38 @@ def test_in_a_graph_nothing_is_computed_again_before_its_gradient_is_there():
 def test_the_loop_for_prediction_takes_any_integer(steps):
     weights, _ = inner_loop.adapt_in_loop(half_square, [W], [], SGD(0.5), steps)
     np.testing.assert_array_equal(weights[0], W / 4)
+
+
+def test_constraints_hold_after_every_step_for_the_weights_that_adapt():
+    """SGD(1.5) on sum(w**2) / 2 multiplies w by -0.5, and what is below zero becomes zero."""
+    positive = keras.constraints.NonNeg()
+    first, second = tf.constant([2.0, -4.0]), tf.constant([8.0])
+
+    def objective(weights, state, step):
+        return sum(tf.reduce_sum(w**2) for w in weights) / 2, state
+
+    for constraints, adaptable, expected in (
+        (None, None, ([0.5, -1.0], [2.0])),
+        ([None, None], None, ([0.5, -1.0], [2.0])),
+        ([positive, None], None, ([0.0, 0.0], [2.0])),
+        ([None, positive], None, ([0.5, -1.0], [0.0])),
+        ([positive, positive], [True, False], ([0.0, 0.0], [8.0])),
+        ([positive, None], [False, True], ([2.0, -4.0], [2.0])),
+    ):
+        options = {"constraints": constraints, "adaptable": adaptable}
+        arguments = objective, [first, second], [], SGD(1.5), 2
+        unrolled = inner_loop.adapt(*arguments, **options).weights
+        looped, _ = inner_loop.adapt_in_loop(*arguments, **options)
+        for weights in (unrolled, looped):
+            for one, other in zip(weights, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_the_constraints_of_a_model_are_those_of_its_layers():
+    model = two_layers()
+    assert inner_loop.weight_constraints(model) is None
+    positive = keras.constraints.NonNeg()
+    inputs = keras.Input((2,))
+    outputs = keras.layers.Dense(1, bias_constraint=positive)(keras.layers.Dense(3)(inputs))
+    received = inner_loop.weight_constraints(keras.Model(inputs, outputs))
+    assert received == [None, None, None, positive]
