@@ -40,6 +40,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 EQUIVALENTS = pathlib.Path(__file__).with_name("mutation_equivalents.json")
 SEED = 13
 MOST_SECONDS = 100  # of tests for one fault, by what they take where all of them pass
+# The quicker half of what tests learners.
+_LEARNERS = [
+    f"tests/learners/test_{name}.py" for name in ("contract", "errors", "frozen", "losses", "state")
+]
 # Module: how many faults are drawn, and the test files that are to notice them.
 MODULES = {
     "maml_tf/inner_loop.py": (60, ["tests/test_inner_loop.py"]),
@@ -48,17 +52,17 @@ MODULES = {
     "maml_tf/task_map.py": (30, ["tests/test_task_map.py"]),
     "maml_tf/evaluation.py": (30, ["tests/test_evaluation.py"]),
     "maml_tf/exact/convolution.py": (60, ["tests/exact/test_convolution.py"]),
-    "maml_tf/learners/maml.py": (20, ["tests/learners"]),
-    "maml_tf/learners/base.py": (30, ["tests/learners"]),
-    "maml_tf/learners/meta_step.py": (30, ["tests/learners"]),
-    "maml_tf/learners/trainer.py": (30, ["tests/learners"]),
-    "maml_tf/learners/adapted.py": (20, ["tests/learners"]),
-    "maml_tf/learners/batches.py": (20, ["tests/learners"]),
-    "maml_tf/learners/labels.py": (15, ["tests/learners"]),
-    "maml_tf/learners/checks.py": (20, ["tests/learners"]),
-    "maml_tf/learners/reports.py": (15, ["tests/learners"]),
-    "maml_tf/learners/train_function.py": (10, ["tests/learners"]),
-    "maml_tf/learners/specs.py": (10, ["tests/learners"]),
+    "maml_tf/learners/maml.py": (10, _LEARNERS),
+    "maml_tf/learners/base.py": (15, _LEARNERS),
+    "maml_tf/learners/meta_step.py": (15, _LEARNERS),
+    "maml_tf/learners/trainer.py": (15, _LEARNERS),
+    "maml_tf/learners/adapted.py": (20, _LEARNERS),
+    "maml_tf/learners/batches.py": (20, _LEARNERS),
+    "maml_tf/learners/labels.py": (15, _LEARNERS),
+    "maml_tf/learners/checks.py": (20, _LEARNERS),
+    "maml_tf/learners/reports.py": (15, _LEARNERS),
+    "maml_tf/learners/train_function.py": (10, _LEARNERS),
+    "maml_tf/learners/specs.py": (10, _LEARNERS),
     "maml_tf/tasks/sampling.py": (
         50,
         ["tests/tasks/test_sampling.py", "tests/tasks/test_wrong_calls.py"],
