@@ -224,3 +224,12 @@ def test_file_round_trip(case, tmp_path):
     assert type(again) is type(case.learner)
     np.testing.assert_array_equal(again(case.inputs), case.learner(case.inputs))
     assert again.get_compile_config() == case.learner.get_compile_config()
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_so_many_tasks_are_worked_on_at_the_same_time(tasks):
+    learner = ready(maml_tf.MAML(dense_model(), 0.1, task_map="loop", parallel_tasks=tasks))
+    traced = tf.function(learner.meta_gradient, autograph=False)
+    operations = traced.get_concrete_function(*task_batch(tasks=4)).graph.get_operations()
+    loops = [op for op in operations if "While" in op.type]
+    assert [op.get_attr("parallel_iterations") for op in loops] == [tasks]
