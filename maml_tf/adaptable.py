@@ -68,6 +68,43 @@ def _search(pattern, variables, expected, advice):
         ) from None
 
 
+def chosen_weights(choice, model):
+    """Identities of the weights that adapt, which stay theirs where others are frozen later.
+
+    Args:
+        choice: as in `adaptable_weights`.
+        model: as in `adaptable_weights`.
+
+    Returns:
+        Set of `int`, or None for all.
+
+    Raises:
+        TypeError, ValueError: as in `adaptable_weights`.
+    """
+    chosen = adaptable_weights(choice, model)
+    if chosen is None:
+        return None
+    return {id(v) for v, adapts in zip(model.trainable_variables, chosen, strict=True) if adapts}
+
+
+def still_chosen(identities, model):
+    """What `chosen_weights` gave, for the weights that are trainable now.
+
+    Args:
+        identities: set of `int`, or None.
+        model: as in `adaptable_weights`.
+
+    Returns:
+        As `adaptable_weights`.
+
+    Raises:
+        ValueError: all of the weights that adapt are frozen.
+    """
+    if identities is None:
+        return None
+    return adaptable_weights([id(v) in identities for v in model.trainable_variables], model)
+
+
 def weight_constraints(model):
     """What the layers of a model hold their weights to, as `adapt` takes it.
 

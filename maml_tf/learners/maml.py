@@ -11,6 +11,7 @@ steps (second order); `first_order=True` leaves the second derivatives out (sect
 import keras
 
 from maml_tf import arguments, inner_loop, inner_optimizers
+from maml_tf.adaptable import chosen_weights, still_chosen
 from maml_tf.learners import checks
 from maml_tf.learners.base import Learner
 
@@ -80,15 +81,12 @@ class MAML(Learner):
         self.inner_steps = checks.check_inner_steps(inner_steps)
         self.first_order = arguments.boolean("first_order", first_order)
         self.rematerialize = arguments.boolean("rematerialize", rematerialize)
-        self._adaptable = _chosen(adaptable, model)
+        self._adaptable = chosen_weights(adaptable, model)
 
     @property
     def adaptable(self):
         """Which of `model.trainable_variables` the inner loop changes: list of `bool`, or None."""
-        if self._adaptable is None:
-            return None
-        chosen = [id(v) in self._adaptable for v in self.model.trainable_variables]
-        return inner_loop.adaptable_weights(chosen, self.model)
+        return still_chosen(self._adaptable, self.model)
 
     def adapt_task(self, weights, state, support_x, support_y, *, inner_steps, training):
         """See `Learner`."""
@@ -128,11 +126,3 @@ class MAML(Learner):
             "adaptable": self.adaptable,
             "rematerialize": self.rematerialize,
         }
-
-
-def _chosen(adaptable, model):
-    """Identities of the weights that adapt, which stay theirs where others are frozen later."""
-    chosen = inner_loop.adaptable_weights(adaptable, model)
-    if chosen is None:
-        return None
-    return {id(v) for v, adapts in zip(model.trainable_variables, chosen, strict=True) if adapts}

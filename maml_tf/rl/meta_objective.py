@@ -83,6 +83,7 @@ class MetaObjective:
             self.inner_optimizer,
             len(before),
             adaptable=self.adaptable,
+            constraints=inner_loop.weight_constraints(self.policy),
             first_order=first_order,
         ).weights
 
@@ -108,7 +109,11 @@ class MetaObjective:
             return self._inner_loss(weights, sample), state
 
         step = inner_loop.gradient_step(
-            loss, self.inner_optimizer, self.adaptable, first_order=True
+            loss,
+            self.inner_optimizer,
+            self.adaptable,
+            first_order=True,
+            constraints=inner_loop.weight_constraints(self.policy),
         )
         weights, _, slots, _ = step(number, weights, [], slots)
         return weights, slots

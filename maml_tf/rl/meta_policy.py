@@ -15,17 +15,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import arguments, copying, inner_loop, inner_optimizers
-from maml_tf.learners import checks
-from maml_tf.rl import advantages, objectives, outer_steps, policies, trust_region
+from maml_tf import arguments, copying, inner_optimizers
+from maml_tf.adaptable import chosen_weights, still_chosen
+from maml_tf.learners import checks as learner_checks
+from maml_tf.rl import advantages, checks, objectives, outer_steps, policies, trust_region
 from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
+from maml_tf.rl.unbatched import Unbatched
 
 _COMPARED = 64  # observations on which an adapted policy is compared with the policy
 
 
 @keras.saving.register_keras_serializable("maml_tf")
-class MetaPolicy(keras.Model):
+class MetaPolicy(Unbatched):
     """A policy that is trained to adapt to a task from a few rollouts.
 
     Letters for shapes: T tasks, R rollouts of each, H steps, O observation entries, A actions.
@@ -51,8 +53,13 @@ class MetaPolicy(keras.Model):
 
     Raises:
         TypeError: a policy that is no `keras.Model`, an argument of another type.
-        ValueError: a policy that is not built, an unknown `inner_loss`, a number out of range, an
-            `adaptable` that chooses no weight or does not fit the policy.
+        ValueError: a policy that is not built or has penalties, an unknown `inner_loss`, a number
+            out of range, an `adaptable` that chooses no weight or does not fit the policy.
+
+    The policy runs with `training=False` in training, too, so that the actions drawn and those
+    learned from have the same distribution: dropout is off, and a `BatchNormalization` normalises
+    with its moving mean and variance, which never change (its scale and offset are trained).
+    Constraints hold after every inner step and every step of a Keras optimizer.
 
     Example:
         >>> from maml_tf import rl
@@ -76,14 +83,15 @@ class MetaPolicy(keras.Model):
         seed=0,
         name=None,
     ):
-        _check_policy(policy)
+        checks.check_policy(policy)
         super().__init__(name=name, autocast=False)
         self.policy = policy
         self.inner_optimizer = inner_optimizers.get(inner_optimizer)
         self.inner_steps = arguments.integer("inner_steps", inner_steps, minimum=0)
         self.inner_loss = arguments.choice("inner_loss", inner_loss, objectives.INNER)
         self.first_order = arguments.boolean("first_order", first_order)
-        self.adaptable = inner_loop.adaptable_weights(adaptable, policy)
+        self._adaptable = chosen_weights(adaptable, policy)
+        self._trained = None  # until it is compiled
         self.discount = arguments.number("discount", discount, minimum=0, maximum=1)
         self.gae_lambda = arguments.number("gae_lambda", gae_lambda, minimum=0, maximum=1)
         self.seed = arguments.integer("seed", seed, minimum=0)
@@ -97,9 +105,14 @@ class MetaPolicy(keras.Model):
         self._advantages = tf.function(advantages.estimate, reduce_retracing=True)
         self.built = True
 
+    @property
+    def adaptable(self):
+        """Which of `policy.trainable_variables` the inner loop changes: list of `bool`, or None."""
+        return still_chosen(self._adaptable, self.policy)
+
     def save(self, filepath, *args, **kwargs):
         """`keras.Model.save`, to a `.keras` file: the old format, `.h5`, cannot be loaded again."""
-        checks.check_file(filepath)
+        learner_checks.check_file(filepath)
         return super().save(filepath, *args, **kwargs)
 
     def get_config(self):
@@ -110,7 +123,7 @@ class MetaPolicy(keras.Model):
             **copying.model_config(self.policy, "policy"),
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             # As booleans: a saved learner needs no function of the user's to load.
-            "adaptable": None if self.adaptable is None else list(self.adaptable),
+            "adaptable": self.adaptable,
         } | {name: getattr(self, name) for name in names}
 
     @classmethod
@@ -126,8 +139,9 @@ class MetaPolicy(keras.Model):
         """Chooses the outer step.
 
         Args:
-            optimizer: `TrustRegion` (the paper's, the default) or a `keras.optimizers.Optimizer`,
-                which takes `updates` gradient steps on each batch of rollouts.
+            optimizer: `TrustRegion` (the paper's, the default) or a `keras.optimizers.Optimizer`
+                or its name, which takes `updates` gradient steps on each batch of rollouts. Only
+                the latter keeps the constraints of a policy.
             surrogate: `"ratio"` or `"clipped"` (PPO; as in ProMP, Rothfuss et al., 2019).
             updates: `int`, gradient steps a batch of a Keras optimizer: 1 with `"ratio"` is
                 vanilla policy gradient.
@@ -140,20 +154,15 @@ class MetaPolicy(keras.Model):
 
         Raises:
             TypeError: an `optimizer` that is none, an argument of another type.
-            ValueError: an unknown surrogate, a number out of range.
+            ValueError: an unknown surrogate or name, a number out of range, a trust region for a
+                policy with constraints.
         """
-        kinds = (trust_region.TrustRegion, keras.optimizers.Optimizer, str)
-        if optimizer is not None and not isinstance(optimizer, kinds):
-            raise TypeError(
-                "Expected `optimizer` to be a `maml_tf.rl.TrustRegion` or a Keras optimizer. "
-                f"Received: {arguments.received('optimizer', optimizer)}. Give "
-                "`maml_tf.rl.TrustRegion()` or `keras.optimizers.Adam(1e-3)`."
-            )
+        checks.check_penalties(self.policy)
+        optimizer = checks.outer_optimizer(optimizer, self.policy)
         arguments.choice("surrogate", surrogate, objectives.OUTER)
         updates = arguments.integer("updates", updates, minimum=1)
         clip = arguments.positive("clip", clip)
         jit_compile = arguments.boolean("jit_compile", jit_compile)
-        optimizer = trust_region.TrustRegion() if optimizer is None else optimizer
         self.trust_region = optimizer if isinstance(optimizer, trust_region.TrustRegion) else None
         # Sampling calls into environments: the step as a whole is Python, its parts are compiled.
         super().compile(
@@ -161,6 +170,8 @@ class MetaPolicy(keras.Model):
         )
         if not self.trust_region:
             self.optimizer.build(self.policy.trainable_variables)
+        self._trained = [id(v) for v in self.policy.trainable_variables]
+        self._other_sampler = None  # its graphs are of the weights that were trained before
         self.updates = updates
         self.objective = self.make_objective(
             self.inner_optimizer,
@@ -183,7 +194,7 @@ class MetaPolicy(keras.Model):
             environment: one of `maml_tf.rl.environments`; its `tasks` is the meta-batch.
             steps_per_epoch: `int`, meta-iterations an epoch.
             epochs: `int`; callbacks and the progress bar report at the end of each.
-            **kwargs: `callbacks`, `verbose`, `initial_epoch` of `keras.Model.fit`.
+            **kwargs: `callbacks`, `verbose`, `initial_epoch` of `keras.Model.fit`; no others.
 
         Returns:
             `keras.callbacks.History`; `return_k` is the mean return after k inner steps, of the
@@ -191,9 +202,10 @@ class MetaPolicy(keras.Model):
 
         Raises:
             RuntimeError: every rollout broke; with the traceback of the first.
-            TypeError: another kind of environment, a number that is none.
-            ValueError: not compiled, an environment whose observations or actions are not the
-                policy's.
+            TypeError: another kind of environment, a number that is none, callbacks that are none,
+                another argument of `keras.Model.fit`.
+            ValueError: not compiled, or not again after a layer was frozen; an environment whose
+                observations or actions are not the policy's.
         """
         if not self.compiled:
             raise ValueError(
@@ -202,10 +214,12 @@ class MetaPolicy(keras.Model):
             )
         steps_per_epoch = arguments.integer("steps_per_epoch", steps_per_epoch, minimum=1)
         epochs = arguments.integer("epochs", epochs, minimum=1)
+        options = checks.check_fit(kwargs)
+        checks.check_trained(self)
         self._sampler = Sampler(self.policy, environment)
         numbers = tf.data.Dataset.range(steps_per_epoch).repeat()
         return super().fit(
-            numbers, steps_per_epoch=steps_per_epoch, epochs=epochs, **{"shuffle": False} | kwargs
+            numbers, steps_per_epoch=steps_per_epoch, epochs=epochs, shuffle=False, **options
         )
 
     def get_compile_config(self):
@@ -294,6 +308,7 @@ class MetaPolicy(keras.Model):
 
     def weights_of_policy(self):
         """The meta-learned weights theta as tensors."""
+        checks.check_trained(self)
         return [tf.convert_to_tensor(v) for v in self.policy.trainable_variables]
 
     def adapt_and_sample(self, environment, inner_optimizer, inner_steps, seed):
@@ -371,26 +386,6 @@ class MetaPolicy(keras.Model):
             "mask": drawn.mask,
             "outputs": drawn.outputs,
         }
-
-
-def _check_policy(policy):
-    if not isinstance(policy, keras.Model):
-        raise TypeError(
-            "Expected `policy` to be a `keras.Model` as described in `maml_tf.rl.policies`. "
-            f"Received: {arguments.received('policy', policy)}. Use "
-            "`maml_tf.rl.policies.gaussian(observation_size, action_size)`."
-        )
-    if isinstance(policy, MetaPolicy):
-        raise TypeError(
-            "Expected `policy` to be a policy, not a meta-policy. Received: "
-            f"policy={policy.name!r} (of type MetaPolicy). Give its `policy`."
-        )
-    if not policy.built or not policy.trainable_variables:
-        raise ValueError(
-            "Expected `policy` to be a built model with weights to train. Received: "
-            f"policy={policy.name!r}, built={policy.built}, with "
-            f"{len(policy.trainable_variables)} of them. Call it once on observations, or thaw it."
-        )
 
 
 def mean_return(drawn):

@@ -118,6 +118,8 @@ LEARNERS = [
     Wrong(lambda: meta(seed=None), TypeError, "`seed`", "None"),
     Wrong(lambda: meta().compile(5), TypeError, "`optimizer`", "optimizer=5"),
     Wrong(lambda: meta().compile(rl.TrustRegion), TypeError, "`optimizer`", "TrustRegion"),
+    Wrong(lambda: meta().compile("sgdd"), ValueError, "`optimizer`", "'sgdd'", "'sgd'"),
+    Wrong(lambda: meta().compile(""), ValueError, "`optimizer`", "optimizer=''"),
     Wrong(lambda: meta().compile(surrogate="clip"), ValueError, "`surrogate`", "'clip'"),
     Wrong(lambda: meta().compile(updates=0), ValueError, "`updates`", "updates=0"),
     Wrong(lambda: meta().compile(clip=-0.2), ValueError, "`clip`", "-0.2"),
@@ -143,6 +145,30 @@ TRAINING = [
     Wrong(lambda: meta().fit(navigation(), 0), ValueError, "`steps_per_epoch`", "=0"),
     Wrong(lambda: meta().fit(navigation(), None), TypeError, "`steps_per_epoch`", "None"),
     Wrong(lambda: meta().fit(navigation(), 1, epochs=0), ValueError, "`epochs`", "epochs=0"),
+    Wrong(lambda: meta().fit(navigation(), 1, callbacks=5), TypeError, "`callbacks`", "=5"),
+    Wrong(
+        lambda: meta().fit(navigation(), 1, callbacks=[keras.callbacks.History]),
+        TypeError,
+        "`callbacks`",
+        "History",
+        id="a class of callbacks",
+    ),
+    Wrong(lambda: meta().fit(navigation(), 1, batch_size=3), TypeError, "`steps_per_", "size=3"),
+    Wrong(
+        lambda: meta().fit(navigation(), 1, validation_data=navigation()),
+        TypeError,
+        "validation_data=",
+        "Navigation2D",
+        "evaluation.evaluate",
+    ),
+    Wrong(lambda: meta().fit(navigation(), 1, shuffle=True), TypeError, "shuffle=True"),
+    Wrong(lambda: meta().fit(navigation(), 1, callback=[]), TypeError, "`callbacks`", "callback="),
+    Wrong(lambda: meta().fit(navigation(), 1, initial_epoch="1"), TypeError, "initial_epoch='1'"),
+    Wrong(
+        lambda: meta().evaluate(navigation()), NotImplementedError, "`evaluate`", "rl.evaluation"
+    ),
+    Wrong(lambda: meta().train_on_batch(1), NotImplementedError, "`train_on_batch`", "learner.fit"),
+    Wrong(lambda: meta().test_on_batch(1), NotImplementedError, "`test_on_batch`", "evaluate"),
     Wrong(lambda: meta().adapt(navigation(3)), ValueError, "tasks=1", "tasks=3"),
     Wrong(lambda: meta().adapt(None), TypeError, "`environment`", "None"),
     Wrong(lambda: meta().adapt(navigation(), -1), ValueError, "`inner_steps`", "-1"),
@@ -245,6 +271,13 @@ WRONG = [*POLICIES, *LEARNERS, *TRAINING, *FITTING, *ENVIRONMENTS]
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_wrong_calls_are_explained(wrong):
     check(wrong)
+
+
+def test_what_asks_for_nothing_is_allowed():
+    """The common training loop of the scripts gives these to every learner."""
+    callbacks = [keras.callbacks.History()]
+    options = {"validation_data": None, "shuffle": False, "callbacks": callbacks}
+    assert meta().fit(navigation(), 1, verbose=0, **options).history["return_1"]
 
 
 def test_zero_is_no_step_size_and_not_the_one_of_training():
