@@ -111,9 +111,11 @@ WRONG += [
     ("adapt", "--model {tmp}/text.keras --support a --query b", "text.keras", "cannot be read"),
     ("adapt", "--model {tmp}/empty.keras --support a --query b", "empty.keras", "cannot be read"),
     ("adapt", "--model {tmp}/zip.keras --support a --query b", "zip.keras", "cannot be read"),
+    ("adapt", "--model {tmp}/cut.keras --support a --query b", "cut.keras", "file is damaged"),
     ("adapt", "--model {tmp}/plain.keras --support a --query b", "plain.keras", "Sequential"),
     ("adapt", "--model {tmp}/export --support a --query b", "export", "cannot be read"),
     ("images", "--quick --start-from {tmp}/zip.keras", "--start-from", "zip.keras"),
+    ("images", "--quick --start-from {tmp}/cut.keras", "cut.keras", "file is damaged"),
     ("images", "--quick --start-from {tmp}/plain.keras", "--start-from", "plain.keras", "weights"),
 ]
 
@@ -128,6 +130,8 @@ def folder(tmp_path_factory):
         archive.writestr("config.json", "{}")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.save(folder / "plain.keras")
+    whole = (folder / "plain.keras").read_bytes()
+    (folder / "cut.keras").write_bytes(whole[: len(whole) // 2])
     return folder
 
 
