@@ -183,14 +183,14 @@ def _overflowed(array, result):
 
 
 def only(outputs, names):
-    """The outputs, a dict by name, once they are those of `names`.
+    """The outputs of `names` among those of a dict, a dict as well.
 
     Raises:
-        ServingError: others.
+        ServingError: some are missing.
     """
-    if set(outputs) != set(names):
+    if not set(names) <= set(outputs):
         raise malformed(f"outputs {sorted(outputs)}, not {sorted(names)}")
-    return outputs
+    return {name: outputs[name] for name in names}
 
 
 def finite(outputs):

@@ -1,6 +1,7 @@
 """Options that make no sense: one line that names them, exit status 2, no run directory."""
 
 import dataclasses
+import re
 import zipfile
 
 import keras
@@ -145,7 +146,7 @@ def test_wrong_options_are_refused_in_a_line(row, folder, tmp_path, monkeypatch,
         (folder / "export").mkdir(exist_ok=True)
         (folder / "export" / "saved_model.pb").write_bytes(b"no model")
     output = f"--output {tmp_path / 'run'}"
-    check_refusal(
+    line = check_refusal(
         lambda: common.run(SCRIPTS[script].main),
         f"{output} {given}".format(tmp=place),
         fragments,
@@ -153,6 +154,7 @@ def test_wrong_options_are_refused_in_a_line(row, folder, tmp_path, monkeypatch,
         capsys,
     )
     assert not (tmp_path / "run").exists()
+    assert not re.search(r"\w\.\.( |$)", line)
 
 
 def test_from_a_shell_too(run_script):
