@@ -9,6 +9,7 @@ import csv
 import io
 import pathlib
 import sys
+import zipfile
 
 import keras
 
@@ -20,6 +21,26 @@ CHECKPOINT, PREVIOUS, BEST, HISTORY = (
     "best.keras",
     "history.csv",
 )
+
+
+def load_model(path, **options):
+    """`keras.saving.load_model`, which says of a file that was cut short that there is none.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is damaged.
+        Exception: whatever broken bytes bring about in the readers below Keras.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".keras" and not path.is_dir():
+        with path.open("rb") as file:
+            whole = zipfile.is_zipfile(file)
+        if not whole:
+            raise ValueError(
+                f"the file is damaged, or no .keras file: its {path.stat().st_size} bytes are no "
+                "whole zip archive"
+            )
+    return keras.saving.load_model(path, **options)
 
 
 def load_last(folder):
@@ -39,7 +60,7 @@ def load_last(folder):
     paths = [folder / name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()]
     for path in paths:
         try:
-            learner = keras.saving.load_model(path)
+            learner = load_model(path)
         except Exception as error:  # whatever broken bytes bring about in the readers below Keras
             reasons.append(f"{path} cannot be read ({_one_line(error)})")
             continue
@@ -64,7 +85,7 @@ def load_best(folder):
     """
     path = pathlib.Path(folder) / BEST
     try:
-        return keras.saving.load_model(path)
+        return load_model(path)
     except Exception as error:  # as in `load_last`
         reason = _one_line(error)
     sys.exit(

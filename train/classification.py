@@ -165,11 +165,11 @@ def make_learner(settings, shape):
 def start_from(network, path):
     """Gives a network the weights of a saved learner, as far as their shapes agree."""
     try:
-        saved = keras.saving.load_model(path, compile=False)
+        saved = checkpoints.load_model(path, compile=False)
         saved = getattr(saved, "model", saved)
         saved.variables  # noqa: B018
     except Exception as error:  # whatever broken bytes bring about in the readers below Keras
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200].rstrip(".")
         sys.exit(
             "Expected --start-from to be a saved learner or model (.keras). Received: --start-from "
             f"{path}: {type(error).__name__}: {reason}. Give the file of another run, such as "

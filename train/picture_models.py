@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
@@ -14,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import maml_tf
 from maml_tf.learners import specs
 from maml_tf.serving import requests
-from train import graph_check
+from train import checkpoints, graph_check
 
 # Queries that an exported model is given at a time: so many 84x84 pictures take about half a
 # gigabyte in a network of 32 filters.
@@ -74,7 +73,7 @@ def open_model(path, inner_steps=None):
 
 
 def _open_learner(path, inner_steps):
-    learner = _readable(path, keras.saving.load_model, path)
+    learner = _readable(path, checkpoints.load_model, path)
     if not isinstance(learner, maml_tf.Learner):
         raise ValueError(
             f"Expected a saved learner, such as maml_tf.MAML. Received: --model {path}, a "
@@ -93,7 +92,7 @@ def _readable(path, read, *arguments):
     try:
         return read(*arguments)
     except Exception as error:  # whatever broken bytes bring about in the readers below Keras
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     reason = f"{reason[:200]}…" if len(reason) > 200 else reason
     raise ValueError(
         "Expected a .keras file of a learner, or an exported model. Received: --model "

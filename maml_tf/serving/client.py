@@ -45,7 +45,7 @@ class Client(Connection):
         """
         steps = self._steps(inner_steps)
         tensors = self._entries("adapt", support_x=x, support_y=y)
-        weights = self._call("adapt", tensors | steps)["weights"]
+        weights = wire.only(self._call("adapt", tensors | steps), ["weights"])["weights"]
         if not np.isfinite(weights).all():
             # Exports of today answer so themselves.
             raise ServingError(
@@ -68,7 +68,7 @@ class Client(Connection):
         """Predictions at the meta-learned weights, without adaptation."""
         tensors = self._entries("predict", query_x=x)
         if "query_count" in self._signature("predict").inputs:
-            tensors["query_count"] = np.shape(next(iter(tensors.values())))[0]
+            tensors["query_count"] = len(next(iter(tensors.values())))
         return self._predictions("predict", tensors)
 
     def _steps(self, inner_steps):
@@ -105,18 +105,27 @@ class Client(Connection):
                 )
             for i, part in enumerate(value):
                 entries[f"{name}_{i}"] = _array(f"{name}_{i}", part, inputs)
+        self._check_names(signature, entries)
+        for name, array in entries.items():
+            if array.ndim == 0:  # of any shape, says the server
+                raise ValueError(
+                    f"Expected `{name}` of shape [any, ...]. Received: {name}={array}. Give an "
+                    "array whose first axis are examples."
+                )
         return entries
 
     def _predictions(self, signature, tensors):
         """Predictions of a request, one for each of its queries, or a list of them."""
-        outputs = self._call(signature, tensors)
+        count = len(self._signature(signature).outputs)
+        several = [f"predictions_{i}" for i in range(count)]
+        names = several if count > 1 else ["predictions"]
+        outputs = wire.finite(wire.only(self._call(signature, tensors), names))
         queries = next(len(a) for name, a in tensors.items() if name.startswith("query_x"))
         for name, array in outputs.items():
             if array.ndim == 0 or len(array) != queries:
                 raise wire.malformed(f"{name} of shape {array.shape} for {queries} queries")
-        if set(outputs) == {"predictions"}:
-            return outputs["predictions"]
-        return [outputs[f"predictions_{i}"] for i in range(len(outputs))]
+        answers = [outputs[name] for name in names]
+        return answers if count > 1 else answers[0]
 
 
 class Adapted:

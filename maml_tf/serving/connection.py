@@ -53,15 +53,20 @@ class Connection:
             ValueError: a model without this signature or these inputs, or values that they cannot
                 hold.
         """
+        self._check_names(signature, tensors)
         known = self._signature(signature)
-        if not set(tensors) <= set(known.inputs):
-            raise ValueError(
-                f"Expected a model with the signature {signature!r} of {sorted(tensors)}. "
-                f"Received: one of {sorted(known.inputs)}. Check that it is the model you mean."
-            )
         arrays = {name: wire.cast(name, v, known.inputs[name]) for name, v in tensors.items()}
         answer = self._try(self._transport.predict, signature, arrays, known.outputs)
         return {name: wire.answered(name, v, known.outputs[name]) for name, v in answer.items()}
+
+    def _check_names(self, signature, names):
+        """Refuses a model whose signature has no inputs of these names."""
+        known = self._signature(signature).inputs
+        if not set(names) <= set(known):
+            raise ValueError(
+                f"Expected a model with the signature {signature!r} of {sorted(names)}. "
+                f"Received: one of {sorted(known)}. Check that it is the model you mean."
+            )
 
     def _signature(self, name):
         """The `Signature` of that name; the server is asked for all of them once."""

@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from maml_tf.serving import wire
 from maml_tf.serving.errors import ServingError
 
@@ -90,16 +88,14 @@ class Grpc:
 
 
 def _tensor(name, info):
-    import tensorflow as tf
+    from tensorflow.core.framework import types_pb2
 
-    try:
-        dtype = np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
-    except (TypeError, KeyError) as error:
-        raise wire.malformed(f"metadata with {name} of an unknown type: {error}") from error
-    if info.tensor_shape.unknown_rank:
-        return wire.Tensor(dtype, None)
-    sizes = [dim.size for dim in info.tensor_shape.dim]
-    return wire.Tensor(dtype, tuple(None if size < 0 else size for size in sizes))
+    known = types_pb2.DataType.values()
+    dtype = types_pb2.DataType.Name(info.dtype) if info.dtype in known else info.dtype
+    shape = info.tensor_shape
+    sizes = None if shape.unknown_rank else [dim.size for dim in shape.dim]
+    # TensorFlow, which is here by now, has NumPy know `bfloat16`.
+    return wire.tensor(name, dtype, sizes, more=("bfloat16",))
 
 
 def _array(name, proto):

@@ -82,7 +82,8 @@ class ServedPolicy:
 
     def _actions(self, signature, observation, more):
         inputs = {"weights": self.weights, "observation": observation, **more}
-        action = self._client._call(signature, inputs)["action"]
+        outputs = wire.only(self._client._call(signature, inputs), ["action"])
+        action = wire.finite(outputs)["action"]
         if np.shape(action)[:1] != np.shape(observation)[:1]:
             what = f"actions of shape {np.shape(action)} for {np.shape(observation)[0]} states"
             raise wire.malformed(what)
@@ -101,9 +102,9 @@ class ServedPolicy:
             `ServedPolicy` after the step.
 
         Raises:
-            ServingError: the server refused the request (rollouts that are not finite or whose
-                parts differ in size), gave no answer or could not be reached.
-            ValueError: arrays that the policy cannot take.
+            ServingError: the server refused the request (rollouts whose parts differ in size),
+                gave no answer or could not be reached.
+            ValueError: arrays that the policy cannot take, or that are not finite.
         """
         known = self._client._signature("adapt").inputs.get("reward")
         if mask is None and known is not None:
@@ -117,5 +118,5 @@ class ServedPolicy:
             "mask": mask,
             "step": self.steps,
         }
-        weights = self._client._call("adapt", inputs)["weights"]
-        return ServedPolicy(self._client, weights, self.steps + 1)
+        outputs = wire.only(self._client._call("adapt", inputs), ["weights"])
+        return ServedPolicy(self._client, wire.finite(outputs)["weights"], self.steps + 1)

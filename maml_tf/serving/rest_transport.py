@@ -24,13 +24,13 @@ class Rest:
 
     def signatures(self):
         """`wire.Signature`s by name."""
-        answer = self._send(f"{self._url}/metadata")
+        answer = _unmixed(self._send(f"{self._url}/metadata"), "metadata")
         try:
             found = answer["metadata"]["signature_def"]["signature_def"]
             return {
                 name: wire.Signature(
-                    {key: _tensor(i) for key, i in signature.get("inputs", {}).items()},
-                    {key: _tensor(i) for key, i in signature.get("outputs", {}).items()},
+                    {key: _tensor(key, i) for key, i in signature.get("inputs", {}).items()},
+                    {key: _tensor(key, i) for key, i in signature.get("outputs", {}).items()},
                 )
                 for name, signature in found.items()
                 if not name.startswith("__")
@@ -52,7 +52,7 @@ class Rest:
             "signature_name": signature,
             "inputs": {name: _listed(array) for name, array in arrays.items()},
         }
-        answer = self._send(f"{self._url}:predict", body)
+        answer = _unmixed(self._send(f"{self._url}:predict", body), "outputs")
         if not isinstance(answer, dict) or "outputs" not in answer:
             raise wire.malformed("an answer without `outputs`")
         values = answer["outputs"]
@@ -101,19 +101,30 @@ class Rest:
             except (ValueError, KeyError, TypeError, RecursionError):
                 text = text or error.reason
             raise ServingError(str(error.code), text) from error
+        except UnicodeError as error:  # a label of the host's name that is none
+            raise ServingError("UNAVAILABLE", f"no such host ({error})") from error
+        except http.client.HTTPException:  # some are ValueErrors too
+            raise
+        except ValueError as error:
+            # Addresses of ours were looked at when the client was made.
+            raise wire.malformed(f"a redirect to what is no address ({error})") from error
 
 
-def _tensor(info):
-    name = info["dtype"]
-    # Names of TensorFlow's types in REST's metadata that are not NumPy's.
-    others = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"}
-    others |= {"DT_STRING": "object"}
-    dtype = np.dtype(others.get(name, name.removeprefix("DT_").lower()))
+def _unmixed(answer, key):
+    """The answer, unless it holds both what was asked for and an error."""
+    if isinstance(answer, dict) and "error" in answer and key in answer:
+        what = f"an answer with both `{key}` and `error`: {str(answer['error'])[:80]}"
+        raise wire.malformed(what)
+    return answer
+
+
+def _tensor(name, info):
     shape = info.get("tensor_shape", {})
-    if shape.get("unknown_rank", False):
-        return wire.Tensor(dtype, None)
-    sizes = [int(dim.get("size", 0)) for dim in shape.get("dim", [])]
-    return wire.Tensor(dtype, tuple(None if size < 0 else size for size in sizes))
+    unknown = shape.get("unknown_rank", False)
+    if not isinstance(unknown, bool):
+        raise wire.malformed(f"metadata with {name} of unknown_rank {unknown!r}")
+    sizes = None if unknown else [dim.get("size", 0) for dim in shape.get("dim", [])]
+    return wire.tensor(name, info["dtype"], sizes)
 
 
 def _listed(array):

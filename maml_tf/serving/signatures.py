@@ -7,12 +7,12 @@
     predict(query_x[, query_count]) -> predictions                 at the meta-learned weights
 
 A request that cannot be answered (no support example, more than the export's limit, labels that
-the model has no output for, numbers that are not finite, an adaptation that runs away) is an error
-that says so, and changes nothing for the next one: what is answered is finite. Only
-`adapt_and_predict_tasks`, whose rows a server may have put together from several clients, answers
-NaN for such a row and leaves the others alone. What normalises queries with each other must not be
-put together at all: a scalar among the inputs (`inner_steps`, `query_count`) makes a server that
-batches refuse it.
+the model has no output for, numbers that are not finite, steps below 0, an adaptation that runs
+away) is an error that says so, and changes nothing for the next one: what is answered is finite.
+Only `adapt_and_predict_tasks`, whose rows a server may have put together from several clients,
+answers NaN for such a row and leaves the others alone. What normalises queries with each other must
+not be put together at all: a scalar among the inputs (`inner_steps`, `query_count`) makes a server
+that batches refuse it.
 """
 
 import inspect
@@ -33,7 +33,7 @@ class Signatures:
     Args:
         learner: a compiled `maml_tf.Learner`.
         inner_steps: int, the default number of steps.
-        max_inner_steps: int; requests for more get as many, those for less than 0 none.
+        max_inner_steps: int; requests for more steps get as many.
         limits: `maml_tf.serving.requests.Limits`, how much a request may hold.
         x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs.
         y_spec: structure of `tf.TensorSpec` `[None, ...]`, labels.
@@ -136,6 +136,13 @@ class Signatures:
         support_x, support_y = requests.checked_support(
             support_x, support_y, self._labels, self._limits.support
         )
+        check = requests.expect(
+            inner_steps >= 0,
+            "Expected inner_steps of at least 0. Give 0 for predictions without adaptation. "
+            "Received: inner_steps =",
+            inner_steps,
+        )
+        inner_steps = requests.after([check], inner_steps)
         flat = self._adapt_unchecked(support_x, support_y, inner_steps)
         check = requests.expect(
             requests.are_finite([flat]),
@@ -148,7 +155,7 @@ class Signatures:
 
     def _adapt_unchecked(self, support_x, support_y, inner_steps):
         weights, state = self._values()
-        steps = tf.clip_by_value(inner_steps, 0, self._most)
+        steps = tf.minimum(inner_steps, self._most)
         weights, state = self._learner.adapt_task_in_loop(
             weights, state, support_x, support_y, steps
         )
@@ -198,6 +205,7 @@ class Signatures:
             good = requests.is_good_row(
                 support_x, support_y, query_x, supports, queries, self._labels, self._limits
             )
+            good &= steps >= 0
             most = tf.minimum(requests.size(support_x), self._limits.support)
             supports = tf.clip_by_value(supports, 1, tf.maximum(most, 1))
             queries = tf.clip_by_value(queries, 0, tf.minimum(total, self._limits.queries))

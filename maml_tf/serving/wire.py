@@ -4,11 +4,18 @@ A server answers what it is asked; whether a label of 1.7 was meant as 1 nobody 
 such a request is never made.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 
 from maml_tf.serving.errors import ServingError
+
+# TensorFlow's names of the types that both protocols carry, and NumPy's.
+_TYPES = {f"DT_{name.upper()}": name for name in ("bool", "int8", "int16", "int32", "int64")}
+_TYPES |= {f"DT_{name.upper()}": name for name in ("uint8", "uint16", "uint32", "uint64")}
+_TYPES |= {"DT_HALF": "float16", "DT_FLOAT": "float32", "DT_DOUBLE": "float64"}
+_TYPES |= {"DT_STRING": "object"}
 
 
 class Tensor(NamedTuple):
@@ -30,10 +37,41 @@ class Signature(NamedTuple):
     outputs: dict
 
 
+def tensor(name, dtype, sizes, more=()):
+    """A `Tensor` as a server describes it.
+
+    Args:
+        name: str, of the input or output.
+        dtype: TensorFlow's name of the type, such as "DT_FLOAT".
+        sizes: list of the sizes of its axes, int or decimal digits, -1 for a free one; None for any
+            shape.
+        more: names of other types, which NumPy must know: `bfloat16` is one of gRPC only.
+
+    Raises:
+        ServingError: no such type, or sizes that are none.
+    """
+    known = _TYPES | {f"DT_{name.upper()}": name for name in more}
+    if not isinstance(dtype, str) or dtype not in known:
+        raise malformed(f"metadata with {name} of the type {_short(dtype)}")
+    if sizes is not None:
+        sizes = tuple(_size(name, size) for size in sizes)
+    return Tensor(np.dtype(known[dtype]), sizes)
+
+
+def _size(name, size):
+    # JSON has numbers of 64 bits as strings; `int` would take 1.5, False and 1_0 as well.
+    whole = isinstance(size, int) and not isinstance(size, bool)
+    whole |= isinstance(size, str) and bool(re.fullmatch("-1|[0-9]{1,19}", size))
+    if not whole or not -1 <= int(size) < 2**63:
+        raise malformed(f"metadata with {name} of the size {_short(size)}")
+    return None if int(size) == -1 else int(size)
+
+
 def cast(name, value, tensor):
     """A value as the array that an input takes.
 
     Floating numbers are rounded to the input's precision; anything else must stay what it is.
+    No export answers numbers that are not finite, and JSON has none.
 
     Args:
         name: str, of the input.
@@ -44,7 +82,8 @@ def cast(name, value, tensor):
         Array of the dtype of the input.
 
     Raises:
-        ValueError: it is ragged, of another shape, or not a number that the input can hold.
+        ValueError: it is ragged, of another shape, not finite, or not a number that the input can
+            hold.
     """
     try:
         array = np.asarray(value)
@@ -76,14 +115,21 @@ def cast(name, value, tensor):
 
 
 def _numbers(name, array, dtype):
+    bad = ~np.isfinite(array)
+    if dtype.kind not in "biu" and bad.any():
+        where = [int(i) for i in np.argwhere(bad)[0]]
+        raise ValueError(
+            f"Expected `{name}` as finite numbers. Received: {name} with {array[bad].flat[0]} at "
+            f"{where}. Leave out or replace what is not finite."
+        )
     with np.errstate(invalid="ignore", over="ignore"):
         result = array.astype(dtype)
         if dtype.kind in "biu":
             changed = result != array
             # 2**63 as float64 and the largest int64 compare equal.
-            changed |= ~np.isfinite(array) | ((array > 0) != (result > 0))
+            changed |= bad | ((array > 0) != (result > 0))
         else:
-            changed = np.isfinite(array) & ~np.isfinite(result)
+            changed = ~np.isfinite(result)
     if changed.any():
         raise ValueError(
             f"Expected `{name}` as numbers that {dtype.name} can hold. Received: {name} of "
@@ -115,7 +161,7 @@ def answered(name, values, tensor):
     except (TypeError, ValueError, OverflowError) as error:
         raise malformed(f"{name} is no array: {error}") from error
     kinds = {"b": "b", "i": "iu", "u": "iu", "O": "OUS"}.get(tensor.dtype.kind, "iufV")
-    if array.dtype.kind not in kinds and array.size:
+    if (array.dtype.kind not in kinds or array.dtype.names) and array.size:
         raise malformed(f"{name} is of {array.dtype}, not of {tensor.dtype}: {_short(values)}")
     if array.size == 0 and tensor.shape and array.ndim < len(tensor.shape):
         # JSON does not keep the shape of an empty array.
@@ -126,7 +172,43 @@ def answered(name, values, tensor):
         result = array.astype(tensor.dtype)
     if tensor.dtype.kind in "iu" and (result != array).any():
         raise malformed(f"{name} has numbers that {tensor.dtype} cannot hold: {_short(values)}")
+    if tensor.dtype.kind in "fV" and _overflowed(array, result):
+        raise malformed(f"{name} has numbers that {tensor.dtype} cannot hold: {_short(values)}")
     return result
+
+
+def _overflowed(array, result):
+    # Types that NumPy does not know itself may have no `isfinite`, but they have doubles.
+    return (np.isfinite(array.astype(np.float64)) & ~np.isfinite(result)).any()
+
+
+def only(outputs, names):
+    """The outputs of `names` among those of a dict, a dict as well.
+
+    Raises:
+        ServingError: some are missing.
+    """
+    if not set(names) <= set(outputs):
+        raise malformed(f"outputs {sorted(outputs)}, not {sorted(names)}")
+    return {name: outputs[name] for name in names}
+
+
+def finite(outputs):
+    """The outputs, a dict of arrays by name, once they are finite.
+
+    Raises:
+        ServingError: numbers that are not, as exports of today never answer for a single task.
+    """
+    for name, array in outputs.items():
+        bad = array[~np.isfinite(array)] if array.dtype.kind in "fV" else ()
+        if len(bad):
+            raise ServingError(
+                "INTERNAL",
+                f"Expected finite numbers as an answer. Received: {name} of shape {array.shape} "
+                f"with {len(bad)} that are not, such as {bad[0]}. Export the model anew: an export "
+                "of today says what is wrong with such a request.",
+            )
+    return outputs
 
 
 def malformed(what):

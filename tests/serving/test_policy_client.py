@@ -89,9 +89,10 @@ def test_draws_follow_from_the_seed_and_spread_as_the_policy_says(client):
     np.testing.assert_allclose(centred.std(0), np.exp(-0.3), rtol=4 / 8000**0.5)
 
 
-def test_rollouts_that_are_not_finite_are_refused_by_the_server(client, adaptation):
+def test_rollouts_that_are_not_finite_are_refused_before_they_are_sent(client, adaptation):
+    """That the exported graph refuses them too, the tests of `rl.export` see."""
     observation, action, reward = adaptation[1][0]
-    with pytest.raises(ServingError, match="finite"):
+    with pytest.raises(ValueError, match="Expected `reward` as finite numbers.*nan"):
         client.policy().adapt(observation, action, np.full_like(reward, np.nan))
 
 

@@ -1,11 +1,15 @@
 """Every wrong call of a client is an error before it is sent, and every wrong answer is one too."""
 
+import contextlib
 import json
+import re
 
 import numpy as np
 import pytest
 
 from maml_tf.serving import Client, PolicyClient, ServingError, connection, wire
+from maml_tf.serving.connection import Connection
+from tests.serving.liars import METADATA
 from tests.wrong_calls import check_message
 
 pytest.importorskip("tensorflow_serving")
@@ -108,6 +112,10 @@ VALUES = [
     (IMAGES, np.zeros((1, 2, 2), complex), "numbers of float32.*complex128"),
     (FREE, [[1.0], [2.0, 3.0]], "no array can be made"),
     (FREE, object(), "numbers of float32.*object"),
+    (FREE, [[0.0, np.nan]], r"finite numbers. Received: value with nan at \[0, 1\]"),
+    (FREE, [1.0, -np.inf], r"finite numbers. Received: value with -inf at \[1\]"),
+    (FREE, np.nan, r"finite numbers. Received: value with nan at \[\]"),
+    (IMAGES, np.full((1, 2, 2), np.nan, np.float32), "finite numbers.*nan at .0, 0, 0."),
     (STEPS, [3], r"of shape \[\]. Received: value of shape \(1,\)"),
     (STEPS, 2.9, rf"{HOLD}.*2.9"),
     (WORDS, [1, 2], "as str or bytes.*int64"),
@@ -135,8 +143,6 @@ def test_a_value_that_an_input_cannot_hold(tensor, value, message):
         (WORDS, np.array(["a", "Wörter"]), ["a", "Wörter"]),
         (FREE, [[1, 2]], [[1, 2]]),
         (FREE, [0.1], np.array([0.1], np.float32)),
-        # The server says what it thinks of these.
-        (FREE, [np.nan, np.inf], np.array([np.nan, np.inf], np.float32)),
     ],
 )
 def test_a_value_that_changes_only_its_type(tensor, value, expected):
@@ -175,6 +181,9 @@ CALLS = [
     (lambda c: c.predict(X[:0]), "Expected `query_x` with at least one example: JSON"),
     (lambda c: c.predict(np.zeros((3, 2))), r"Expected `query_x` of shape \[any, 1\].*\(3, 2\)"),
     (lambda c: c.predict({"a": X}), "Expected `query_x` of shape"),
+    (lambda c: c.predict(X + np.nan), "Expected `query_x` as finite numbers.*nan"),
+    (lambda c: c.adapt(X + np.inf, Y, 1), "Expected `support_x` as finite numbers.*inf"),
+    (lambda c: c.adapt(X, Y * np.nan, 1), "Expected `support_y` as finite numbers.*nan"),
     (lambda c: c.adapt_and_predict(X, Y, X, 1), "with the signature 'adapt_and_predict'.*one with"),
     (lambda c: (c.close(), c.predict(X)), r"Expected an open client.*after `close\(\)`"),
 ]
@@ -251,6 +260,10 @@ MALFORMED = [
     (said({"outputs": ROWS[:2]}), r"predictions of shape \(2, 1\) for 3 queries"),
     (said({"outputs": ROWS * 2}), r"predictions of shape \(6, 1\) for 3 queries"),
     (said({"outputs": []}), r"predictions of shape \(0, 1\) for 3 queries"),
+    (said({"outputs": ROWS, "error": "half of it"}), "both `outputs` and `error`: half of it"),
+    (said({"outputs": ROWS, "error": None}), "both `outputs` and `error`"),
+    (said({"outputs": [[1e300], [1], [2]]}), "predictions has numbers that float32 cannot hold"),
+    (b"HTTP/1.0 302 Found\r\nLocation: http://[\r\n\r\n", "a redirect to what is no address"),
 ]
 
 
@@ -264,6 +277,29 @@ def test_an_answer_that_is_none(rest, client, answer, message):
     assert caught.value.code == "INTERNAL"
     rest.answers = [said({"outputs": ROWS})]
     np.testing.assert_array_equal(client.predict(X), ROWS)
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
+def test_an_answer_that_is_not_finite(rest, client, number):
+    """As an export of before may give, which does not look."""
+    rest.answers = [said(b'{"outputs": [[%s], [1], [2]]}' % number.encode())]
+    with pytest.raises(ServingError, match=r"finite numbers.*predictions of shape \(3, 1\) with 1"):
+        client.predict(X)
+    rest.metadata = of_signatures({"act_with": POLICY})
+    rest.answers = [said(b'{"outputs": [[1], [%s]]}' % number.encode())]
+    policy = PolicyClient(rest.address, "sine", retries=0).policy()
+    with pytest.raises(ServingError, match=r"finite numbers.*action of shape \(2, 1\) with 1"):
+        policy.act(X[:2])
+    rest.honest()
+
+
+def test_rows_of_several_tasks_may_be_not_finite(rest):
+    """The signature that answers NaN for a row on purpose."""
+    rest.metadata = of_signatures({"adapt_and_predict_tasks": {"outputs": {"predictions": INPUT}}})
+    rest.answers = [said(b'{"outputs": [NaN, 1]}')]
+    answer = Connection(rest.address, "sine")._call("adapt_and_predict_tasks", {})
+    np.testing.assert_array_equal(answer["predictions"], [np.nan, 1])
+    rest.honest()
 
 
 DROPPED = [
@@ -322,6 +358,11 @@ def of_signatures(content):
 
 
 INPUT = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}
+ROW = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": -1}, {"size": 1}]}}
+POLICY = {
+    "inputs": {"weights": INPUT, "observation": ROW},
+    "outputs": {"action": ROW},
+}
 
 
 @pytest.mark.parametrize(
@@ -353,6 +394,68 @@ def test_metadata_that_is_none(rest, client, metadata):
     np.testing.assert_array_equal(client.predict(X), ROWS)
 
 
+SIZES = ["Infinity", "NaN", "1e30", "1.5", "3.0", "false", "null", "[1]", "-2", str(2**63)]
+SIZES += ['""', '"1_0"', '"-2"', '" 3"', '"1e3"', f'"{2**63}"', f'"{"9" * 5000}"', '"\u0663"']
+TYPES = ["DT_f4,f4", "DT_BFLOAT16", "M8[s]", "DT_COMPLEX64", "DT_RESOURCE", "float32", "DT_", ""]
+
+
+@pytest.mark.parametrize("place", ["inputs", "outputs"])
+def test_types_and_sizes_that_are_none(rest, place):
+    def refused(tensor, message, size=""):
+        both = {"inputs": {"query_x": ROW}, "outputs": {"predictions": ROW}}
+        name = next(iter(both[place]))
+        both[place] = {name: tensor}
+        rest.metadata = of_signatures({"predict": both}).replace(b'"SIZE"', size.encode())
+        with pytest.raises(ServingError, match=f"INTERNAL.*{name} of {message}"):
+            Client(rest.address, "sine", timeout=5, retries=0).predict(X)
+
+    for size in SIZES:
+        refused({**ROW, "tensor_shape": {"dim": [{"size": "SIZE"}]}}, "the size ", size)
+    for dtype in [*TYPES, None, 1, {}, ["DT_FLOAT"]]:
+        refused({**ROW, "dtype": dtype}, f"the type {re.escape(repr(dtype))}")
+    refused({**ROW, "tensor_shape": {"unknown_rank": "false"}}, "unknown_rank 'false'")
+    rest.honest()
+
+
+@pytest.mark.parametrize(
+    "outputs", [{}, {"other": ROW}, {"predictions_1": ROW, "predictions_2": ROW}]
+)
+def test_outputs_of_other_names(rest, client, outputs):
+    names = {name: ROWS for name in outputs}
+    rest.answers = [said({"outputs": names})]
+    rest.metadata = of_signatures(
+        {
+            "predict": {"inputs": {"query_x": ROW}, "outputs": outputs},
+            "adapt": {**METADATA["adapt"], "outputs": outputs},
+            "act_with": {**POLICY, "outputs": outputs},
+        }
+    )
+    for call in (
+        lambda: client.predict(X),
+        lambda: client.adapt(X, Y, 1),
+        lambda: PolicyClient(rest.address, "sine", retries=0).policy().act(X),
+    ):
+        with pytest.raises(ServingError, match="INTERNAL.*Received: outputs"):
+            call()
+    rest.honest()
+
+
+def test_metadata_with_an_error(rest, client):
+    rest.metadata = rest.metadata[:-1] + b', "error": "half of it"}'
+    with pytest.raises(ServingError, match="both `metadata` and `error`: half of it"):
+        client.predict(X)
+    rest.honest()
+
+
+def test_no_axis_of_examples_where_the_server_says_that_any_shape_will_do(rest, client):
+    anything = {"dtype": "DT_FLOAT", "tensor_shape": {"unknown_rank": True}}
+    of_any = {"inputs": {"query_x": anything}, "outputs": {"predictions": ROW}}
+    rest.metadata = of_signatures({"predict": of_any})
+    with pytest.raises(ValueError, match=r"`query_x` of shape \[any, ...\].*query_x=3.0"):
+        client.predict(3.0)
+    rest.honest()
+
+
 # The same by gRPC.
 
 
@@ -375,7 +478,10 @@ def protos():
     definitions = get_model_metadata_pb2.SignatureDefMap()
     json_format.ParseDict({"signature_def": METADATA}, definitions)
 
-    def metadata(pack=True, key="signature_def", value=None):
+    def metadata(pack=True, key="signature_def", value=None, dtype=None, size=None):
+        query = definitions.signature_def["predict"].inputs["query_x"]
+        query.dtype = dtype or query.dtype
+        query.tensor_shape.dim[0].size = size or -1
         content = any_pb2.Any()
         if pack:
             content.Pack(definitions)
@@ -417,6 +523,8 @@ GRPC_ANSWERS = [
     (lambda p: p(GOOD.astype(complex)), "predictions that is no tensor"),
     (lambda p: p(GOOD[:, 0]), r"predictions is of shape \(3,\), not of"),
     (lambda p: p(GOOD[:2]), r"predictions of shape \(2, 1\) for 3 queries"),
+    (lambda p: p(GOOD * np.float64(1e300)), "predictions has numbers that float32 cannot hold"),
+    (lambda p: p(GOOD + np.float32(np.nan)), "finite numbers.*predictions of shape"),
     (lambda p: p(GOOD, tensor_content=b"\0" * 7), "predictions that is no tensor"),
     (lambda p: p(GOOD, shape=[4, 1]), "predictions that is no tensor"),
     (lambda p: p(GOOD, shape=[-3, -1]), "predictions that is no tensor"),
@@ -426,6 +534,22 @@ GRPC_ANSWERS = [
     ),
     (lambda p: p(dtype=FLOAT, shape=[3, 1], float_val=[1.0, 2.0]), "no tensor: 2 values for 3"),
 ]
+
+
+def test_tensors_of_every_type_by_grpc_are_answers_or_errors(grpc_liar):
+    from tensorflow.core.framework import types_pb2
+
+    metadata, predict = protos()
+    client = Client(grpc_liar.address, "sine", timeout=5, retries=0)
+    grpc_liar.metadata, read = metadata(), set()
+    for name, dtype in types_pb2.DataType.items():
+        for size in (1, 2, 4, 8):
+            fields = {"dtype": dtype, "shape": [3, 1], "tensor_content": b"\x01" * 3 * size}
+            grpc_liar.predict = predict(**fields)
+            with contextlib.suppress(ServingError):
+                assert client.predict(X).shape == (3, 1)
+                read.add(name)
+    assert {"DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16", "DT_INT32"} <= read
 
 
 @pytest.mark.parametrize(("make", "message"), GRPC_ANSWERS)
@@ -451,6 +575,11 @@ def test_an_answer_by_grpc_that_is_none(grpc_liar, make, message):
         (lambda m: m(key="other"), "metadata without signature_def"),
         (lambda m: m(pack=False), "of another type"),
         (lambda m: m(value=b"\xff\xff\xff"), "metadata that cannot be read"),
+        (lambda m: m(dtype=8), "query_x of the type 'DT_COMPLEX64'"),
+        (lambda m: m(dtype=20), "query_x of the type 'DT_RESOURCE'"),
+        (lambda m: m(dtype=101), "query_x of the type 'DT_FLOAT_REF'"),
+        (lambda m: m(dtype=77), "query_x of the type 77"),
+        (lambda m: m(size=-2), "query_x of the size -2"),
     ],
 )
 def test_metadata_by_grpc_that_is_none(grpc_liar, make, message):

@@ -117,6 +117,10 @@ OF_THE_SUPPORT = [
         lambda r: {**r, "support_x": r["support_x"] * np.float32(1e20), "inner_steps": steps(300)},
         r"adaptation that stays finite.*fewer steps.*inner_steps = *\] \[300\]",
     ),
+    *[
+        (put("inner_steps", (), n), rf"inner_steps of at least 0.*inner_steps = *\] \[{n}\]")
+        for n in (-1, -(2**31))
+    ],
 ]
 OF_THE_QUERIES = [
     (cut("query_x", to=0), r"at least one query.*Received: examples in query_x = *\] \[0\]"),
@@ -197,6 +201,7 @@ def test_not_a_number_is_found_wherever_it_stands_among_the_weights(server, good
         put("support_count", 1, -1),
         put("query_count", 1, 5),
         put("query_count", 1, -1),
+        put("inner_steps", 1, -1),
         # It runs away.
         lambda r: put("inner_steps", 1, 300)(put("support_x", 1, 1e20)(r)),
     ],
@@ -207,6 +212,19 @@ def test_a_wrong_row_answers_nan_and_leaves_the_others_alone(server, good, chang
     answer = server("adapt_and_predict_tasks", **change(request))["predictions"]
     assert np.isnan(answer[1]).all()
     np.testing.assert_array_equal(answer[[0, 2]], right[[0, 2]])
+
+
+def test_more_steps_than_the_limit_are_as_many_as_it(server, good):
+    task, rows = good["adapt"], good["adapt_and_predict_tasks"]
+    most, more = steps(500), steps(2**31 - 1)
+    np.testing.assert_array_equal(
+        server("adapt", **{**task, "inner_steps": more})["weights"],
+        server("adapt", **{**task, "inner_steps": most})["weights"],
+    )
+    changed = put("inner_steps", 1, more)(rows), put("inner_steps", 1, most)(rows)
+    answers = [server("adapt_and_predict_tasks", **r)["predictions"] for r in changed]
+    np.testing.assert_array_equal(*answers)
+    assert np.isfinite(answers[0]).all()
 
 
 def test_a_row_of_more_examples_than_the_limit_answers_nan(server, good):

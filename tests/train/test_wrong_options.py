@@ -1,6 +1,7 @@
 """Options that make no sense: one line that names them, exit status 2, no run directory."""
 
 import dataclasses
+import re
 import zipfile
 
 import keras
@@ -111,9 +112,11 @@ WRONG += [
     ("adapt", "--model {tmp}/text.keras --support a --query b", "text.keras", "cannot be read"),
     ("adapt", "--model {tmp}/empty.keras --support a --query b", "empty.keras", "cannot be read"),
     ("adapt", "--model {tmp}/zip.keras --support a --query b", "zip.keras", "cannot be read"),
+    ("adapt", "--model {tmp}/cut.keras --support a --query b", "cut.keras", "file is damaged"),
     ("adapt", "--model {tmp}/plain.keras --support a --query b", "plain.keras", "Sequential"),
     ("adapt", "--model {tmp}/export --support a --query b", "export", "cannot be read"),
     ("images", "--quick --start-from {tmp}/zip.keras", "--start-from", "zip.keras"),
+    ("images", "--quick --start-from {tmp}/cut.keras", "cut.keras", "file is damaged"),
     ("images", "--quick --start-from {tmp}/plain.keras", "--start-from", "plain.keras", "weights"),
 ]
 
@@ -128,6 +131,8 @@ def folder(tmp_path_factory):
         archive.writestr("config.json", "{}")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.save(folder / "plain.keras")
+    whole = (folder / "plain.keras").read_bytes()
+    (folder / "cut.keras").write_bytes(whole[: len(whole) // 2])
     return folder
 
 
@@ -141,7 +146,7 @@ def test_wrong_options_are_refused_in_a_line(row, folder, tmp_path, monkeypatch,
         (folder / "export").mkdir(exist_ok=True)
         (folder / "export" / "saved_model.pb").write_bytes(b"no model")
     output = f"--output {tmp_path / 'run'}"
-    check_refusal(
+    line = check_refusal(
         lambda: common.run(SCRIPTS[script].main),
         f"{output} {given}".format(tmp=place),
         fragments,
@@ -149,6 +154,7 @@ def test_wrong_options_are_refused_in_a_line(row, folder, tmp_path, monkeypatch,
         capsys,
     )
     assert not (tmp_path / "run").exists()
+    assert not re.search(r"\w\.\.( |$)", line)
 
 
 def test_from_a_shell_too(run_script):
