@@ -123,8 +123,8 @@ def check_sample_weight(query_y, sample_weight):
     for w, y in zip(weights, ys if len(weights) == len(ys) else ys[:1], strict=True):
         if not labels.is_numeric(w.dtype):
             raise TypeError(
-                "Expected `sample_weight` to be numbers. Received: "
-                f"{arguments.received('sample_weight', w)}. Give a weight for each query."
+                f"Expected `sample_weight` to be numbers. Received: sample_weight of dtype {w.dtype}. "
+                "Give a weight for each query."
             )
         _check_weight_shape(w, y, trailing=len(weights) == len(ys))
         _check_weight_values(w)

@@ -179,6 +179,7 @@ def explained():
     else:
         return
     name, classes, ignored, lowest, highest = found.groups()
+    name = name.replace("\\'", "'")  # as TensorFlow writes the name of an output
     raise error_of(name, classes, ignored if ignored != "None" else None, lowest, highest) from None
 
 

@@ -14,7 +14,7 @@ from tests.wrong_calls import Wrong, check
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 INPUTS, QUERY_Y = task_batch()
-X, Y = INPUTS["support_x"][0], INPUTS["support_y"][0]
+X, Y = INPUTS["support_x"][0].numpy(), INPUTS["support_y"][0].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def two_losses(kind):
 BAD = [
     ({"support": 7}, "support_y", "to 7"),
     ({"query": 2}, "query_y", "to 2"),
-    ({"query": 0.7, "dtype": "float32"}, "query_y", "to 0.7"),
+    ({"query": 0.75, "dtype": "float32"}, "query_y", "to 0.75"),
 ]
 OUTPUTS = {"dict": "['a']", "list": "[0]"}
 
@@ -239,8 +239,8 @@ def test_under_xla_wrong_labels_of_one_output_stop_training():
 
 @pytest.mark.parametrize("loss", [{"only": SPARSE}, [SPARSE]], ids=["dict", "list"])
 def test_one_output_may_have_its_loss_in_a_structure(loss):
-    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="only")])
-    learner = fresh(model, loss=loss)
+    x = keras.Input((3,))
+    learner = fresh(keras.Model(x, layers.Dense(2, name="only")(x)), loss=loss)
     query_y = np.array([[0, 1, 7]] * 2)
     inputs = {**INPUTS, "support_y": np.zeros([2, 4], "int32")}
     wrong = Wrong(lambda m: m.train_on_batch(inputs, query_y), ValueError, "'query_y'", "to 7")
