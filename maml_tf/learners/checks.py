@@ -123,8 +123,8 @@ def check_sample_weight(query_y, sample_weight):
     for w, y in zip(weights, ys if len(weights) == len(ys) else ys[:1], strict=True):
         if not labels.is_numeric(w.dtype):
             raise TypeError(
-                f"Expected `sample_weight` to be numbers. Received: sample_weight of dtype {w.dtype}. "
-                "Give a weight for each query."
+                "Expected `sample_weight` to be numbers. Received: sample_weight of dtype "
+                f"{w.dtype}. Give a weight for each query."
             )
         _check_weight_shape(w, y, trailing=len(weights) == len(ys))
         _check_weight_values(w)
@@ -400,11 +400,11 @@ def _check_examples(model, support_x):
             + ("one array." if len(inputs) == 1 else "as many, in the model's own structure.")
         )
     for tensor, wanted in zip(tensors, inputs, strict=True):
-        kind = str(getattr(tensor.dtype, "name", tensor.dtype))
         if labels.is_numeric(wanted.dtype) and not labels.is_numeric(tensor.dtype):
             raise TypeError(
                 f"Expected 'support_x' to be real numbers, {wanted.dtype} for the input "
-                f"{wanted.name!r} of the model. Received: 'support_x' of dtype {kind}. Convert it, "
+                f"{wanted.name!r} of the model. Received: 'support_x' of dtype {tensor.dtype}. "
+                "Convert it, "
                 "for example with `support_x.astype('float32')`."
             )
         if not _takes(wanted.shape, tensor.shape):

@@ -169,11 +169,10 @@ def test_wrong_calls_are_explained(learner, wrong):
 
 
 def test_adaptation_takes_what_the_model_takes():
-    learner = compiled(keras.Sequential([keras.Input((1,), name="x"), layers.Dense(2)]))
-    column = X[:, :1]
-    expected = learner.adapt(column, Y)(column)
+    model, column = keras.Sequential([keras.Input((1,), name="x"), layers.Dense(2)]), X[:, :1]
+    expected = compiled(model).adapt(column, Y)(column)
     for x in (column[:, 0], column[..., None], column.astype("float64"), {"x": column}, [column]):
-        np.testing.assert_allclose(learner.adapt(x, Y)(column), expected, rtol=1e-6)
+        np.testing.assert_allclose(compiled(model).adapt(x, Y)(column), expected, rtol=1e-6)
 
 
 # Several outputs: "a" of two classes, "b" of numbers.
