@@ -9,6 +9,7 @@ the loss NaN, and training stops at a loss that is not finite and says which ste
 """
 
 import contextlib
+import functools
 import re
 
 import keras
@@ -17,21 +18,23 @@ import tensorflow as tf
 
 # What an assertion says, to a client of an exported learner too; `explained` reads it again.
 _ASSERTED = "Expected {} to hold whole numbers in [0, {}), or {}. Received labels from and to:"
-_PATTERN = re.escape(_ASSERTED).replace(r"\{\}", r"(\S+)") + r"\] \[(\S+)\] \[(\S+)\]"
+_PATTERN = re.escape(_ASSERTED).replace(r"\{\}", r"(.+?)") + r"\] \[(\S+)\] \[(\S+)\]"
 
 
 class Rule:
     """Labels of one part of a task batch, and which of them there is an output for.
 
     Args:
-        name: str, "support_y" or "query_y".
+        key: str, "support_y" or "query_y".
+        path: tuple, where in that structure: empty for a learner of one output.
         values: array or tensor of labels.
         classes: int, outputs of the model.
         ignored: int, the label that the loss passes over, or None.
     """
 
-    def __init__(self, name, values, classes, ignored=None):
-        self.name, self.classes, self.ignored = name, classes, ignored
+    def __init__(self, key, path, values, classes, ignored=None):
+        self.key, self.path, self.classes, self.ignored = key, path, classes, ignored
+        self.name = key + "".join(f"[{part!r}]" for part in path)
         self._values = values
 
     def check(self):
@@ -56,7 +59,9 @@ class Rule:
         return tf.reduce_any(wrong), tf.reduce_min(values), tf.reduce_max(values)
 
     def _wrong(self, values):
-        wrong = (values < 0) | (values >= self.classes)
+        # As wide as the number of classes may need: uint8 does not hold 300.
+        wide = values if values.dtype.is_floating else tf.cast(values, tf.int64)
+        wrong = (wide < 0) | (wide >= self.classes)
         if values.dtype.is_floating:
             wrong |= values != tf.floor(values)  # NaN is among them
         if self.ignored is not None:
@@ -89,29 +94,42 @@ def rules(learner, inputs, query_y=None):
     Returns:
         List of `Rule`.
     """
-    losses = [("support_y", _inner_loss(learner), inputs["support_y"])]
-    losses += [] if query_y is None else [("query_y", learner.loss, query_y)]
-    losses = [(name, loss, y) for name, loss, y in losses if is_sparse(loss) and _is_one(y)]
-    if not losses:
-        return []
-    return _rules(losses, learner.compute_output_spec(inputs))
+    parts = [("support_y", inputs["support_y"])]
+    parts += [] if query_y is None else [("query_y", query_y)]
+    return _rules(learner, parts, lambda: learner.compute_output_spec(inputs))
 
 
 def rules_of_support(learner, support_x, support_y):
     """The rules for the support set of one task, `[S, ...]`."""
-    loss = _inner_loss(learner)
-    if not is_sparse(loss) or not _is_one(support_y):
-        return []
-    spec = keras.tree.map_structure(
-        lambda t: keras.KerasTensor(t.shape, keras.backend.standardize_dtype(t.dtype)), support_x
-    )
-    return _rules([("support_y", loss, support_y)], learner.model.compute_output_spec(spec))
+
+    def spec():
+        x = keras.tree.map_structure(
+            lambda t: keras.KerasTensor(t.shape, keras.backend.standardize_dtype(t.dtype)),
+            support_x,
+        )
+        return learner.model.compute_output_spec(x)
+
+    return _rules(learner, [("support_y", support_y)], spec)
 
 
-def _rules(losses, spec):
-    if keras.tree.is_nested(spec) or spec.shape[-1] is None:
+def _rules(learner, parts, spec):
+    """The rules for labels by name; the model is asked for its `spec()` only where one may be."""
+    if not any(map(is_sparse, keras.tree.flatten([learner.loss, _own_inner_loss(learner)]))):
         return []
-    return [Rule(name, y, spec.shape[-1], _ignored(loss)) for name, loss, y in losses]
+    outputs, found = spec(), []
+    for key, y in parts:
+        losses = inner_losses(learner, outputs)
+        if key == "query_y":
+            losses = losses_of(learner.loss, learner.model, outputs)
+        pairs = _paired(y, learner.model, outputs)
+        if losses is None or pairs is None:
+            continue
+        for loss, (path, values), output in zip(
+            losses, pairs, keras.tree.flatten(outputs), strict=True
+        ):
+            if is_sparse(loss) and output.shape[-1] is not None:
+                found.append(Rule(key, path, values, output.shape[-1], ignored_class(loss)))
+    return found
 
 
 def guarded(learner, inputs, query_y=None):
@@ -131,14 +149,22 @@ def guarded(learner, inputs, query_y=None):
             rule.check()
         return inputs, query_y
     if learner.jit_compile:
-        spoiled = {rule.name: rule.spoiled() for rule in found}
-        query_y = spoiled.pop("query_y", query_y)
-        return {**inputs, **spoiled}, query_y
+        support_y = _spoiled(inputs["support_y"], [r for r in found if r.key == "support_y"])
+        query_y = _spoiled(query_y, [r for r in found if r.key == "query_y"])
+        return {**inputs, "support_y": support_y}, query_y
     if not found:
         return inputs, query_y
     with tf.control_dependencies([rule.assertion() for rule in found]):
         inputs = tf.nest.map_structure(tf.identity, inputs)
         return inputs, None if query_y is None else tf.nest.map_structure(tf.identity, query_y)
+
+
+def _spoiled(y, rules):
+    if not rules:
+        return y
+    spoiled = {rule.path: rule.spoiled() for rule in rules}
+    flat = [spoiled.get(path, t) for path, t in keras.tree.flatten_with_path(y)]
+    return keras.tree.pack_sequence_as(y, flat)
 
 
 @contextlib.contextmanager
@@ -153,6 +179,7 @@ def explained():
     else:
         return
     name, classes, ignored, lowest, highest = found.groups()
+    name = name.replace("\\'", "'")  # as TensorFlow writes the name of an output
     raise error_of(name, classes, ignored if ignored != "None" else None, lowest, highest) from None
 
 
@@ -166,33 +193,74 @@ def explaining(function):
     return explaining_function
 
 
+def losses_of(loss, model, outputs):
+    """The loss of each output, in the order of `keras.tree.flatten(outputs)`, as Keras pairs them.
+
+    Args:
+        loss: what `compile` was given: one for all outputs, a dict by their names, or a list.
+        model: the `keras.Model` with these outputs.
+        outputs: structure of its outputs.
+
+    Returns:
+        List of losses, None among them for an output without one; or None where it is not clear.
+    """
+    count = len(keras.tree.flatten(outputs))
+    if isinstance(loss, dict):
+        # By the names of the outputs, or as the model's own dictionary.
+        names = outputs if isinstance(outputs, dict) else getattr(model, "output_names", None)
+        names = sorted(names) if isinstance(names, dict) else names or ()
+        return [loss.get(name) for name in names] if len(names) == count else None
+    if isinstance(loss, (list, tuple)):
+        return list(loss) if len(loss) == count else None
+    return [loss] * count
+
+
+def inner_losses(learner, outputs):
+    """`losses_of` what adaptation descends."""
+    own = _own_inner_loss(learner)
+    if own is None:
+        return losses_of(learner.loss, learner.model, outputs)
+    return [own] if len(keras.tree.flatten(outputs)) == 1 else None
+
+
+def _own_inner_loss(learner):
+    return getattr(learner, "_inner_loss_config", None)
+
+
+def _paired(y, model, outputs):
+    """`(path, labels)` for each output, or None where it is not clear which belong to it."""
+    found = dict(keras.tree.flatten_with_path(y))
+    paths = [path for path, _ in keras.tree.flatten_with_path(outputs)]
+    names = [(name,) for name in getattr(model, "output_names", None) or ()]
+    for order in (paths, names, None if isinstance(y, dict) else list(found)):
+        if order and len(order) == len(paths) and set(order) == set(found):
+            return [(path, found[path]) for path in order]
+    return None
+
+
 def is_sparse(loss):
-    """Whether a loss takes integer labels without an axis of classes: Keras' sparse ones."""
+    """Whether a loss is Keras' sparse cross-entropy: integer labels without an axis of classes.
+
+    A loss of one's own is none, whatever its name: what labels it takes is its own affair.
+    """
     if isinstance(loss, str):
         return loss.replace("_", "").lower() == "sparsecategoricalcrossentropy"
-    name = type(loss).__name__ if isinstance(loss, keras.losses.Loss) else ""
-    function = getattr(loss, "fn", loss)  # of a Keras loss that wraps a function
-    return (
-        "sparse" in name.lower()
-        or function is keras.losses.sparse_categorical_crossentropy
-        or "sparse" in getattr(loss, "__name__", "").lower()
-    )
+    known = keras.losses.SparseCategoricalCrossentropy
+    if isinstance(loss, keras.losses.Loss):  # one that wraps a function, and does no more
+        loss = getattr(loss, "fn", None) if type(loss).call is known.call else None
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return loss is known or loss is keras.losses.sparse_categorical_crossentropy
+
+
+def ignored_class(loss):
+    """The label that a sparse loss passes over, or None."""
+    given = {**getattr(loss, "_fn_kwargs", {}), **getattr(loss, "keywords", {})}
+    return given.get("ignore_class", getattr(loss, "ignore_class", None))
 
 
 def is_numeric(dtype):
-    """Whether labels of this dtype are numbers."""
+    """Whether labels of this dtype are real numbers."""
     name = getattr(dtype, "name", dtype)
-    return not any(kind in str(name) for kind in ("str", "object", "bytes", "resource", "variant"))
-
-
-def _inner_loss(learner):
-    own = getattr(learner, "_inner_loss_config", None)
-    return learner.loss if own is None else own
-
-
-def _ignored(loss):
-    return getattr(loss, "ignore_class", None)
-
-
-def _is_one(y):
-    return not keras.tree.is_nested(y)
+    others = ("str", "object", "bytes", "resource", "variant", "complex")
+    return not any(kind in str(name) for kind in others)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-_SPARSE = ("SparseCategoricalCrossentropy", "sparse_categorical_crossentropy")
+from maml_tf.learners.labels import ignored_class, inner_losses, is_sparse
+
 # Losses of Keras whose labels have a shape of their own.
 _OTHERS = ("CTC", "ctc", "Circle", "circle")
 
@@ -67,7 +68,7 @@ def y_spec(learner, x_spec):
     if seen is not None:
         return _plain(seen)
     outputs = output_spec(learner.model, x_spec)
-    losses = _losses(learner, outputs)
+    losses = inner_losses(learner, outputs)
     if losses is None:
         raise _unknown(learner._inner_loss_config or learner.loss)
     flat = [
@@ -86,7 +87,7 @@ def labels(learner, x_spec, y_spec):
         ValueError: labels of a shape that the loss, one of Keras', does not take.
     """
     outputs = output_spec(learner.model, x_spec)
-    losses, flat_y = _losses(learner, outputs), keras.tree.flatten(y_spec)
+    losses, flat_y = inner_losses(learner, outputs), keras.tree.flatten(y_spec)
     flat = keras.tree.flatten(outputs)
     if losses is None or len(flat) != len(flat_y):
         return [None] * len(flat_y)
@@ -96,7 +97,7 @@ def labels(learner, x_spec, y_spec):
         if kind in ("sparse", "alike"):
             _check_shape(loss, output, y, sparse=kind == "sparse")
         classes = output.shape[-1] if kind == "sparse" else None
-        ignored = getattr(keras.losses.get(loss), "ignore_class", None) if classes else None
+        ignored = ignored_class(loss) if classes else None
         found.append(None if classes is None else Labels(classes, ignored))
     return found
 
@@ -141,31 +142,18 @@ def _plain(structure):
     return structure
 
 
-def _losses(learner, outputs):
-    """The loss of each output that adaptation descends, or None where that is not clear."""
-    flat = keras.tree.flatten(outputs)
-    if learner._inner_loss is not None:
-        return [learner._inner_loss_config] if len(flat) == 1 else None
-    loss = learner.loss
-    if isinstance(loss, dict):
-        # By the names of the outputs, or as the model's own dictionary.
-        names = sorted(outputs) if isinstance(outputs, dict) else learner.model.output_names
-        return [loss.get(name) for name in names] if len(names) == len(flat) else None
-    if isinstance(loss, (list, tuple)):
-        return list(loss) if len(loss) == len(flat) else None
-    return [loss] * len(flat)
-
-
 def _kind(loss):
     """`"sparse"`, `"alike"` (labels of the predictions' shape), or None for any other loss."""
     if loss is None:
         return "alike"
+    if is_sparse(loss):
+        return "sparse"
     loss = keras.losses.get(loss)
     name = getattr(loss, "__name__", type(loss).__name__)
     known = getattr(keras.losses, name, None)
     if known is None or (known is not loss and known is not type(loss)) or name in _OTHERS:
         return None
-    return "sparse" if name in _SPARSE else "alike"
+    return "alike"
 
 
 def _labels_of(loss, output):

@@ -4,6 +4,8 @@ One training step takes the meta-gradient of a task batch (`maml_tf.learners.met
 outer optimizer apply it, and reports losses and metrics after and before adaptation.
 """
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -76,7 +78,17 @@ class Trainer(keras.Model):
                 second-order gradient (max-pooling of images of unknown size) training refuses to
                 start.
             auto_scale_loss: as in Keras.
+
+        Raises:
+            TypeError: an inner optimizer as `optimizer`, an `inner_loss` that is no loss, or
+                settings that are not of their kind.
+            ValueError: no such `inner_loss`, `steps_per_execution` below 1, or
+                `jit_compile="auto"`.
         """
+        checks.check_compile(
+            optimizer, run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+        )
+        inner_loss = checks.check_inner_loss(inner_loss)
         super().compile(
             optimizer=optimizer,
             loss=loss,
@@ -162,6 +174,7 @@ class Trainer(keras.Model):
         inputs, query_y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         checks.check_task_batch(inputs, query_y)
         checks.check_loss(self, "train_step")
+        checks.check_sample_weight(query_y, sample_weight)
         inputs, query_y = labels.guarded(self, inputs, query_y)
         self._remember_labels(inputs["support_y"], axis=1)
         return inputs, query_y, query_weights(query_y, sample_weight, class_weight)
@@ -241,9 +254,10 @@ class Trainer(keras.Model):
         """
         self.require_compiled("fit")
         checks.check_loss(self, "fit")
-        checks.check_data(self, x, y)
-        checks.check_validation(self, kwargs.get("validation_data"))
-        self._weigh_classes(class_weight, kwargs.get("sample_weight"))
+        given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        checks.check_data(self, x, y, given.get("sample_weight"))
+        checks.check_validation(self, given.get("validation_data"))
+        self._weigh_classes(class_weight, given.get("sample_weight"))
         if isinstance(x, tf.data.Dataset):
             # Its order is its own; Keras' default would only warn of that.
             kwargs.setdefault("shuffle", False)
@@ -251,8 +265,24 @@ class Trainer(keras.Model):
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """`keras.Model.train_on_batch` of one task batch; weights as in `fit`."""
+        checks.check_one_batch(x, y, sample_weight)
         self._weigh_classes(class_weight, sample_weight)
         return super().train_on_batch(x, y, sample_weight=sample_weight, return_dict=return_dict)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """`keras.Model.test_on_batch` of one task batch."""
+        checks.check_one_batch(x, y, sample_weight)
+        return super().test_on_batch(x, y, sample_weight=sample_weight, return_dict=return_dict)
+
+    def predict(self, x, *args, **kwargs):
+        """`keras.Model.predict` over task batches without query labels."""
+        checks.check_queries(x)
+        return super().predict(x, *args, **kwargs)
+
+    def predict_on_batch(self, x):
+        """`keras.Model.predict_on_batch` of one task batch without query labels."""
+        checks.check_queries(x)
+        return super().predict_on_batch(x)
 
     def _weigh_classes(self, class_weight, sample_weight):
         checks.check_class_weight(class_weight, sample_weight)
@@ -265,7 +295,9 @@ class Trainer(keras.Model):
         self.require_compiled("evaluate")
         checks.check_loss(self, "evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):
-            checks.check_data(self, x, y)
+            own = {k: v for k, v in kwargs.items() if not k.startswith("_")}
+            given = inspect.signature(super().evaluate).bind(x, y, *args, **own).arguments
+            checks.check_data(self, x, y, given.get("sample_weight"))
         return super().evaluate(x, y, *args, **kwargs)
 
     def require_compiled(self, method):
