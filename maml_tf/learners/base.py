@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from maml_tf import arguments, functional, low_rank, noise
 from maml_tf.copying import from_model_config, model_config, seeds
-from maml_tf.learners import checks, labels, meta_step, specs
+from maml_tf.learners import batch_checks, checks, labels, meta_step, specs
 from maml_tf.learners.adapted import adapted_model
 from maml_tf.learners.batches import masks_of, parts, with_masks
 from maml_tf.learners.trainer import Trainer
@@ -183,7 +183,7 @@ class Learner(Trainer):
 
     def _of_each_task(self, function, inputs, **beside):
         """`function(weights, state, support_x, support_y, query_x, **beside)` of every task."""
-        checks.check_inputs(inputs)
+        batch_checks.check_inputs(inputs)
         inputs, _ = labels.guarded(self, inputs)
         self._remember_labels(inputs["support_y"], axis=1)
         weights, state = self.initial_values()
@@ -295,7 +295,7 @@ class Learner(Trainer):
         """
         self.require_compiled("adapt")
         steps = checks.check_inner_steps(self.inner_steps if inner_steps is None else inner_steps)
-        support_x, support_y = checks.check_support(self, support_x, support_y)
+        support_x, support_y = batch_checks.check_support(self, support_x, support_y)
         self._remember_labels(support_y, axis=0)
         weights, state = self._adapting(support_x, support_y)(
             support_x, support_y, tf.constant(steps)

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import noise
-from maml_tf.learners import checks, labels, meta_step, specs
+from maml_tf.learners import batch_checks, checks, labels, meta_step, specs
 from maml_tf.learners.batches import number_of_tasks, query_weights
 from maml_tf.learners.reports import Before, merged, non_finite_error
 from maml_tf.learners.train_function import make_compiled_loop
@@ -172,9 +172,9 @@ class Trainer(keras.Model):
 
     def _checked_batch(self, data, class_weight=None):
         inputs, query_y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        checks.check_task_batch(inputs, query_y)
+        batch_checks.check_task_batch(inputs, query_y)
         checks.check_loss(self, "train_step")
-        checks.check_sample_weight(query_y, sample_weight)
+        batch_checks.check_sample_weight(query_y, sample_weight)
         inputs, query_y = labels.guarded(self, inputs, query_y)
         self._remember_labels(inputs["support_y"], axis=1)
         return inputs, query_y, query_weights(query_y, sample_weight, class_weight)
@@ -255,8 +255,8 @@ class Trainer(keras.Model):
         self.require_compiled("fit")
         checks.check_loss(self, "fit")
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        checks.check_data(self, x, y, given.get("sample_weight"))
-        checks.check_validation(self, given.get("validation_data"))
+        batch_checks.check_data(self, x, y, given.get("sample_weight"))
+        batch_checks.check_validation(self, given.get("validation_data"))
         self._weigh_classes(class_weight, given.get("sample_weight"))
         if isinstance(x, tf.data.Dataset):
             # Its order is its own; Keras' default would only warn of that.
@@ -265,23 +265,23 @@ class Trainer(keras.Model):
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """`keras.Model.train_on_batch` of one task batch; weights as in `fit`."""
-        checks.check_one_batch(x, y, sample_weight)
+        batch_checks.check_one_batch(x, y, sample_weight)
         self._weigh_classes(class_weight, sample_weight)
         return super().train_on_batch(x, y, sample_weight=sample_weight, return_dict=return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """`keras.Model.test_on_batch` of one task batch."""
-        checks.check_one_batch(x, y, sample_weight)
+        batch_checks.check_one_batch(x, y, sample_weight)
         return super().test_on_batch(x, y, sample_weight=sample_weight, return_dict=return_dict)
 
     def predict(self, x, *args, **kwargs):
         """`keras.Model.predict` over task batches without query labels."""
-        checks.check_queries(x)
+        batch_checks.check_queries(x)
         return super().predict(x, *args, **kwargs)
 
     def predict_on_batch(self, x):
         """`keras.Model.predict_on_batch` of one task batch without query labels."""
-        checks.check_queries(x)
+        batch_checks.check_queries(x)
         return super().predict_on_batch(x)
 
     def _weigh_classes(self, class_weight, sample_weight):
@@ -297,7 +297,7 @@ class Trainer(keras.Model):
         if not kwargs.get("_use_cached_eval_dataset"):
             own = {k: v for k, v in kwargs.items() if not k.startswith("_")}
             given = inspect.signature(super().evaluate).bind(x, y, *args, **own).arguments
-            checks.check_data(self, x, y, given.get("sample_weight"))
+            batch_checks.check_data(self, x, y, given.get("sample_weight"))
         return super().evaluate(x, y, *args, **kwargs)
 
     def require_compiled(self, method):
