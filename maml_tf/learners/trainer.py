@@ -258,9 +258,9 @@ class Trainer(keras.Model):
         batch_checks.check_data(self, x, y, given.get("sample_weight"))
         batch_checks.check_validation(self, given.get("validation_data"))
         self._weigh_classes(class_weight, given.get("sample_weight"))
-        if isinstance(x, tf.data.Dataset):
+        if isinstance(x, tf.data.Dataset) and "shuffle" not in given:
             # Its order is its own; Keras' default would only warn of that.
-            kwargs.setdefault("shuffle", False)
+            kwargs["shuffle"] = False
         return super().fit(x, y, *args, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
