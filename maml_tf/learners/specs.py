@@ -109,10 +109,15 @@ def task_batch_spec(learner):
     return keras.tree.map_structure(lambda s: tf.TensorSpec([None, *s.shape], s.dtype), spec)
 
 
-def of_examples(examples):
-    """Shapes and dtypes of examples `[S, ...]`, for any number of them: `[None, ...]`."""
+def of_examples(examples, axis=0):
+    """Shapes and dtypes of examples for any number of them: `tf.TensorSpec` `[None, ...]`.
+
+    Args:
+        examples: structure of tensors `[S, ...]`, or `[T, S, ...]` with `axis=1`.
+        axis: `int`, the axis of the examples; those before it are left out.
+    """
     return keras.tree.map_structure(
-        lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), examples
+        lambda t: tf.TensorSpec([None, *t.shape[axis + 1 :]], t.dtype), examples
     )
 
 

@@ -181,9 +181,7 @@ class Trainer(keras.Model):
 
     def _remember_labels(self, support_y, axis):
         """Keeps what support labels look like: an export takes such ones, too."""
-        self._support_y_spec = keras.tree.map_structure(
-            lambda t: tf.TensorSpec([None, *t.shape[axis + 1 :]], t.dtype), support_y
-        )
+        self._support_y_spec = specs.of_examples(support_y, axis)
 
     def _remember_trained(self):
         """Keeps which weights are trained: those of the model when it was compiled."""
