@@ -32,6 +32,16 @@ class _NotRun(pytest.Item):
         raise AssertionError("Expected to be left out before it runs.")
 
 
+def pytest_collection_modifyitems(items):
+    """The processes of pytest-xdist must collect the same names: none may hold an address."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(
+                f"Expected a test's name without an object's address. Received: {item.nodeid}. "
+                "Give `ids=` to `parametrize`."
+            )
+
+
 def pytest_runtest_setup(item):
     # From one line, so that pytest's summary gives one reason for all of them (`-rs`).
     if item.get_closest_marker("tf_agents") and not HAS_TF_AGENTS:

@@ -83,7 +83,7 @@ def test_a_model_must_be_built_and_trainable(build, error, match):
         ({"adaptable": [True]}, ValueError, "a list of 4 booleans"),
         ({"adaptable": [False] * 4}, ValueError, "at least one of the 4"),
     ],
-    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
 def test_settings_are_checked_when_the_learner_is_made(settings, error, match):
     with pytest.raises(error, match=match):
