@@ -7,6 +7,7 @@ number here: `ways=True` is a mistake, not one way.
 """
 
 import difflib
+import inspect
 import operator
 import os
 import reprlib
@@ -190,3 +191,33 @@ def _within(minimum, maximum):
     """A number that would do: 1 where that is allowed."""
     low = 1 if minimum is None else max(1, minimum)
     return low if maximum is None else min(low, maximum)
+
+
+def of_constructor(cls):
+    """Names of what the constructor of a class takes, those behind `**settings` among them.
+
+    Args:
+        cls: a class.
+
+    Returns:
+        List of `str`, each once, those of the class itself first.
+
+    Example:
+        >>> class A:
+        ...     def __init__(self, a): ...
+        >>> class B(A):
+        ...     def __init__(self, b, **settings): ...
+        >>> of_constructor(B)
+        ['b', 'a']
+    """
+    names = []
+    for one in cls.__mro__:
+        if "__init__" not in vars(one):
+            continue
+        parameters = list(inspect.signature(one.__init__).parameters.values())[1:]
+        open_end = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        names += [name for name in named if name not in names]
+        if not open_end:
+            break
+    return names

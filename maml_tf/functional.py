@@ -15,9 +15,72 @@ import keras
 import tensorflow as tf
 
 from maml_tf import exact
+from maml_tf.exact import keras_internals
 
 # Tracing replaces attributes of shared objects for a moment; two threads must not interleave.
 _LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def in_place_of(variables, tensors):
+    """While open, tensors stand in the place of variables, for whatever reads or assigns them.
+
+    Scopes nest: what stands in the place of other variables around this one stays there. What is
+    assigned within is forgotten at the end; `scope.get_current_value(variable)` tells it before.
+
+    Args:
+        variables: list of `keras.Variable`.
+        tensors: list of tensors in their order and shapes.
+
+    Yields:
+        A `keras.StatelessScope`, which collects the losses that layers add.
+
+    Example:
+        >>> rate = keras.Variable(0.1)
+        >>> with in_place_of([rate], [tf.constant(0.5)]):
+        ...     print(float(rate.value))
+        0.5
+    """
+    around = keras_internals.open_scope()
+    mapping = zip(variables, tensors, strict=True)
+    scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+    if around is not None:
+        scope.state_mapping = {**around.state_mapping, **scope.state_mapping}
+    with scope:
+        yield scope
+
+
+@contextlib.contextmanager
+def sealed():
+    """While open, what is assigned in a scope of `in_place_of` is forgotten at the end.
+
+    In the body of a loop it has to be: outside of the loop its tensors do not exist.
+    """
+    if keras_internals.open_scope() is None:
+        yield
+    else:
+        with in_place_of([], []):
+            yield
+
+
+def values_of(variables):
+    """What stands in the place of variables now: a list of tensors."""
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def assign(variables, tensors):
+    """Puts tensors in the place of variables.
+
+    Raises:
+        RuntimeError: no scope of `in_place_of` is open, and the variables themselves would change.
+    """
+    if keras_internals.open_scope() is None:
+        raise RuntimeError(
+            "Expected to run where tensors stand in the place of a learner's variables. Received: "
+            "no such scope. Open it by `with learner.with_values(*learner.initial_values()):`."
+        )
+    for variable, tensor in zip(variables, tensors, strict=True):
+        variable.assign(tensor)
 
 
 def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: y):
@@ -44,15 +107,13 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
     Raises:
         NotImplementedError: a layer assigns a trainable weight while it is called.
     """
-    mapping = [
-        *zip(model.trainable_variables, weights, strict=True),
-        *zip(model.non_trainable_variables, state, strict=True),
-    ]
+    kinds = (model.trainable_variables, weights), (model.non_trainable_variables, state)
+    pairs = [pair for variables, tensors in kinds for pair in zip(variables, tensors, strict=True)]
     with (
         _LOCK,
         exact.operations(),
         _batch_norm(model, batch_norm),
-        keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
+        in_place_of([v for v, _ in pairs], [t for _, t in pairs]) as scope,
     ):
         given = [scope.get_current_value(v) for v in model.trainable_variables]
         result = then(model(x, training=training))
@@ -129,19 +190,19 @@ def batch_norm_layers(model):
     ]
 
 
-def distinct_seeds(model, state, index):
-    """State in which every seed generator of `model` has a stream of its own for task `index`.
+def distinct_seeds(variables, values, index):
+    """Values in which every seed generator has a stream of its own for task `index`.
 
     Without it, all tasks of a meta-batch would drop the same units. Task 0 keeps the model's own
     stream, so its state is the one to keep after a training step.
 
     Args:
-        model: a built `keras.Model`.
-        state: tensors in the order of `model.non_trainable_variables`.
+        variables: list of `keras.Variable`, the state of a model.
+        values: list of tensors in their place.
         index: int32 scalar, the task's place in the meta-batch.
     """
     spread = []
-    for variable, value in zip(model.non_trainable_variables, state, strict=True):
+    for variable, value in zip(variables, values, strict=True):
         if variable.path.endswith("seed_generator_state"):
             # 2**32 / golden ratio: neighbouring indices land far apart; uint32 wraps round.
             offset = tf.cast(index, value.dtype) * tf.constant(2654435769, value.dtype)

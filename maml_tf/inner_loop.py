@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from maml_tf import arguments, exact
+from maml_tf import arguments, exact, functional
 from maml_tf.adaptable import adaptable_weights, weight_constraints
 from maml_tf.rematerialization import rematerialized
 
@@ -53,14 +53,18 @@ def adapt(
             at these weights. `step` is the number of the inner step.
         weights: list of tensors, the initial weights theta.
         state: list of tensors, handed from step to step.
-        optimizer: one of `maml_tf.inner_optimizers`.
+        optimizer: one of `maml_tf.inner_optimizers`, or any object with `init(weights)` and
+            `update(step, gradients, weights, slots)`; where its attribute `takes_loss` is True,
+            `update` is given the support loss, too, as `loss`.
         steps: `int`, at least 0.
         adaptable: list of `bool`, which weights adapt; all of them by default.
         constraints: list in the order of `weights`, what each weight is put through after every
             step (a `keras.constraints.Constraint`, or None for a free one); none by default.
         first_order: treat the inner gradients as constants in the meta-gradient.
         rematerialize: keep only the weights of each step and compute everything else again in the
-            backward pass: memory then does not grow with `steps` by a step's activations.
+            backward pass: memory then does not grow with `steps` by a step's activations. Of what
+            `objective` and `optimizer` use beside their arguments, only the variables that
+            `maml_tf.functional.in_place_of` is open for then have a gradient.
 
     Returns:
         `Adapted`.
@@ -81,7 +85,7 @@ def adapt(
     steps = arguments.integer("steps", steps, minimum=0)
     step_function = gradient_step(objective, optimizer, adaptable, first_order, constraints)
     if arguments.boolean("rematerialize", rematerialize):
-        step_function = rematerialized(step_function)
+        step_function = rematerialized(step_function, beside=[*weights, *state])
     slots = initial_slots(optimizer, weights, adaptable)
     losses = []
     for step in range(steps):
@@ -166,7 +170,7 @@ def initial_slots(optimizer, weights, adaptable=None):
     Returns:
         List of tensors.
     """
-    return optimizer.init(_select(weights, adaptable))
+    return optimizer.init(select(weights, adaptable))
 
 
 def gradient_step(objective, optimizer, adaptable=None, first_order=False, constraints=None):
@@ -189,23 +193,56 @@ def gradient_step(objective, optimizer, adaptable=None, first_order=False, const
     first_order = arguments.boolean("first_order", first_order)
 
     def step_function(step, weights, state, slots):
-        fast = _select(weights, adaptable)
+        fast = select(weights, adaptable)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fast)
-            loss, state = objective(_merge(weights, fast, adaptable), state, step)
+            loss, state = objective(merge(weights, fast, adaptable), state, step)
         _check_scalar(loss)
         with exact.refusals():
             gradients = _dense(tape.gradient(loss, fast), fast)
         if first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
-        fast, slots = optimizer.update(step, gradients, fast, slots)
+        given = {"loss": loss} if getattr(optimizer, "takes_loss", False) else {}
+        with functional.sealed():
+            fast, slots = optimizer.update(step, gradients, fast, slots, **given)
         if constraints is not None:
             # As a Keras optimizer does after each of its steps.
-            rules = _select(constraints, adaptable)
+            rules = select(constraints, adaptable)
             fast = [w if rule is None else rule(w) for w, rule in zip(fast, rules, strict=True)]
-        return _merge(weights, fast, adaptable), state, slots, loss
+        return merge(weights, fast, adaptable), state, slots, loss
 
     return step_function
+
+
+def select(weights, adaptable):
+    """Those of a list that adapt.
+
+    Args:
+        weights: list.
+        adaptable: list of `bool`, or None for all.
+
+    Returns:
+        List.
+
+    Raises:
+        ValueError: `adaptable` is of another length.
+    """
+    if adaptable is None:
+        return list(weights)
+    if len(adaptable) != len(weights):
+        raise ValueError(
+            f"Expected `adaptable` to have one truth value for each of the {len(weights)} weights. "
+            f"Received: {len(adaptable)}, {adaptable!r}. Make it as long as `weights`."
+        )
+    return [w for w, adapts in zip(weights, adaptable, strict=True) if adapts]
+
+
+def merge(weights, fast, adaptable):
+    """A list with `fast` in the place of those of `weights` that adapt; `select` undone."""
+    if adaptable is None:
+        return list(fast)
+    fast = iter(fast)
+    return [next(fast) if adapts else w for w, adapts in zip(weights, adaptable, strict=True)]
 
 
 def _check_steps(steps):
@@ -245,24 +282,6 @@ def _check_scalar(loss):
             'value for each example. Give the loss another reduction than "none", such as '
             '"sum_over_batch_size", or take the mean of it.'
         )
-
-
-def _select(weights, adaptable):
-    if adaptable is None:
-        return list(weights)
-    if len(adaptable) != len(weights):
-        raise ValueError(
-            f"Expected `adaptable` to have one truth value for each of the {len(weights)} weights. "
-            f"Received: {len(adaptable)}, {adaptable!r}. Make it as long as `weights`."
-        )
-    return [w for w, adapts in zip(weights, adaptable, strict=True) if adapts]
-
-
-def _merge(weights, fast, adaptable):
-    if adaptable is None:
-        return list(fast)
-    fast = iter(fast)
-    return [next(fast) if adapts else w for w, adapts in zip(weights, adaptable, strict=True)]
 
 
 def _dense(gradients, weights):

@@ -9,6 +9,10 @@ through every update. So an inner optimizer takes tensors and gives tensors back
 `step` counts the inner steps of one adaptation from 0; it is an `int` in an unrolled loop and an
 int32 scalar tensor in a `tf.while_loop`. `learning_rate` may be one number, a sequence with one
 number for each inner step (the last one holds for all later steps), or a schedule of Keras.
+
+An inner optimizer that learns is a `keras.layers.Layer` with these two methods: what its
+`build(shapes)` adds by `add_weight` is trained by the outer loop, and saved and exported with the
+learner. `LearnedRates` is one.
 """
 
 import keras
@@ -16,6 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments
+from maml_tf.inner.learned_rates import LearnedRates
+
+__all__ = ["SGD", "Adam", "InnerOptimizer", "LearnedRates", "build", "get"]
 
 
 class InnerOptimizer:
@@ -173,13 +180,14 @@ def get(identifier):
     """An inner optimizer from itself, or from step sizes: those of plain `SGD`.
 
     Args:
-        identifier: an `InnerOptimizer`, or what its `learning_rate` may be.
+        identifier: an `InnerOptimizer`; a `keras.layers.Layer` with `init` and `update` as it has
+            them, whose variables are meta-learned; or what `learning_rate` may be.
 
     Raises:
         TypeError: anything else, a Keras optimizer among it (it would assign variables).
         ValueError: a step size that is not positive and finite.
     """
-    if isinstance(identifier, InnerOptimizer):
+    if isinstance(identifier, InnerOptimizer) or _learns(identifier):
         return identifier
     schedule = keras.optimizers.schedules.LearningRateSchedule
     if isinstance(identifier, (list, tuple, np.ndarray, schedule)):
@@ -191,6 +199,36 @@ def get(identifier):
         "that gradients flow through the update; a Keras optimizer assigns variables), or the step "
         f"size of plain SGD. Received: {arguments.received('inner_optimizer', identifier)}. Give, "
         "for example, maml_tf.inner_optimizers.SGD(0.01)."
+    )
+
+
+def build(optimizer, variables):
+    """Makes the variables of an inner optimizer that learns; nothing of another one.
+
+    Args:
+        optimizer: what `get` gives.
+        variables: list of `keras.Variable`, those that adapt.
+
+    Raises:
+        ValueError: it was built for other weights.
+    """
+    if not _learns(optimizer):
+        return
+    shapes = [tuple(v.shape) for v in variables]
+    if not optimizer.built:
+        optimizer.build(shapes)
+        optimizer.built_for = shapes
+    elif getattr(optimizer, "built_for", shapes) != shapes:
+        raise ValueError(
+            f"Expected an inner optimizer of its own for the weights of shapes {shapes}. Received: "
+            f"{optimizer.name!r}, which was built for {optimizer.built_for}. Make a new one."
+        )
+
+
+def _learns(optimizer):
+    methods = ("init", "update")
+    return isinstance(optimizer, keras.layers.Layer) and all(
+        callable(getattr(optimizer, m, None)) for m in methods
     )
 
 

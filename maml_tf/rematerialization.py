@@ -1,21 +1,38 @@
-"""Inner steps that are computed again in the backward pass: memory then holds only their inputs."""
+"""Inner steps that are computed again in the backward pass: memory then holds only their inputs.
 
+A gradient that is written by hand, as `tf.custom_gradient` has it, is one of the inputs alone: what
+a function closes over gets none, and nobody is told. So what stands in the place of variables
+(`maml_tf.functional.in_place_of`) becomes an input here: rates that an inner optimizer learns,
+weights that do not adapt.
+"""
+
+import contextlib
+
+import keras
 import tensorflow as tf
 
+from maml_tf.exact import keras_internals
 
-def rematerialized(step_function):
+
+def rematerialized(step_function, beside=()):
     """An inner step that keeps only its inputs for the backward pass and runs again there.
 
     Args:
         step_function: what `maml_tf.inner_loop.gradient_step` gives:
             `(step, weights, state, slots) -> (weights, state, slots, loss)`.
+        beside: list of tensors which stand in the place of variables and which the first step is
+            given as its weights and state: they need not come in twice.
 
     Returns:
         A function of the same arguments and results.
     """
+    scope = keras_internals.open_scope()
+    given = {id(t) for t in beside}
+    read = {} if scope is None else scope.state_mapping
+    read = {key: t for key, t in read.items() if id(t) not in given}
 
     def wrapped(step, weights, state, slots):
-        inputs = [list(weights), list(state), list(slots)]
+        inputs = [list(weights), list(state), list(slots), list(read.values())]
         flat = tf.nest.flatten(inputs)
         # Integers (seeds, counters) have no gradient: they come in by closure.
         floating = [i for i, t in enumerate(flat) if t.dtype.is_floating]
@@ -25,7 +42,9 @@ def rematerialized(step_function):
             full = list(flat)
             for i, t in zip(floating, tensors, strict=True):
                 full[i] = t
-            outputs = step_function(step, *tf.nest.pack_sequence_as(inputs, full))
+            *arguments, values = tf.nest.pack_sequence_as(inputs, full)
+            with _in_place(dict(zip(read, values, strict=True))):
+                outputs = step_function(step, *arguments)
             structure[:] = [outputs]
             # State may come back as it was given, a tensor of another graph.
             return [tf.identity(output) for output in tf.nest.flatten(outputs)]
@@ -55,6 +74,18 @@ def rematerialized(step_function):
         return tf.nest.pack_sequence_as(structure[0], outputs)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def _in_place(mapping):
+    """While open, the tensors of `mapping` stand in the place of the variables of these ids."""
+    if not mapping:
+        yield
+        return
+    scope = keras.StatelessScope(collect_losses=True)
+    scope.state_mapping = {**keras_internals.open_scope().state_mapping, **mapping}
+    with scope:
+        yield
 
 
 def _after(signals, tensors):

@@ -120,6 +120,33 @@ def map_tasks(function, tasks, strategy, parallel=None, jit_compile=False):
         return results
 
 
+def task_mean(function, tasks, strategy, parallel=None, jit_compile=False):
+    """`map_tasks`, with the mean over tasks in the place of the sum.
+
+    Args:
+        function: as in `map_tasks`.
+        tasks: as in `map_tasks`.
+        strategy: as in `map_tasks`.
+        parallel: as in `map_tasks`.
+        jit_compile: as in `map_tasks`.
+
+    Returns:
+        `(means, stacks)`.
+
+    Raises:
+        ValueError: as in `map_tasks`.
+
+    Example:
+        >>> value_and_gradient = lambda x, index: ((x**2, 2 * x), {"x": x})
+        >>> (value, gradient), _ = task_mean(value_and_gradient, tf.constant([1.0, 3.0]), "loop")
+        >>> float(value), float(gradient)
+        (5.0, 4.0)
+    """
+    sums, stacks = map_tasks(function, tasks, strategy, parallel, jit_compile)
+    count = tf.shape(tf.nest.flatten(tasks)[0])[0]
+    return tf.nest.map_structure(lambda s: s / tf.cast(count, s.dtype), sums), stacks
+
+
 class _NotVectorizedError(ValueError):
     pass
 

@@ -4,7 +4,7 @@ Each entry says what it is needed for. Canary: `tests/exact/test_keras_internals
 where a new Keras names or treats one of them otherwise.
 """
 
-from keras.src.backend.common import global_state, masking
+from keras.src.backend.common import global_state, masking, stateless_scope
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 
@@ -31,3 +31,11 @@ def global_seed_generator():
 def set_global_seed_generator(generator):
     """Puts another generator in its place, for this thread; it needs a method `next(ordered)`."""
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
+
+
+def open_scope():
+    """The innermost `keras.StatelessScope` that is open in this thread, or None.
+
+    Keras' scopes do not nest: what an outer one holds is not seen within an inner one.
+    """
+    return stateless_scope.get_stateless_scope()

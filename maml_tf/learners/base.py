@@ -1,7 +1,8 @@
 """What all meta-learners share: a Keras model whose input is a task batch.
 
-A method (one file beside this one) says how it adapts to a support set and how its meta-gradient
-is made; `Learner` makes a `keras.Model` of it: `compile`, `fit`, `evaluate`, `predict`, `save`.
+A learner turns a support set into a value, and a value and a query into a prediction; the outer
+loop trains whatever variables that takes. A method (one file beside this one) says how; `Learner`
+makes a `keras.Model` of it: `compile`, `fit`, `evaluate`, `predict`, `adapt`, `save`, `export`.
 """
 
 import keras
@@ -10,11 +11,12 @@ import tensorflow as tf
 
 from maml_tf import arguments, functional, low_rank, noise
 from maml_tf.copying import from_model_config, model_config, seeds
+from maml_tf.learners import adapted as adapted_models
 from maml_tf.learners import batch_checks, checks, labels, meta_step, specs
-from maml_tf.learners.adapted import adapted_model
-from maml_tf.learners.batches import masks_of, parts, with_masks
+from maml_tf.learners.batches import masks_of, with_masks
+from maml_tf.learners.task import Mode, Support
 from maml_tf.learners.trainer import Trainer
-from maml_tf.task_map import STRATEGIES, check_parallel, choose, map_tasks
+from maml_tf.task_map import STRATEGIES, check_parallel, choose, task_mean
 
 BATCH_NORM = ("transductive", "support", "moving")
 
@@ -23,6 +25,11 @@ class Learner(Trainer):
     """A meta-learner around a built Keras model; see `maml_tf.MAML` for a method.
 
     Letters for shapes: T tasks, S support examples and Q queries of each task.
+
+    A method defines `adapt_task` and `predict_adapted`, and more of the hooks below where it needs
+    to. While a hook runs, tensors stand in the place of all variables of the learner (see
+    `maml_tf.functional.in_place_of`): layers are called and variables read as in any Keras layer,
+    what is assigned is the state of this one task, and gradients flow to what was read.
 
     Args:
         model: a built `keras.Model` with trainable weights. The learner trains this very model:
@@ -55,106 +62,120 @@ class Learner(Trainer):
         self.batch_norm = batch_norm
         self.task_map = task_map
         self.parallel_tasks = check_parallel(parallel_tasks)
-        self._strategy = choose(task_map, model)
         self.built = True
 
-    # What a method defines.
+    # What a method defines, of one task; see the class.
 
-    def adapt_task(self, weights, state, support_x, support_y, *, inner_steps, training):
-        """Adapts to one task, differentiably: `maml_tf.inner_loop.Adapted`."""
-        raise NotImplementedError
-
-    def adapt_task_in_loop(self, weights, state, support_x, support_y, inner_steps, observe=None):
-        """Adapts to one task for prediction; see `maml_tf.inner_loop.adapt_in_loop`."""
-        raise NotImplementedError
-
-    def task_gradient(self, weights, state, task):
-        """The gradient of one task's query loss after adaptation.
+    def adapt_task(self, support, *, steps, mode):
+        """Turns a support set into a value.
 
         Args:
-            weights: list of tensors, the initial weights theta.
-            state: list of tensors.
+            support: `maml_tf.learners.task.Support`.
+            steps: how many steps of adaptation; `int`, or an int32 scalar where `mode` is not
+                that of training, None for a learner that takes none. At 0 nothing is learned.
+            mode: `maml_tf.learners.task.Mode`; differentiable where it is that of training.
+
+        Returns:
+            Any structure of tensors: what adapting made, and nothing of what it began with.
+        """
+        raise NotImplementedError
+
+    def predict_adapted(self, adapted, query_x, *, mode, then):
+        """Predicts queries by an adapted value.
+
+        Args:
+            adapted: what `adapt_task` returned.
+            query_x: `[Q, ...]`.
+            mode: `maml_tf.learners.task.Mode`.
+            then: a function of the predictions, to be called while adapted weights are in place.
+
+        Returns:
+            `then(predictions [Q, ...])`.
+        """
+        raise NotImplementedError
+
+    def adapt_path(self, support, steps, observe):
+        """What is seen of an adapted value on the way: one look where there are no steps.
+
+        Args:
+            support: as in `adapt_task`.
+            steps: as in `adapt_task`.
+            observe: a function of an adapted value to a structure of tensors.
+
+        Returns:
+            Observations `[steps + 1, ...]`, the first of the value at 0 steps; or `[1, ...]`.
+        """
+        seen = observe(self.adapt_task(support, steps=steps, mode=self.mode(training=False)))
+        return tf.nest.map_structure(lambda t: t[tf.newaxis], seen)
+
+    def task_loss(self, task):
+        """The outer loss of one task, in training.
+
+        Args:
             task: dict of `inputs`, `query_y` and, where queries have weights, `sample_weight`.
 
         Returns:
-            `(gradients, meta_step.Answers, state)`: in the order of `weights`, multiplied with
-            the scale of the optimizer's loss; the answers after adaptation; the state after both.
+            `maml_tf.learners.meta_step.Answers`, whose `loss` is to be differentiated.
         """
-        support_x, support_y, query_x = parts(task["inputs"])
+        mode = self.mode(training=True)
+        adapted = self.adapt_task(Support.of(task["inputs"]), steps=self.inner_steps, mode=mode)
         then = meta_step.query_loss(self, task, training=True)
+        return self.predict_adapted(adapted, task["inputs"]["query_x"], mode=mode, then=then)
+
+    def task_gradient(self, task):
+        """What one task adds to the meta-gradient: here the gradient of `task_loss`.
+
+        Args:
+            task: as in `task_loss`.
+
+        Returns:
+            `(gradients, maml_tf.learners.meta_step.Answers)`, gradients in the order of
+            `trainable_variables`.
+        """
+        weights = functional.values_of(self.trainable_variables)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            adapted = self.adapt_task(
-                weights,
-                state,
-                support_x,
-                support_y,
-                inner_steps=self.inner_steps,
-                training=True,
-            )
-            answers, after = self.predict_task(
-                *adapted[:2], support_x, query_x, training=True, then=then
-            )
-            scaled = self.optimizer.scale_loss(answers.loss)
-        gradients = [
-            tf.zeros_like(w) if g is None else tf.convert_to_tensor(g)
-            for g, w in zip(tape.gradient(scaled, weights), weights, strict=True)
-        ]
-        return gradients, answers, after
-
-    # One task.
-
-    def inner_objective(self, support_x, support_y, training):
-        """The support loss as `maml_tf.inner_loop` wants it."""
-
-        def loss_of(y):
-            if self._inner_loss is None:
-                loss = self.compute_loss(y=support_y, y_pred=y, training=training)
-                return meta_step.scalar_loss("loss", loss)
-            loss = meta_step.scalar_loss("inner_loss", self._inner_loss(support_y, y))
-            return tf.add_n([loss, *[tf.cast(x, loss.dtype) for x in self.model.losses]])
-
-        def objective(weights, state, step):
-            with noise.stream(step):
-                return functional.call(
-                    self.model,
-                    weights,
-                    state,
-                    support_x,
-                    training=training,
-                    batch_norm="batch",
-                    then=loss_of,
-                )
-
-        return objective
-
-    def predict_task(self, weights, state, support_x, query_x, *, training, then=lambda y: y):
-        """Predictions for the queries of one task at given weights, and the state after."""
-        state = self.prepare_task(weights, state, support_x)
-        return self.predict_prepared(weights, state, query_x, training=training, then=then)
-
-    def prepare_task(self, weights, state, support_x):
-        """The state with which queries are predicted at given weights."""
-        if self.batch_norm == "support" and functional.batch_norm_layers(self.model):
-            _, state = functional.call(
-                self.model, weights, state, support_x, training=False, batch_norm="store"
-            )
-        return state
-
-    def predict_prepared(self, weights, state, query_x, *, training, then=lambda y: y):
-        """`predict_task` with the state that `prepare_task` gave."""
-        mode = {"transductive": "batch", "support": "moving", "moving": None}[self.batch_norm]
-        return functional.call(
-            self.model, weights, state, query_x, training=training, batch_norm=mode, then=then
+            answers = self.task_loss(task)
+            scaled = self.scaled(answers.loss)
+        gradients = tape.gradient(
+            scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
+        return [self.unscaled(tf.convert_to_tensor(g)) for g in gradients], answers
+
+    def adapted_model(self, adapted, support_x):
+        """What `adapt` gives: a compiled `keras.Model` that predicts by an adapted value."""
+        return adapted_models.seen_through(self, adapted, support_x)
+
+    def unadapted(self):
+        """The adapted value that needs no support set; None where there is none."""
+        return
+
+    def output_spec(self, x):
+        """Predictions of one task for inputs of these specs: `keras.KerasTensor`s `[Q, ...]`."""
+        return self.model.compute_output_spec(x)
+
+    # For methods.
+
+    def mode(self, training):
+        """`maml_tf.learners.task.Mode` of this learner."""
+        return Mode(training, self.batch_norm)
+
+    def with_values(self, weights, state):
+        """While open, tensors stand in the place of all variables; see `functional.in_place_of`.
+
+        Args:
+            weights: tensors in the order of `trainable_variables`.
+            state: tensors in the order of `non_trainable_variables`.
+        """
+        variables = [*self.trainable_variables, *self.non_trainable_variables]
+        return functional.in_place_of(variables, [*weights, *state])
 
     def initial_values(self):
-        """The meta-learned weights and state as tensors."""
+        """Weights and state of the learner as tensors, in the order of its variables."""
         checks.check_trained(self)
-        model = self.model
         return (
-            [tf.convert_to_tensor(v.value) for v in model.trainable_variables],
-            [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables],
+            functional.values_of(self.trainable_variables),
+            functional.values_of(self.non_trainable_variables),
         )
 
     # Task batches.
@@ -171,29 +192,86 @@ class Learner(Trainer):
         """
         del training
         self.require_compiled("call")
+        mode = self.mode(training=False)
 
-        def predict(weights, state, support_x, support_y, query_x):
-            fast, after = self.adapt_task_in_loop(
-                weights, state, support_x, support_y, self.inner_steps
-            )
-            y_pred, _ = self.predict_task(fast, after, support_x, query_x, training=False)
-            return y_pred, masks_of(y_pred)
+        def predict(support, query_x):
+            adapted = self.adapt_task(support, steps=self.inner_steps, mode=mode)
+            return self._predictions(adapted, query_x)
 
         return with_masks(*self._of_each_task(predict, inputs))
 
+    def predict_path(self, inputs, inner_steps):
+        """Predictions at the initial weights and after each of `inner_steps` steps.
+
+        Args:
+            inputs: a task batch without query labels, as in `call`.
+            inner_steps: `int`; None for a learner that takes no steps.
+
+        Returns:
+            Predictions `[T, inner_steps + 1, Q, ...]`; `[T, 1, Q, ...]` without steps.
+        """
+        self.require_compiled("predict_path")
+        steps = checks.check_steps(self, inner_steps)
+
+        def path(support, query_x):
+            return self.adapt_path(
+                support, steps, self._observing(lambda a: self._predictions(a, query_x))
+            )
+
+        return with_masks(*self._of_each_task(path, inputs))
+
+    def loss_path(self, inputs, query_y, inner_steps):
+        """The query loss at the initial weights and after each of `inner_steps` steps.
+
+        Args:
+            inputs: as in `predict_path`.
+            query_y: `[T, Q, ...]`.
+            inner_steps: as in `predict_path`.
+
+        Returns:
+            float `[T, inner_steps + 1]`; `[T, 1]` without steps.
+        """
+        self.require_compiled("loss_path")
+        steps = checks.check_steps(self, inner_steps)
+        mode = self.mode(training=False)
+
+        def path(support, query_x, query_y):
+            then = meta_step.query_loss(self, {"query_y": query_y}, training=False)
+
+            def loss(adapted):
+                return self.predict_adapted(adapted, query_x, mode=mode, then=then).loss
+
+            return self.adapt_path(support, steps, self._observing(loss))
+
+        return self._of_each_task(path, inputs, query_y=query_y)
+
+    def _predictions(self, adapted, query_x):
+        return self.predict_adapted(
+            adapted, query_x, mode=self.mode(training=False), then=lambda y: (y, masks_of(y))
+        )
+
+    @staticmethod
+    def _observing(function):
+        def observe(adapted):
+            with functional.sealed():
+                return function(adapted)
+
+        return observe
+
     def _of_each_task(self, function, inputs, **beside):
-        """`function(weights, state, support_x, support_y, query_x, **beside)` of every task."""
+        """`function(support, query_x, **beside)` of every task, `[T, ...]`."""
         batch_checks.check_inputs(inputs)
         inputs, _ = labels.guarded(self, inputs)
         self._remember_labels(inputs["support_y"], axis=1)
-        weights, state = self.initial_values()
+        values = self.initial_values()
 
         def one_task(task, index):
-            with noise.stream(index):
-                return [], function(weights, state, *parts(task), **{n: task[n] for n in beside})
+            with noise.stream(index), self.with_values(*values):
+                others = {name: task[name] for name in beside}
+                return [], function(Support.of(task), task["query_x"], **others)
 
         with noise.batch():
-            return self.map_tasks(one_task, {**inputs, **beside})[1]
+            return self.task_means(one_task, {**inputs, **beside})[1]
 
     def compute_output_spec(self, inputs, training=False):
         """Shapes and dtypes of the predictions, `[T, Q, ...]`."""
@@ -205,69 +283,14 @@ class Learner(Trainer):
         )
         tasks = keras.tree.flatten(query_x)[0].shape[0]
         return keras.tree.map_structure(
-            lambda t: keras.KerasTensor((tasks, *t.shape), t.dtype),
-            self.model.compute_output_spec(one),
+            lambda t: keras.KerasTensor((tasks, *t.shape), t.dtype), self.output_spec(one)
         )
 
-    def predict_path(self, inputs, inner_steps):
-        """Predictions at the initial weights and after each of `inner_steps` steps.
-
-        Args:
-            inputs: a task batch without query labels, as in `call`.
-            inner_steps: `int`.
-
-        Returns:
-            Predictions `[T, inner_steps + 1, Q, ...]`.
-        """
-        self.require_compiled("predict_path")
-        inner_steps = checks.check_inner_steps(inner_steps)
-
-        def path(weights, state, support_x, support_y, query_x):
-            def predict(fast, after):
-                y_pred, _ = self.predict_task(fast, after, support_x, query_x, training=False)
-                return y_pred, masks_of(y_pred)
-
-            return self._observed(weights, state, support_x, support_y, inner_steps, predict)
-
-        return with_masks(*self._of_each_task(path, inputs))
-
-    def loss_path(self, inputs, query_y, inner_steps):
-        """The query loss at the initial weights and after each of `inner_steps` steps.
-
-        Args:
-            inputs: as in `predict_path`.
-            query_y: `[T, Q, ...]`.
-            inner_steps: `int`.
-
-        Returns:
-            float `[T, inner_steps + 1]`.
-        """
-        self.require_compiled("loss_path")
-        inner_steps = checks.check_inner_steps(inner_steps)
-
-        def path(weights, state, support_x, support_y, query_x, query_y):
-            then = meta_step.query_loss(self, {"query_y": query_y}, training=False)
-
-            def loss(fast, after):
-                return self.predict_task(
-                    fast, after, support_x, query_x, training=False, then=then
-                )[0].loss
-
-            return self._observed(weights, state, support_x, support_y, inner_steps, loss)
-
-        return self._of_each_task(path, inputs, query_y=query_y)
-
-    def _observed(self, weights, state, support_x, support_y, inner_steps, observe):
-        *_, observations = self.adapt_task_in_loop(
-            weights, state, support_x, support_y, inner_steps, observe=observe
-        )
-        return observations
-
-    def map_tasks(self, function, tasks):
-        """`maml_tf.task_map.map_tasks` in this learner's way."""
+    def task_means(self, function, tasks):
+        """`maml_tf.task_map.task_mean` in this learner's way."""
         # Eagerly there is nothing to vectorise, and a loop is what one steps through.
-        strategy = "loop" if tf.executing_eagerly() else self._strategy
-        return map_tasks(function, tasks, strategy, self.parallel_tasks)
+        strategy = "loop" if tf.executing_eagerly() else choose(self.task_map, self)
+        return task_mean(function, tasks, strategy, self.parallel_tasks)
 
     # Your own data.
 
@@ -277,13 +300,14 @@ class Learner(Trainer):
         Args:
             support_x: `[S, ...]`, labelled examples: NumPy arrays or tensors.
             support_y: `[S, ...]`, labels as the loss takes them.
-            inner_steps: `int`; the learner's own number by default.
+            inner_steps: `int`; the learner's own number by default. None where it takes no steps.
 
         Returns:
-            A new `keras.Model`, a copy of the learner's model with adapted weights and compiled
-            with the learner's loss and metrics; where Keras can make no copy that predicts the
-            same, or would save it otherwise (low-rank factors, frozen sublayers), a
-            `maml_tf.learners.adapted.AdaptedModel`. Its batch normalisation uses the mean
+            A new `keras.Model` that predicts for this task, compiled with the learner's loss and
+            metrics. Where adapting gives weights of the learner's model, it is a copy of that
+            model; where Keras can make no copy that predicts the same, or would save it otherwise
+            (low-rank factors, frozen sublayers), and for other methods, it is a model of
+            `maml_tf.learners.adapted`. Its batch normalisation uses the mean
             and variance of the support set, whatever the learner's `batch_norm`, so that one may
             predict a single example.
 
@@ -291,17 +315,17 @@ class Learner(Trainer):
             TypeError: nested lists in place of arrays, or labels that are no numbers.
             ValueError: examples and labels of different number, none at all, values that are not
                 finite, or labels that the model has no output for.
-            FloatingPointError: adaptation ran away: weights that are not finite.
+            FloatingPointError: adaptation ran away: values that are not finite.
         """
         self.require_compiled("adapt")
-        steps = checks.check_inner_steps(self.inner_steps if inner_steps is None else inner_steps)
+        steps = checks.check_steps(self, inner_steps, default=self.inner_steps)
         support_x, support_y = batch_checks.check_support(self, support_x, support_y)
         self._remember_labels(support_y, axis=0)
-        weights, state = self._adapting(support_x, support_y)(
-            support_x, support_y, tf.constant(steps)
+        adapted = self._adapting(support_x, support_y)(
+            support_x, support_y, None if steps is None else tf.constant(steps)
         )
-        checks.check_adapted(self, weights, steps)
-        return adapted_model(self, weights, state, support_x)
+        checks.check_adapted(self, adapted, steps)
+        return self.adapted_model(adapted, support_x)
 
     def _adapting(self, support_x, support_y):
         """`_adapted` as a compiled function for support sets of that kind and of any size."""
@@ -313,14 +337,13 @@ class Learner(Trainer):
         return self._adapt_functions[kind]
 
     def _adapted(self, support_x, support_y, steps):
-        """Fast weights and the state to predict with, for any number of steps."""
-        weights, state = self.initial_values()
-        weights, state = self.adapt_task_in_loop(weights, state, support_x, support_y, steps)
+        """The adapted value, for any number of steps."""
         # One example has no mean and variance of its own: the support set's go along.
-        _, state = functional.call(
-            self.model, weights, state, support_x, training=False, batch_norm="store"
-        )
-        return weights, state
+        mode = Mode(training=False, batch_norm="support")
+        with self.with_values(*self.initial_values()):
+            return self.adapt_task(Support(support_x, support_y), steps=steps, mode=mode)
+
+    # Files.
 
     def save(self, filepath, *args, **kwargs):
         """`keras.Model.save` to a `.keras` file.
@@ -339,13 +362,13 @@ class Learner(Trainer):
         """
         super().save_own_variables(store)
         low_rank.save(self.model, store)
-        for i, seed in enumerate(seeds(self.model)):
+        for i, seed in enumerate(seeds(self)):
             store[f"seed_{i}"] = seed.value
 
     def load_own_variables(self, store):
         """As Keras calls it before it loads the model; files of before have nothing to add."""
         rest = low_rank.load(self.model, store)
-        for i, seed in enumerate(seeds(self.model)):
+        for i, seed in enumerate(seeds(self)):
             if f"seed_{i}" in rest:
                 seed.assign(np.asarray(rest.pop(f"seed_{i}")))
         super().load_own_variables(rest)
@@ -360,13 +383,16 @@ class Learner(Trainer):
         return super().export(filepath, *args, input_signature=signature, **kwargs)
 
     def get_config(self):
-        """Arguments of the constructor, the wrapped model among them, and what of it is frozen."""
-        return {
-            **model_config(self.model),
-            "batch_norm": self.batch_norm,
-            "task_map": self.task_map,
-            "parallel_tasks": self.parallel_tasks,
-            "name": self.name,
+        """Arguments of the constructor, the wrapped model among them, and what of it is frozen.
+
+        A method has nothing to add: what its constructor takes stands in attributes of the same
+        names.
+        """
+        names = [name for name in arguments.of_constructor(type(self)) if name != "model"]
+        values = {name: getattr(self, name) for name in names}
+        return model_config(self.model) | {
+            name: keras.saving.serialize_keras_object(v) if hasattr(v, "get_config") else v
+            for name, v in values.items()
         }
 
     @classmethod

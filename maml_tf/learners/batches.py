@@ -6,11 +6,6 @@ import tensorflow as tf
 from maml_tf.exact import keras_internals
 
 
-def parts(task):
-    """Support inputs, support labels and query inputs of one task."""
-    return task["support_x"], task["support_y"], task["query_x"]
-
-
 def number_of_tasks(structure):
     """T of tensors `[T, ...]`, an int32 scalar."""
     return tf.shape(tf.nest.flatten(structure)[0])[0]

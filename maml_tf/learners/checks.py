@@ -49,24 +49,43 @@ def check_model(model):
 
 def check_trained(learner):
     """Refuses a model whose trainable weights are others than when the learner was compiled."""
-    if [id(v) for v in learner.model.trainable_variables] != learner._trained:
+    trained = [id(v) for v in learner.trainable_variables]
+    if learner._trained is not None and trained != learner._trained:
         raise ValueError(
-            "Expected the trainable weights that the model had when the learner was compiled. "
-            f"Received: {[v.path for v in learner.model.trainable_variables]}, after a layer was "
+            "Expected the trainable weights that there were when the learner was compiled. "
+            f"Received: {[v.path for v in learner.trainable_variables]}, after a layer was "
             "frozen or thawed. As in Keras, call `learner.compile(...)` again."
         )
 
 
-def check_adapted(learner, weights, steps):
-    """Refuses weights that ran away."""
-    if all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in weights):
+def check_adapted(learner, adapted, steps):
+    """Refuses an adapted value that ran away."""
+    floating = [t for t in tf.nest.flatten(adapted) if t.dtype.is_floating]
+    if all(bool(tf.reduce_all(tf.math.is_finite(t))) for t in floating):
         return
+    if steps is None:
+        raise FloatingPointError(
+            "Expected adaptation to end at numbers that are finite. Received: NaN or infinity. "
+            "Scale the examples as in training."
+        )
     rates = getattr(getattr(learner, "inner_optimizer", None), "learning_rate", None)
     raise FloatingPointError(
         f"Expected adaptation to end at weights that are finite. Received: NaN or infinity after "
         f"inner_steps={steps} with learning_rate={rates!r}. Take fewer steps or a smaller rate, or "
         "scale the examples as in training."
     )
+
+
+def check_steps(learner, steps, default=None):
+    """Refuses a number of steps that this learner cannot take; None is the default."""
+    if learner.inner_steps is None:
+        if steps is not None:
+            raise ValueError(
+                f"Expected no number of steps: {type(learner).__name__} adapts without any. "
+                f"Received: {arguments.received('inner_steps', steps)}. Leave it out."
+            )
+        return None
+    return check_inner_steps(default if steps is None else steps)
 
 
 def check_compile(optimizer, run_eagerly, steps_per_execution, jit_compile, auto_scale_loss):

@@ -107,7 +107,7 @@ def rules_of_support(learner, support_x, support_y):
             lambda t: keras.KerasTensor(t.shape, keras.backend.standardize_dtype(t.dtype)),
             support_x,
         )
-        return learner.model.compute_output_spec(x)
+        return learner.output_spec(x)
 
     return _rules(learner, [("support_y", support_y)], spec)
 

@@ -3,6 +3,7 @@
     inner loop:  theta'_t = theta - alpha * grad_theta L_support,t(theta), `inner_steps` times  (1)
     outer loop:  theta <- theta - beta * grad_theta mean_t L_query,t(theta'_t)
 
+Both stand in `GradientLearner.adapt_task` and `Learner.task_gradient`, which other methods share.
 theta are the weights of `model`, alpha is the rate of `inner_optimizer`, beta that of the
 optimizer given to `compile`, t a task of the meta-batch. The outer gradient goes through the inner
 steps (second order); `first_order=True` leaves the second derivatives out (section 5.2).
@@ -10,14 +11,12 @@ steps (second order); `first_order=True` leaves the second derivatives out (sect
 
 import keras
 
-from maml_tf import arguments, inner_loop, inner_optimizers
-from maml_tf.adaptable import chosen_weights, still_chosen
-from maml_tf.learners import checks
-from maml_tf.learners.base import Learner
+from maml_tf import arguments
+from maml_tf.learners.gradient_learner import GradientLearner
 
 
 @keras.saving.register_keras_serializable("maml_tf")
-class MAML(Learner):
+class MAML(GradientLearner):
     """MAML around any built Keras model: fit it to task batches, adapt it to a task.
 
     Args:
@@ -72,57 +71,13 @@ class MAML(Learner):
     ):
         super().__init__(
             model,
+            inner_optimizer,
+            inner_steps,
+            adaptable=adaptable,
+            rematerialize=rematerialize,
             batch_norm=batch_norm,
             task_map=task_map,
             parallel_tasks=parallel_tasks,
             name=name,
         )
-        self.inner_optimizer = inner_optimizers.get(inner_optimizer)
-        self.inner_steps = checks.check_inner_steps(inner_steps)
         self.first_order = arguments.boolean("first_order", first_order)
-        self.rematerialize = arguments.boolean("rematerialize", rematerialize)
-        self._adaptable = chosen_weights(adaptable, model)
-
-    @property
-    def adaptable(self):
-        """Which of `model.trainable_variables` the inner loop changes: list of `bool`, or None."""
-        return still_chosen(self._adaptable, self.model)
-
-    def adapt_task(self, weights, state, support_x, support_y, *, inner_steps, training):
-        """See `Learner`."""
-        return inner_loop.adapt(
-            self.inner_objective(support_x, support_y, training),
-            weights,
-            state,
-            self.inner_optimizer,
-            inner_steps,
-            adaptable=self.adaptable,
-            constraints=inner_loop.weight_constraints(self.model),
-            first_order=self.first_order,
-            rematerialize=self.rematerialize,
-        )
-
-    def adapt_task_in_loop(self, weights, state, support_x, support_y, inner_steps, observe=None):
-        """See `Learner`."""
-        return inner_loop.adapt_in_loop(
-            self.inner_objective(support_x, support_y, training=False),
-            weights,
-            state,
-            self.inner_optimizer,
-            inner_steps,
-            adaptable=self.adaptable,
-            constraints=inner_loop.weight_constraints(self.model),
-            observe=observe,
-        )
-
-    def get_config(self):
-        """Arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
-            "inner_steps": self.inner_steps,
-            "first_order": self.first_order,
-            # As booleans: a saved learner needs no function of the user's to load.
-            "adaptable": self.adaptable,
-            "rematerialize": self.rematerialize,
-        }

@@ -7,10 +7,9 @@ Nothing is assigned here: tensors go in and come out, `Learner.train_step` does 
 
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from maml_tf import exact, functional, noise
-from maml_tf.learners.batches import masks_of, number_of_tasks, parts
+from maml_tf.learners.batches import masks_of
+from maml_tf.learners.task import Support
 
 
 class Answers(NamedTuple):
@@ -25,10 +24,10 @@ class Answers(NamedTuple):
 class MetaGradient(NamedTuple):
     """The meta-gradient of a task batch and what was seen on the way."""
 
-    gradients: list  # in the order of `model.trainable_variables`
-    state: list  # of the model after this batch
-    after: Answers  # at the adapted weights
-    before: Answers  # at the initial weights
+    gradients: list  # in the order of `learner.trainable_variables`
+    state: list  # of `learner.non_trainable_variables` after this batch
+    after: Answers  # of the adapted learner
+    before: Any  # `Answers` without a step of adaptation; None where there are no steps
 
 
 def query_loss(learner, task, training):
@@ -89,61 +88,59 @@ def meta_gradient(learner, inputs, query_y, weight):
         query_y: `[T, Q, ...]`.
         weight: `[T, Q, ...]` or None.
     """
-    model = learner.model
     weights, state = learner.initial_values()
+    variables = learner.non_trainable_variables
     floating = [s.dtype.is_floating for s in state]
 
     def one_task(task, index):
         with noise.stream(index):
-            begin = functional.distinct_seeds(model, state, index)
-            with exact.refusals(learner.jit_compile, learner.first_order):
-                gradients, answers, after = learner.task_gradient(weights, begin, task)
-            before = _unadapted(learner, weights, state, task)
-        kept = [s for s, f in zip(after, floating, strict=True) if f]
-        others = [s for s, f in zip(after, floating, strict=True) if not f]
-        return _averaged_and_stacked(
-            {"gradients": gradients, "state": kept}, answers, before, others
-        )
+            begin = functional.distinct_seeds(variables, state, index)
+            with learner.with_values(weights, begin):
+                with exact.refusals(learner.jit_compile, learner.first_order):
+                    gradients, after = learner.task_gradient(task)
+                changed = functional.values_of(variables)
+            with learner.with_values(weights, state):
+                before = _before(learner, task)
+        kept = [s for s, f in zip(changed, floating, strict=True) if f]
+        others = [s for s, f in zip(changed, floating, strict=True) if not f]
+        averaged = {"gradients": gradients, "state": kept}
+        return _averaged_and_stacked(averaged, [after, *before], others)
 
     with noise.batch(advance=False):
-        sums, stacks = learner.map_tasks(one_task, _tasks(inputs, query_y, weight))
-    means = _means(sums, number_of_tasks(query_y))
+        means, stacks = learner.task_means(one_task, _tasks(inputs, query_y, weight))
     averages, firsts = iter(means["state"]), iter(stacks["state"])
     # The mean over tasks; of integers (seeds, counters) those of the first task.
     state = [next(averages) if f else next(firsts)[0] for f in floating]
-    return MetaGradient(means["gradients"], state, *_answers(means, stacks))
+    after, *before = _answers(means, stacks)
+    return MetaGradient(means["gradients"], state, after, before[0] if before else None)
 
 
 def answers(learner, inputs, query_y, weight):
-    """`(Answers after adaptation, Answers before)` of a task batch, for evaluation."""
-    weights, state = learner.initial_values()
+    """`(Answers after adaptation, Answers before it or None)` of a task batch, for evaluation."""
+    values = learner.initial_values()
 
     def one_task(task, index):
-        support_x, support_y, query_x = parts(task["inputs"])
-        with noise.stream(index):
-            fast, after = learner.adapt_task_in_loop(
-                weights, state, support_x, support_y, learner.inner_steps
-            )
-            adapted, _ = learner.predict_task(
-                fast,
-                after,
-                support_x,
-                query_x,
-                training=False,
-                then=query_loss(learner, task, training=False),
-            )
-            before = _unadapted(learner, weights, state, task)
-        return _averaged_and_stacked({}, adapted, before, [])
+        with noise.stream(index), learner.with_values(*values):
+            after = _adapted(learner, task, learner.inner_steps)
+            return _averaged_and_stacked({}, [after, *_before(learner, task)], [])
 
     with noise.batch():
-        sums, stacks = learner.map_tasks(one_task, _tasks(inputs, query_y, weight))
-    return _answers(_means(sums, number_of_tasks(query_y)), stacks)
+        after, *before = _answers(
+            *learner.task_means(one_task, _tasks(inputs, query_y, weight)),
+        )
+    return after, before[0] if before else None
 
 
-def _unadapted(learner, weights, state, task):
-    support_x, _, query_x = parts(task["inputs"])
+def _before(learner, task):
+    """`[Answers]` without a step of adaptation; `[]` of a learner that takes no steps."""
+    return [] if learner.inner_steps is None else [_adapted(learner, task, 0)]
+
+
+def _adapted(learner, task, steps):
+    mode = learner.mode(training=False)
+    adapted = learner.adapt_task(Support.of(task["inputs"]), steps=steps, mode=mode)
     then = query_loss(learner, task, training=False)
-    return learner.predict_task(weights, state, support_x, query_x, training=False, then=then)[0]
+    return learner.predict_adapted(adapted, task["inputs"]["query_x"], mode=mode, then=then)
 
 
 def _tasks(inputs, query_y, weight):
@@ -151,17 +148,13 @@ def _tasks(inputs, query_y, weight):
     return tasks if weight is None else {**tasks, "sample_weight": weight}
 
 
-def _averaged_and_stacked(averaged, after, before, state):
-    """Results of one task as `task_map.map_tasks` takes them."""
-    losses = [(a.loss, a.losses) for a in (after, before)]
-    predictions = [(a.y_pred, a.masks) for a in (after, before)]
+def _averaged_and_stacked(averaged, answers, state):
+    """Results of one task as `task_map.task_mean` takes them."""
+    losses = [(a.loss, a.losses) for a in answers]
+    predictions = [(a.y_pred, a.masks) for a in answers]
     return {**averaged, "losses": losses}, {"predictions": predictions, "state": state}
-
-
-def _means(sums, count):
-    return tf.nest.map_structure(lambda t: t / tf.cast(count, t.dtype), sums)
 
 
 def _answers(means, stacks):
     pairs = zip(means["losses"], stacks["predictions"], strict=True)
-    return tuple(Answers(*losses, *predictions) for losses, predictions in pairs)
+    return [Answers(*losses, *predictions) for losses, predictions in pairs]

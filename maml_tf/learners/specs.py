@@ -38,18 +38,18 @@ def x_spec(model):
     return keras.tree.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), inputs)
 
 
-def output_spec(model, x_spec):
-    """Predictions of `model` for inputs of `x_spec`: structure of `keras.KerasTensor`.
+def output_spec(learner, x_spec):
+    """Predictions of `learner` for queries of `x_spec`: structure of `keras.KerasTensor`.
 
     Raises:
         ValueError: the model does not take such inputs.
     """
     x = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), x_spec)
     try:
-        return model.compute_output_spec(x)
+        return learner.output_spec(x)
     except Exception as error:
         raise ValueError(
-            f"Expected inputs that the model {model.name!r} takes. Received: x_spec={x_spec}, of "
+            f"Expected inputs that the model {learner.model.name!r} takes. Received: x_spec={x_spec}, of "
             f"which it says: {error}"
         ) from error
 
@@ -67,7 +67,7 @@ def y_spec(learner, x_spec):
     seen = getattr(learner, "_support_y_spec", None)
     if seen is not None:
         return _plain(seen)
-    outputs = output_spec(learner.model, x_spec)
+    outputs = output_spec(learner, x_spec)
     losses = inner_losses(learner, outputs)
     if losses is None:
         raise _unknown(learner._inner_loss_config or learner.loss)
@@ -86,7 +86,7 @@ def labels(learner, x_spec, y_spec):
     Raises:
         ValueError: labels of a shape that the loss, one of Keras', does not take.
     """
-    outputs = output_spec(learner.model, x_spec)
+    outputs = output_spec(learner, x_spec)
     losses, flat_y = inner_losses(learner, outputs), keras.tree.flatten(y_spec)
     flat = keras.tree.flatten(outputs)
     if losses is None or len(flat) != len(flat_y):

@@ -24,7 +24,11 @@ class Trainer(keras.Model):
         name: of the learner.
     """
 
-    # Whether the meta-gradient leaves the second derivatives out.
+    # How many steps of adaptation; None for a method that takes none: it has no "before".
+    inner_steps = None
+    # Whether adapting descends a loss, so that nothing can be predicted before `compile`.
+    needs_loss = True
+    # Whether the meta-gradient has no second derivatives in it.
     first_order = False
 
     def __init__(self, model, name=None):
@@ -42,7 +46,8 @@ class Trainer(keras.Model):
         self._adapt_functions = {}
         # Labels of support examples `[None, ...]` as adaptation saw them last; None before that.
         self._support_y_spec = None
-        self._remember_trained()
+        # Which weights are trained: those that there are when it is compiled.
+        self._trained = None
 
     def compile(
         self,
@@ -102,9 +107,10 @@ class Trainer(keras.Model):
         )
         self._inner_loss = _loss_object(inner_loss, self.variable_dtype)
         self._inner_loss_config = inner_loss
-        self._before = Before(self.model, metrics, weighted_metrics)
+        if self.inner_steps is not None:
+            self._before = Before(self.model, metrics, weighted_metrics)
         self._class_weight, self._adapt_functions = None, {}
-        self._remember_trained()
+        self._trained = [id(v) for v in self.trainable_variables]
         self._bad_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
 
     def get_compile_config(self):
@@ -134,10 +140,9 @@ class Trainer(keras.Model):
         waits = [] if self.jit_compile else tf.nest.flatten(inputs)
         with tf.control_dependencies(waits), noise.batch():
             made = meta_step.meta_gradient(self, inputs, query_y, weight)
-            self.optimizer.apply_gradients(
-                zip(made.gradients, self.trainable_variables, strict=True)
-            )
-            for variable, value in zip(self.model.non_trainable_variables, made.state, strict=True):
+            gradients = [self.scaled(g) for g in made.gradients]
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            for variable, value in zip(self.non_trainable_variables, made.state, strict=True):
                 variable.assign(value)
             step = tf.cast(self.optimizer.iterations, tf.int64)
             bad, loss = self._bad_step, made.after.loss
@@ -154,12 +159,29 @@ class Trainer(keras.Model):
 
         Returns:
             `(loss, gradients, state, predictions, predictions_before)`: the query loss averaged
-            over tasks; gradients in the order of `model.trainable_variables`; the model's state
-            after this batch; predictions `[T, Q, ...]` after and before adaptation.
+            over tasks; gradients in the order of `trainable_variables`; the state after this
+            batch, in the order of `non_trainable_variables`; predictions `[T, Q, ...]` after and
+            before adaptation, the latter None for a method that takes no steps.
         """
         weight = query_weights(query_y, sample_weight)
         made = meta_step.meta_gradient(self, inputs, query_y, weight)
-        return made.after.loss, made.gradients, made.state, made.after.y_pred, made.before.y_pred
+        before = made.before and made.before.y_pred
+        return made.after.loss, made.gradients, made.state, made.after.y_pred, before
+
+    def scaled(self, loss):
+        """A loss, or its gradient, times the scale of an optimizer of half precision."""
+        return loss if self._scale() is None else loss * tf.cast(self._scale(), loss.dtype)
+
+    def unscaled(self, gradient):
+        """A gradient of what `scaled` gave as that of the loss itself."""
+        return (
+            gradient if self._scale() is None else gradient / tf.cast(self._scale(), gradient.dtype)
+        )
+
+    def _scale(self):
+        one = tf.ones([])
+        scale = self.optimizer.scale_loss(one)
+        return None if scale is one else scale
 
     def test_step(self, data):
         """Evaluates one task batch: adapts, predicts and reports before and after.
@@ -183,19 +205,16 @@ class Trainer(keras.Model):
         """Keeps what support labels look like: an export takes such ones, too."""
         self._support_y_spec = specs.of_examples(support_y, axis)
 
-    def _remember_trained(self):
-        """Keeps which weights are trained: those of the model when it was compiled."""
-        self._trained = [id(v) for v in self.model.trainable_variables]
-
     def _report(self, query_y, after, before, weight):
         tasks = number_of_tasks(query_y)
         counters = self._compile_loss.metrics
         for counter, loss in zip(counters, after.losses, strict=True):
             counter.update_state(loss, sample_weight=tasks)
         self._loss_tracker.update_state(after.loss, sample_weight=tasks)
-        names = ["loss", *(c.name for c in counters)]
-        losses = dict(zip(names, [before.loss, *before.losses], strict=True))
-        self._before.update(losses, query_y, before, weight, tasks)
+        if before is not None:
+            names = ["loss", *(c.name for c in counters)]
+            losses = dict(zip(names, [before.loss, *before.losses], strict=True))
+            self._before.update(losses, query_y, before, weight, tasks)
         return self.compute_metrics(None, *merged(query_y, after, weight))
 
     def get_metrics_result(self):
@@ -300,6 +319,8 @@ class Trainer(keras.Model):
 
     def require_compiled(self, method):
         """Raises a ValueError where `method` needs a loss and `compile` gave none."""
+        if not self.needs_loss:
+            return
         if not self.compiled or (self.loss is None and self._inner_loss is None):
             raise ValueError(
                 f"`{method}` adapts by descending a loss, and this learner has none yet. Call "

@@ -10,11 +10,13 @@ exact gradient, the divergence between the adapted policies, and the divergence'
 product, from which `maml_tf.rl.trust_region` makes a step.
 """
 
+import dataclasses
+
 import tensorflow as tf
 
-from maml_tf import exact, inner_loop
+from maml_tf import exact
 from maml_tf.rl import objectives, policies
-from maml_tf.task_map import map_tasks
+from maml_tf.task_map import map_tasks, task_mean
 
 
 class MetaObjective:
@@ -22,11 +24,9 @@ class MetaObjective:
 
     Args:
         policy: as described in `maml_tf.rl.policies`.
-        inner_optimizer: one of `maml_tf.inner_optimizers`.
+        loop: `maml_tf.inner.description.InnerLoop`: how the policy's weights adapt.
         inner_loss: one of `objectives.INNER`.
         outer_loss: one of `objectives.OUTER`.
-        first_order: inner gradients are constants in the meta-gradient.
-        adaptable: list of `bool`, which weights adapt; all of them by default.
         clip: of the clipped surrogate.
         decay: `float`, gamma lambda, of the inner loss `"dice"`.
         jit_compile: compile what is done for a task with XLA.
@@ -37,23 +37,19 @@ class MetaObjective:
     def __init__(
         self,
         policy,
-        inner_optimizer,
+        loop,
         *,
         inner_loss="policy_gradient",
         outer_loss="ratio",
-        first_order=False,
-        adaptable=None,
         clip=0.2,
         decay=1.0,
         jit_compile=False,
         state=None,
     ):
         self.policy = policy
-        self.inner_optimizer = inner_optimizer
+        self.loop = loop
         self.inner_loss = inner_loss
         self.outer_loss = outer_loss
-        self.first_order = first_order
-        self.adaptable = adaptable
         self.clip = clip
         self.decay = decay
         self.jit_compile = jit_compile
@@ -66,7 +62,7 @@ class MetaObjective:
             weights: list of tensors, theta.
             before: list of K samples (dicts of `observation` [R, H, O], `action`, `advantage`,
                 `mask`, for `"dice"` `error`), one for each inner step.
-            first_order: overrides that of the constructor.
+            first_order: overrides that of the inner loop.
 
         Returns:
             List of tensors.
@@ -75,21 +71,10 @@ class MetaObjective:
         def loss(weights, state, step):
             return self._inner_loss(weights, before[step]), state
 
-        first_order = self.first_order if first_order is None else first_order
-        return inner_loop.adapt(
-            loss,
-            weights,
-            [],
-            self.inner_optimizer,
-            len(before),
-            adaptable=self.adaptable,
-            constraints=inner_loop.weight_constraints(self.policy),
-            first_order=first_order,
-        ).weights
-
-    def initial_slots(self, weights):
-        """What the inner optimizer carries to the first step: for the weights that adapt."""
-        return inner_loop.initial_slots(self.inner_optimizer, weights, self.adaptable)
+        loop = self.loop
+        if first_order is not None:
+            loop = dataclasses.replace(loop, first_order=first_order)
+        return loop.adapt(loss, weights, [], len(before)).weights
 
     def step(self, number, weights, slots, sample):
         """One inner step of one task by itself: one of those that `fast_weights` takes.
@@ -98,7 +83,7 @@ class MetaObjective:
             number: `int` or int32 scalar, which of the inner steps it is, from 0.
             weights: list of tensors, theta_k.
             slots: list of tensors, what the inner optimizer carries from step to step; those of
-                `initial_slots` before the first one.
+                `loop.initial_slots(weights)` before the first one.
             sample: as those in `before` of `fast_weights`, drawn with these weights.
 
         Returns:
@@ -108,14 +93,7 @@ class MetaObjective:
         def loss(weights, state, step):
             return self._inner_loss(weights, sample), state
 
-        step = inner_loop.gradient_step(
-            loss,
-            self.inner_optimizer,
-            self.adaptable,
-            first_order=True,
-            constraints=inner_loop.weight_constraints(self.policy),
-        )
-        weights, _, slots, _ = step(number, weights, [], slots)
+        weights, _, slots = self.loop.step(loss, number, weights, [], slots)
         return weights, slots
 
     def _inner_loss(self, weights, sample):
@@ -150,7 +128,7 @@ class MetaObjective:
         def one(before, index):
             return [], self.fast_weights(weights, before, first_order=True)
 
-        return self._map(one, before)[1]
+        return map_tasks(one, before, "loop", jit_compile=self.jit_compile)[1]
 
     def value(self, weights, before, after):
         """`(J, divergence)`, means over tasks.
@@ -186,7 +164,7 @@ class MetaObjective:
                 tape.watch(weights)
                 outputs = self.outputs(self.fast_weights(weights, before), after["observation"])
                 loss = self._losses(outputs, after)[which]
-            with exact.refusals(self.jit_compile, self.first_order):
+            with exact.refusals(self.jit_compile, self.loop.first_order):
                 gradient = _gradient(tape, loss, weights)
             return (loss, gradient), []
 
@@ -265,13 +243,8 @@ class MetaObjective:
         )
         return loss, objectives.divergence(outputs, after["outputs"], after["mask"])
 
-    def _map(self, one, tasks):
-        return map_tasks(one, tasks, "loop", jit_compile=self.jit_compile)
-
     def _mean(self, one, tasks):
-        sums, _ = self._map(one, tasks)
-        count = tf.shape(tf.nest.flatten(tasks)[0])[0]
-        return tf.nest.map_structure(lambda s: s / tf.cast(count, s.dtype), sums)
+        return task_mean(one, tasks, "loop", jit_compile=self.jit_compile)[0]
 
 
 def _gradient(tape, target, sources, upstream=None):

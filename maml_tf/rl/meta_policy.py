@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments, copying, inner_optimizers
-from maml_tf.adaptable import chosen_weights, still_chosen
+from maml_tf.adaptable import chosen_weights, still_chosen, weight_constraints
+from maml_tf.inner.description import InnerLoop
 from maml_tf.learners import checks as learner_checks
 from maml_tf.rl import advantages, checks, objectives, outer_steps, policies, trust_region
 from maml_tf.rl.meta_objective import MetaObjective
@@ -176,7 +177,6 @@ class MetaPolicy(Unbatched):
         self.objective = self.make_objective(
             self.inner_optimizer,
             outer_loss=surrogate,
-            first_order=self.first_order,
             clip=clip,
             jit_compile=jit_compile,
         )
@@ -347,11 +347,17 @@ class MetaPolicy(Unbatched):
             inner_optimizer: one of `maml_tf.inner_optimizers`.
             **kwargs: of `MetaObjective`.
         """
+        loop = InnerLoop(
+            inner_optimizer,
+            self.inner_steps,
+            adaptable=self.adaptable,
+            constraints=weight_constraints(self.policy),
+            first_order=self.first_order,
+        )
         return MetaObjective(
             self.policy,
-            inner_optimizer,
+            loop,
             inner_loss=self.inner_loss,
-            adaptable=self.adaptable,
             decay=self.discount * self.gae_lambda,
             **kwargs,
         )

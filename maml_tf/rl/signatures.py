@@ -167,7 +167,7 @@ class Signatures:
 
     def _before_the_first_step(self):
         weights = self._values()
-        return [*weights, *self._objective.initial_slots(weights)]
+        return [*weights, *self._objective.loop.initial_slots(weights)]
 
     def _split(self, vector):
         """The policy's weights and the inner optimizer's slots, once the vector is good."""

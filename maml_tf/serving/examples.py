@@ -16,32 +16,32 @@ def requests_of(x_spec, y_spec, labels, inner_steps, weights, counted):
         x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs.
         y_spec: structure of `tf.TensorSpec` `[None, ...]`, labels.
         labels: list of `maml_tf.learners.specs.Labels` or None, for each tensor of `y_spec`.
-        inner_steps: int.
-        weights: array `[P]`, for `predict_with`.
+        inner_steps: int, or None for a learner that takes none.
+        weights: dict of arrays by name, for `predict_with`.
         counted: bool, whether `predict` takes `query_count`.
 
     Returns:
         Dict of dicts of arrays, by signature and input.
     """
-    count = max([known.classes for known in labels if known is not None], default=5)
+    count = max([known.classes or 5 for known in labels if known is not None], default=5)
     x = keras.tree.map_structure(lambda s: _ramp(s, count), x_spec)
     y = [
-        _ramp(s, count) if known is None else _choices(s, count, known.classes)
+        _ramp(s, count) if known is None else _choices(s, count, known.classes or 5)
         for s, known in zip(keras.tree.flatten(y_spec), labels, strict=True)
     ]
-    steps = np.array(inner_steps, np.int32)
+    steps = {} if inner_steps is None else {"inner_steps": np.array(inner_steps, np.int32)}
     support = {
         **requests.entries("support_x", x),
         **requests.entries("support_y", keras.tree.pack_sequence_as(y_spec, y)),
     }
     query = requests.entries("query_x", x)
-    task = {**support, **query, "inner_steps": steps}
+    task = {**support, **query, **steps}
     counts = {name: np.array(count, np.int32) for name in ("support_count", "query_count")}
     return {
         "serving_default": task,
         "adapt_and_predict": task,
-        "adapt": {**support, "inner_steps": steps},
-        "predict_with": {"weights": weights, **query},
+        "adapt": {**support, **steps},
+        "predict_with": {**weights, **query},
         "adapt_and_predict_tasks": {n: a[np.newaxis] for n, a in {**task, **counts}.items()},
         "predict": query | ({"query_count": counts["query_count"]} if counted else {}),
     }

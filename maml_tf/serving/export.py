@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from maml_tf import arguments, files
 from maml_tf.learners import Learner, specs
+from maml_tf.learners import checks as learner_checks
 from maml_tf.serving import card as card_file
 from maml_tf.serving import requests, versions, warmup
 from maml_tf.serving.signatures import Signatures
@@ -110,10 +111,9 @@ def export(
     """
     _check_learner(learner)
     path = versions.path_of(base_path, version)
-    steps = learner.inner_steps if inner_steps is None else inner_steps
-    steps = arguments.integer("inner_steps", steps, 0, _MOST)
+    steps = learner_checks.check_steps(learner, inner_steps, default=learner.inner_steps)
     most = arguments.integer("max_inner_steps", max_inner_steps, 0, _MOST)
-    if steps > most:
+    if steps is not None and steps > most:
         raise ValueError(
             f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
             f"and max_inner_steps={most}. Raise `max_inner_steps`, or give fewer `inner_steps`."
@@ -133,18 +133,18 @@ def export(
         tf.saved_model.save(signatures.module, str(folder), signatures=functions)
         if asked:
             warmup.write(folder, asked)
-        about = card_file.about(learner, learner.model) | {
-            "batch_norm": learner.batch_norm,
-            "inner_steps": steps,
-            "max_inner_steps": most,
-            "max_support": limits.support,
-            "max_queries": limits.queries,
-        }
+        about = card_file.about(learner, learner.model) | {"batch_norm": learner.batch_norm}
+        about |= {} if steps is None else {"inner_steps": steps, "max_inner_steps": most}
+        about |= {"max_support": limits.support, "max_queries": limits.queries}
         note = (
-            f"`inner_steps` is at most {most}; gRPC requests that leave it out get {steps}. A task "
-            f"has at most {limits.support} support examples and {limits.queries} queries: more "
-            "are refused."
+            f"A task has at most {limits.support} support examples and {limits.queries} queries: "
+            "more are refused."
         )
+        if steps is not None:
+            note = (
+                f"`inner_steps` is at most {most}; gRPC requests that leave it out get {steps}. "
+                + note
+            )
         name = path.parent.resolve().name
         card_file.write(
             folder, name, (card or {}) | about, "adapt_and_predict", "predictions", note

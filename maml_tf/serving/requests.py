@@ -74,14 +74,15 @@ def checked_support(support_x, support_y, labels, most):
             assertions.append(finite(name, y))
         if known is not None:
             bad = tf.boolean_mask(y, ~is_label(y, known))[:3]
+            wanted = (
+                f"Expected labels that number the classes of a task from 0 in {name}, none left "
+                "out, whole numbers. "
+                if known.classes is None
+                else f"Expected labels from 0 to {known.classes - 1} in {name}, one for each "
+                "output of the model, whole numbers. Number the classes of each task from 0. "
+            )
             assertions.append(
-                expect(
-                    tf.equal(tf.size(bad), 0),
-                    f"Expected labels from 0 to {known.classes - 1} in {name}, one for each output "
-                    "of the model, whole numbers. Number the classes of each task from 0. "
-                    f"Received: {name} with",
-                    bad,
-                )
+                expect(tf.equal(tf.size(bad), 0), f"{wanted}Received: {name} with", bad)
             )
     return after(assertions, (support_x, support_y))
 
@@ -130,7 +131,10 @@ def is_label(y, known):
         known: `maml_tf.learners.specs.Labels`.
     """
     whole = tf.cast(y, tf.int64)
-    good = (whole >= 0) & (whole < known.classes)
+    classes = known.classes
+    if classes is None:  # as many as are named, none left out
+        classes = tf.cast(tf.size(tf.unique(tf.reshape(whole, [-1])).y), tf.int64)
+    good = (whole >= 0) & (whole < classes)
     if known.ignored is not None:
         good |= tf.equal(whole, known.ignored)
     return good & tf.equal(tf.cast(whole, y.dtype), y)

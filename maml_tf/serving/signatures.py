@@ -6,6 +6,11 @@
     adapt_and_predict_tasks(..., support_count, query_count)       one row is one task
     predict(query_x[, query_count]) -> predictions                 at the meta-learned weights
 
+What is adapted is whatever the learner says: `weights` is all of it as one tensor where its numbers
+are known beforehand, and else its tensors as they are (prototypes of any number of classes). A
+learner that takes no steps has no `inner_steps`, and no `predict` where nothing predicts without a
+support set.
+
 A request that cannot be answered (no support example, more than the export's limit, labels that
 the model has no output for, numbers that are not finite, steps below 0, an adaptation that runs
 away) is an error that says so, and changes nothing for the next one: what is answered is finite.
@@ -21,6 +26,7 @@ import tensorflow as tf
 
 from maml_tf import functional
 from maml_tf.learners import specs
+from maml_tf.learners.task import Support
 from maml_tf.serving import examples, requests, resources
 from maml_tf.serving.flat_tensors import FlatTensors
 
@@ -46,19 +52,18 @@ class Signatures:
         self._learner = learner
         self._default, self._most, self._limits = inner_steps, max_inner_steps, limits
         self._x, self._y = x_spec, y_spec
-        model = learner.model
-        self._outputs = specs.output_spec(model, x_spec)
+        self._outputs = specs.output_spec(learner, x_spec)
         self._labels = specs.labels(learner, x_spec, y_spec)
         # Whether a prediction depends on the other queries of its request.
         self._transductive = learner.batch_norm == "transductive" and bool(
-            functional.batch_norm_layers(model)
+            functional.batch_norm_layers(learner.model)
         )
         self.module = tf.Module(name="learner")
-        self.module.weights = [tf.Variable(v.value, name="w") for v in model.trainable_variables]
-        self.module.state = [tf.Variable(v.value, name="s") for v in model.non_trainable_variables]
-        # Integers (seeds, which prediction does not use) are left out.
-        floating = [s for s in self.module.state if s.dtype.is_floating]
-        self._flat = FlatTensors([*self.module.weights, *floating])
+        self.module.weights = [tf.Variable(v.value, name="w") for v in learner.trainable_variables]
+        self.module.state = [
+            tf.Variable(v.value, name="s") for v in learner.non_trainable_variables
+        ]
+        self._adapted_spec = self._flat = None
 
     def all(self):
         """`tf.function`s and concrete functions by signature name.
@@ -68,8 +73,9 @@ class Signatures:
                 uses a resource which cannot be exported.
         """
         try:
+            self._look_at_what_is_adapted()
             adapt = self._concrete(self._adapt, ("support_x", "support_y"))
-            adapt.get_concrete_function()
+            _concrete_of(adapt)
         except Exception as error:
             raise ValueError(
                 "Expected a learner that adapts to the inputs and labels of the export. Received: "
@@ -81,42 +87,46 @@ class Signatures:
             "adapt_and_predict": one,
             "adapt": adapt,
             "predict_with": self._concrete(self._predict_with, ("query_x",), weights=True),
-            "adapt_and_predict_tasks": self._concrete_tasks(),
-            "predict": self._concrete_predict(),
         }
-        concrete = [
-            f.get_concrete_function() if hasattr(f, "get_concrete_function") else f
-            for f in functions.values()
-        ]
-        resources.track(self.module, self._learner, concrete)
+        if all(None not in t.shape[1:] for t in tf.nest.flatten(self._outputs)):
+            # Answers of one shape for all rows.
+            functions["adapt_and_predict_tasks"] = self._concrete_tasks()
+        if self._unadapted() is not None:
+            functions["predict"] = self._concrete_predict()
+        resources.track(self.module, self._learner, [_concrete_of(f) for f in functions.values()])
         return functions
 
     def examples(self):
         """Small requests for every signature: dicts of arrays by signature."""
-        weights = self._flatten(*self._values()).numpy()
+        adapted = self._unadapted()
+        if adapted is None:  # where there are none to look at, any will do
+            adapted = tf.nest.map_structure(
+                lambda s: tf.zeros([5 if n is None else n for n in s.shape], s.dtype),
+                self._adapted_spec,
+            )
+        weights = {name: tensor.numpy() for name, tensor in self._pack(adapted).items()}
         return examples.requests_of(
             self._x, self._y, self._labels, self._default, weights, self._transductive
         )
 
     # One task.
 
-    def _adapt_and_predict(self, support_x, support_y, query_x, inner_steps):
+    def _adapt_and_predict(self, support_x, support_y, query_x, inner_steps=None):
         adapted = self._adapted(support_x, support_y, inner_steps)
         return self._checked_predictions(adapted, query_x)
 
-    def _adapt(self, support_x, support_y, inner_steps):
-        return {"weights": self._adapted(support_x, support_y, inner_steps)}
+    def _adapt(self, support_x, support_y, inner_steps=None):
+        return self._adapted(support_x, support_y, inner_steps)
 
-    def _predict_with(self, weights, query_x):
-        wanted, given = self._flat.size, tf.size(weights)
-        message = (
-            f"Expected the {wanted} weights that `adapt` gave. Give all of them back. Received: "
-            "as many as"
-        )
-        checks = [
-            requests.expect(tf.equal(given, wanted), message, given),
-            requests.finite("weights", weights),
-        ]
+    def _predict_with(self, query_x, **weights):
+        checks = [requests.finite(n, t) for n, t in weights.items() if t.dtype.is_floating]
+        if self._flat is not None:
+            wanted, given = self._flat.size, tf.size(weights["weights"])
+            message = (
+                f"Expected the {wanted} weights that `adapt` gave. Give all of them back. Received: "
+                "as many as"
+            )
+            checks.insert(0, requests.expect(tf.equal(given, wanted), message, given))
         return self._checked_predictions(requests.after(checks, weights), query_x)
 
     def _predict(self, query_x, query_count=None):
@@ -129,38 +139,37 @@ class Signatures:
             )
             check = requests.expect(tf.equal(given, query_count), message, query_count, given)
             query_x = requests.after([check], query_x)
-        return _finite_answer(self._predictions(self._flatten(*self._values()), query_x))
+        return _finite_answer(self._predictions(self._pack(self._unadapted()), query_x))
 
     def _adapted(self, support_x, support_y, inner_steps):
-        """All adapted weights as one tensor, once the support set and they are good."""
+        """What is adapted, by name, once the support set and it are good."""
         support_x, support_y = requests.checked_support(
             support_x, support_y, self._labels, self._limits.support
         )
+        if inner_steps is not None:
+            check = requests.expect(
+                inner_steps >= 0,
+                "Expected inner_steps of at least 0. Give 0 for predictions without adaptation. "
+                "Received: inner_steps =",
+                inner_steps,
+            )
+            inner_steps = requests.after([check], inner_steps)
+        adapted = self._pack(self._adapt_unchecked(support_x, support_y, inner_steps))
         check = requests.expect(
-            inner_steps >= 0,
-            "Expected inner_steps of at least 0. Give 0 for predictions without adaptation. "
-            "Received: inner_steps =",
-            inner_steps,
-        )
-        inner_steps = requests.after([check], inner_steps)
-        flat = self._adapt_unchecked(support_x, support_y, inner_steps)
-        check = requests.expect(
-            requests.are_finite([flat]),
+            requests.are_finite(adapted.values()),
             "Expected an adaptation that stays finite. Ask for fewer steps, look for examples of "
             "another scale than in training, or export a learner with a smaller inner step size. "
             "Received: weights that are NaN or infinite; inner_steps =",
-            inner_steps,
+            "none" if inner_steps is None else inner_steps,
         )
-        return requests.after([check], flat)
+        return requests.after([check], adapted)
 
     def _adapt_unchecked(self, support_x, support_y, inner_steps):
-        weights, state = self._values()
-        steps = tf.minimum(inner_steps, self._most)
-        weights, state = self._learner.adapt_task_in_loop(
-            weights, state, support_x, support_y, steps
-        )
-        state = self._learner.prepare_task(weights, state, support_x)
-        return self._flatten(weights, state)
+        steps = None if inner_steps is None else tf.minimum(inner_steps, self._most)
+        with self._scope():
+            return self._learner.adapt_task(
+                Support(support_x, support_y), steps=steps, mode=self._learner.mode(training=False)
+            )
 
     def _checked_query(self, query_x):
         query_x = requests.checked_x("query_x", query_x, self._limits.queries, "max_queries")
@@ -170,42 +179,76 @@ class Signatures:
         )
         return requests.after([requests.expect(count >= 1, message, count)], query_x)
 
-    def _checked_predictions(self, flat, query_x):
-        return _finite_answer(self._predictions(flat, self._checked_query(query_x)))
+    def _checked_predictions(self, weights, query_x):
+        return _finite_answer(self._predictions(weights, self._checked_query(query_x)))
 
-    def _predictions(self, flat, query_x):
-        weights, state = self._unflatten(flat)
-        y, _ = self._learner.predict_prepared(weights, state, query_x, training=False)
+    def _predictions(self, weights, query_x):
+        with self._scope():
+            y = self._learner.predict_adapted(
+                self._unpack(weights),
+                query_x,
+                mode=self._learner.mode(training=False),
+                then=lambda y: y,
+            )
         return requests.entries("predictions", y)
 
-    # Weights and state as one tensor.
+    # The learner at the variables of the module, and what is adapted as tensors by name.
 
-    def _values(self):
-        return (
-            [tf.convert_to_tensor(w) for w in self.module.weights],
-            [tf.convert_to_tensor(s) for s in self.module.state],
+    def _scope(self):
+        values = (
+            [tf.convert_to_tensor(v) for v in vs] for vs in (self.module.weights, self.module.state)
         )
+        return self._learner.with_values(*values)
 
-    def _flatten(self, weights, state):
-        state = [s for s, v in zip(state, self.module.state, strict=True) if v.dtype.is_floating]
-        return self._flat.join([*weights, *state])
+    def _unadapted(self):
+        with self._scope():
+            return self._learner.unadapted()
 
-    def _unflatten(self, flat):
-        tensors = iter(self._flat.split(flat))
-        weights = [next(tensors) for _ in self.module.weights]
-        others = [tf.convert_to_tensor(s) for s in self.module.state]
-        return weights, [next(tensors) if s.dtype.is_floating else s for s in others]
+    def _look_at_what_is_adapted(self):
+        """Learns of which tensors the adapted value consists, and whether one vector holds them."""
+        adapted = self._unadapted()
+        if adapted is None:
+            support = (self._x, self._y)
+            traced = tf.function(
+                lambda x, y: self._adapt_unchecked(
+                    x, y, None if self._default is None else tf.constant(0)
+                ),
+                autograph=False,
+            )
+            adapted = traced.get_concrete_function(*support).structured_outputs
+        self._adapted_spec = tf.nest.map_structure(
+            lambda t: tf.TensorSpec(t.shape, t.dtype), adapted
+        )
+        parts = tf.nest.flatten(self._adapted_spec)
+        if all(s.dtype.is_floating and s.shape.is_fully_defined() for s in parts):
+            self._flat = FlatTensors(parts)
+
+    def _weights_specs(self):
+        if self._flat is not None:
+            return {"weights": tf.TensorSpec([None], self._flat.dtype)}
+        return requests.entries("weights", self._adapted_spec)
+
+    def _pack(self, adapted):
+        if self._flat is not None:
+            return {"weights": self._flat.join(tf.nest.flatten(adapted))}
+        return requests.entries("weights", adapted)
+
+    def _unpack(self, weights):
+        if self._flat is not None:
+            tensors = self._flat.split(weights["weights"])
+            return tf.nest.pack_sequence_as(self._adapted_spec, tensors)
+        return requests.collect(weights, "weights", self._adapted_spec)
 
     # Several tasks, one a row.
 
-    def _tasks(self, support_x, support_y, query_x, inner_steps, support_count, query_count):
+    def _tasks(self, support_x, support_y, query_x, support_count, query_count, inner_steps=None):
         def one(row):
-            support_x, support_y, query_x, steps, supports, queries = row
+            support_x, support_y, query_x, supports, queries, *steps = row
             total = requests.size(query_x)
             good = requests.is_good_row(
                 support_x, support_y, query_x, supports, queries, self._labels, self._limits
             )
-            good &= steps >= 0
+            good &= tf.reduce_all([s >= 0 for s in steps])
             most = tf.minimum(requests.size(support_x), self._limits.support)
             supports = tf.clip_by_value(supports, 1, tf.maximum(most, 1))
             queries = tf.clip_by_value(queries, 0, tf.minimum(total, self._limits.queries))
@@ -216,13 +259,15 @@ class Signatures:
             query_x = requests.zeros_unless(
                 good, tf.nest.map_structure(lambda t: t[:queries], query_x)
             )
-            flat = self._adapt_unchecked(support_x, support_y, tf.where(good, steps, 0))
-            good &= requests.are_finite([flat])
-            y = self._predictions(flat, query_x)
+            steps = tf.where(good, steps[0], 0) if steps else None
+            weights = self._pack(self._adapt_unchecked(support_x, support_y, steps))
+            good &= requests.are_finite(weights.values())
+            y = self._predictions(weights, query_x)
             good &= requests.are_finite(y.values())
             return {name: requests.padded(tensor, total, good) for name, tensor in y.items()}
 
-        rows = (support_x, support_y, query_x, inner_steps, support_count, query_count)
+        rows = (support_x, support_y, query_x, support_count, query_count)
+        rows += () if inner_steps is None else (inner_steps,)
         answer = {
             name: tf.TensorSpec([None, *t.shape[1:]], t.dtype)
             for name, t in requests.entries("predictions", self._outputs).items()
@@ -245,21 +290,23 @@ class Signatures:
         """Traces a function of one task for tensors of `parts` and what else it takes."""
         specs, structures = self._specs(parts, axes=())
         if weights:
-            specs["weights"] = tf.TensorSpec([None], self._flat.dtype, name="weights")
-        else:
+            given = self._weights_specs()
+            specs |= {n: tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in given.items()}
+        elif self._default is not None:
             specs["inner_steps"] = tf.TensorSpec([], tf.int32, name="inner_steps")
 
         def flat(**tensors):
             return function(**_parts(requests.of_shape(tensors, specs), structures))
 
-        if not weights:
+        if "inner_steps" in specs:
             # A tensor as default: gRPC clients may leave the number of steps out.
             return _with_default(flat, specs, tf.constant(self._default, tf.int32))
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 
     def _concrete_tasks(self):
         specs, structures = self._specs(("support_x", "support_y", "query_x"), axes=(None,))
-        for name in ("inner_steps", "support_count", "query_count"):
+        counts = ["support_count", "query_count"]
+        for name in counts if self._default is None else ["inner_steps", *counts]:
             specs[name] = tf.TensorSpec([None], tf.int32, name=name)
 
         support = [n for n in specs if n.startswith(("support_x", "support_y"))]
@@ -280,6 +327,10 @@ class Signatures:
             for name, s in requests.entries(part, structure).items():
                 specs[name] = tf.TensorSpec([*axes, *s.shape], s.dtype, name=name)
         return specs, structures
+
+
+def _concrete_of(function):
+    return getattr(function, "get_concrete_function", lambda: function)()
 
 
 def _finite_answer(predictions):

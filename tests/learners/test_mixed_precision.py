@@ -54,9 +54,7 @@ def learner(**settings):
 def meta_gradient(made):
     inputs, query_y = tf.nest.map_structure(tf.constant, batch())
     gradients = tf.function(lambda: made.meta_gradient(inputs, query_y)[1])()
-    # What `scale_loss` multiplied by, `apply_gradients` divides by.
-    scale = float(made.optimizer.scale_loss(tf.constant(1.0)))
-    return np.concatenate([g.numpy().ravel() for g in gradients]) / scale
+    return np.concatenate([g.numpy().ravel() for g in gradients])
 
 
 def distance(one, other):

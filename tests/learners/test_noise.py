@@ -8,6 +8,7 @@ import tensorflow as tf
 import maml_tf
 from maml_tf import noise
 from maml_tf.exact import keras_internals
+from maml_tf.learners.task import Support
 from tests.problems import compiled, layers, task_batch, traced_meta_gradient
 
 
@@ -78,14 +79,14 @@ def test_inner_steps_and_queries_draw_different_noise():
     learner = compiled(model)
     inputs, _ = task_batch()
     weights, state = learner.initial_values()
-    objective = learner.inner_objective(
-        inputs["support_x"][0], inputs["support_y"][0], training=True
-    )
-    with noise.batch(), noise.stream(0):
+    support = Support(inputs["support_x"][0], inputs["support_y"][0])
+    objective = learner.inner_objective(support, training=True)
+    query_x, mode = inputs["query_x"][0], learner.mode(training=True)
+    with noise.batch(), noise.stream(0), learner.with_values(weights, state):
         losses = [objective(weights, state, step)[0].numpy() for step in range(4)]
         again = objective(weights, state, 2)[0].numpy()  # as rematerialisation does
         queries = [
-            learner.predict_task(weights, state, None, inputs["query_x"][0], training=True)[0]
+            learner.predict_adapted(learner.unadapted(), query_x, mode=mode, then=lambda y: y)
             for _ in range(2)
         ]
     assert len(set(losses)) == 4

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
+from maml_tf.learners.task import Support
 from tests.problems import (
     adapt_by_hand,
     compiled,
@@ -198,7 +199,7 @@ def test_inner_steps_draw_different_masks():
     state = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
     learner = eager(model)
     x, y = (task_batch()[0][key][0] for key in ("support_x", "support_y"))
-    objective = learner.inner_objective(x, y, training=True)
+    objective = learner.inner_objective(Support(x, y), training=True)
     weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
     losses = []
     for step in range(4):

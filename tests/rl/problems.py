@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import inner_loop, inner_optimizers
+from maml_tf.inner.description import InnerLoop
 from maml_tf.rl import evaluation, meta_objective, objectives, policies
 
 
@@ -33,9 +34,12 @@ def problem(kind="gaussian", inner_steps=1, *, context=0, adaptable=None, **kwar
     make = {"gaussian": policies.gaussian, "categorical": policies.categorical}[kind]
     policy = make(3, 2, hidden=(5,), context=context, seed=1, dtype="float64")
     adaptable = inner_loop.adaptable_weights(adaptable, policy)
-    objective = meta_objective.MetaObjective(
-        policy, inner_optimizers.SGD(0.3), adaptable=adaptable, **kwargs
+    loop = InnerLoop(
+        inner_optimizers.SGD(0.3),
+        adaptable=adaptable,
+        first_order=kwargs.pop("first_order", False),
     )
+    objective = meta_objective.MetaObjective(policy, loop, **kwargs)
     weights = [tf.convert_to_tensor(v) for v in policy.trainable_variables]
     # ReLU has kinks; biases off zero keep finite differences away from them.
     rng = np.random.default_rng(0)

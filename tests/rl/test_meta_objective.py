@@ -1,9 +1,12 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from maml_tf import inner_loop
+from maml_tf.inner.description import InnerLoop
 from maml_tf.inner_optimizers import SGD, Adam
 from maml_tf.rl import advantages, objectives, policies
 from maml_tf.rl.meta_objective import MetaObjective
@@ -83,7 +86,9 @@ def test_only_adaptable_weights_change_and_by_their_gradient(options):
             outputs = objective.outputs(weights, sample["observation"])
             loss = objectives.inner_loss("policy_gradient", outputs, sample)
         gradient = tape.gradient(loss, weights)
-        for a, w, g, adapts in zip(adapted, weights, gradient, objective.adaptable, strict=True):
+        for a, w, g, adapts in zip(
+            adapted, weights, gradient, objective.loop.adaptable, strict=True
+        ):
             np.testing.assert_allclose(a[i], w - 0.3 * g if adapts else w, rtol=1e-12)
 
 
@@ -263,7 +268,8 @@ def test_max_pooling_under_xla_has_the_gradient_that_it_has_without():
     weights = [tf.convert_to_tensor(v) for v in policy.trainable_variables]
     plain, compiled = (
         tf.function(
-            MetaObjective(policy, SGD(2.0), jit_compile=jit).value_and_gradient, autograph=False
+            MetaObjective(policy, InnerLoop(SGD(2.0)), jit_compile=jit).value_and_gradient,
+            autograph=False,
         )(weights, [sample], sample)
         for jit in (False, True)
     )
@@ -277,10 +283,11 @@ def task(samples, i):
 
 
 def test_the_defaults_are_those_of_the_paper():
-    objective = MetaObjective(policies.gaussian(3, 2), SGD(0.1))
+    objective = MetaObjective(policies.gaussian(3, 2), InnerLoop(SGD(0.1)))
     received = [objective.inner_loss, objective.outer_loss, objective.clip, objective.decay]
     assert received == ["policy_gradient", "ratio", 0.2, 1.0]
-    switches = [objective.first_order, objective.jit_compile, objective.adaptable, objective.state]
+    loop = objective.loop
+    switches = [loop.first_order, objective.jit_compile, loop.adaptable, objective.state]
     assert switches == [False, False, None, None]
 
 
@@ -291,10 +298,10 @@ def test_the_defaults_are_those_of_the_paper():
 )
 def test_single_steps_are_those_of_the_fast_weights(optimizer, adaptable):
     objective, weights, before, _ = problem(inner_steps=3, adaptable=adaptable, inner_loss="ratio")
-    objective.inner_optimizer = optimizer
+    objective.loop = dataclasses.replace(objective.loop, optimizer=optimizer)
     samples = task(before, 1)
     expected = objective.fast_weights(weights, samples)
-    received, slots = weights, objective.initial_slots(weights)
+    received, slots = weights, objective.loop.initial_slots(weights)
     for number, sample in enumerate(samples):
         received, slots = objective.step(tf.constant(number), received, slots, sample)
     np.testing.assert_allclose(flat(received), flat(expected), rtol=1e-12)
@@ -325,7 +332,7 @@ def test_the_value_is_the_mean_over_tasks_by_hand(outer_loss, clip, inner_loss, 
     objective, weights, before, after = problem(inner_steps=1)
     before = [b | {"error": b["advantage"] * 0.9} for b in before]
     after["advantage"] = after["advantage"] * 10  # so that clipping shows
-    objective = MetaObjective(objective.policy, SGD(0.3), **settings)
+    objective = MetaObjective(objective.policy, InnerLoop(SGD(0.3)), **settings)
     losses, divergences = [], []
     for i in range(3):
         sample, late = task(before[0], i), task(after, i)
@@ -347,7 +354,7 @@ def test_the_value_is_the_mean_over_tasks_by_hand(outer_loss, clip, inner_loss, 
 
 def test_outputs_keep_the_axes_of_observations_and_their_static_sizes():
     policy = policies.gaussian(3, 2, hidden=(4,), seed=1)
-    objective = MetaObjective(policy, SGD(0.1))
+    objective = MetaObjective(policy, InnerLoop(SGD(0.1)))
     weights = [tf.convert_to_tensor(v) for v in policy.trainable_variables]
     observation = tf.random.stateless_normal([2, 5, 3], [0, 1])
     outputs = objective.outputs(weights, observation)
@@ -373,8 +380,8 @@ def test_state_takes_the_place_of_the_policys_own():
     weights = [tf.convert_to_tensor(v) for v in policy.trainable_variables]
     own = [tf.convert_to_tensor(v) for v in policy.non_trainable_variables]
     observation = tf.random.stateless_normal([2, 5, 3], [0, 1])
-    expected = MetaObjective(policy, SGD(0.1)).outputs(weights, observation)["logits"]
-    other = MetaObjective(policy, SGD(0.1), state=[2 * s for s in own])
+    expected = MetaObjective(policy, InnerLoop(SGD(0.1))).outputs(weights, observation)["logits"]
+    other = MetaObjective(policy, InnerLoop(SGD(0.1)), state=[2 * s for s in own])
     np.testing.assert_allclose(other.outputs(weights, observation)["logits"], 2 * expected)
     other.state = own
     np.testing.assert_array_equal(other.outputs(weights, observation)["logits"], expected)
@@ -390,9 +397,9 @@ def test_adapted_weights_are_those_of_each_task_in_their_order():
 
 def test_slots_are_those_of_the_weights_that_adapt():
     objective, weights, _, _ = problem(adaptable="loc")
-    objective.inner_optimizer = Adam(0.1)
-    shapes = [s.shape for s in objective.initial_slots(weights)]
-    chosen = [w.shape for w, a in zip(weights, objective.adaptable, strict=True) if a]
+    objective.loop = dataclasses.replace(objective.loop, optimizer=Adam(0.1))
+    shapes = [s.shape for s in objective.loop.initial_slots(weights)]
+    chosen = [w.shape for w, a in zip(weights, objective.loop.adaptable, strict=True) if a]
     assert shapes == 2 * chosen
     assert len(chosen) < len(weights)
     assert inner_loop.initial_slots(SGD(0.1), weights) == []

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import inner_optimizers, rl
+from maml_tf.adaptable import weight_constraints
+from maml_tf.inner.description import InnerLoop
 from maml_tf.rl import meta_objective, policies
 from maml_tf.rl.environments import Navigation2D
 from tests.rl.problems import central_difference, flat, sample, unflat
@@ -49,7 +51,9 @@ def test_constraints_hold_in_training_and_in_adapted_policies():
 
 def constrained_problem():
     model = held("float64")
-    objective = meta_objective.MetaObjective(model, inner_optimizers.SGD(0.5))
+    objective = meta_objective.MetaObjective(
+        model, InnerLoop(inner_optimizers.SGD(0.5), constraints=weight_constraints(model))
+    )
     weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
     before = sample(model, [tf.repeat(w[None], 3, 0) for w in weights], seed=0)
     after = sample(model, objective.adapted(weights, [before]), seed=1)
@@ -59,13 +63,13 @@ def constrained_problem():
 def test_an_inner_step_is_a_gradient_step_and_then_the_constraint():
     constrained, weights, before, _ = constrained_problem()
     free = policy(dtype="float64")
-    stepped = meta_objective.MetaObjective(free, inner_optimizers.SGD(0.5))
+    stepped = meta_objective.MetaObjective(free, InnerLoop(inner_optimizers.SGD(0.5)))
     one = [tf.nest.map_structure(lambda t: t[0], b) for b in before]
     expected = [w.numpy() for w in stepped.fast_weights(weights, one)]
     norms = np.linalg.norm(expected[0], axis=0)
     assert norms.max() > LIMIT
     expected[0] *= np.minimum(1, LIMIT / norms)
-    of_signature, _ = constrained.step(0, weights, constrained.initial_slots(weights), one[0])
+    of_signature, _ = constrained.step(0, weights, constrained.loop.initial_slots(weights), one[0])
     for actual in (constrained.fast_weights(weights, one), of_signature):
         for a, b in zip(actual, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)  # Keras adds 1e-7 to the norms

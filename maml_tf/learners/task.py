@@ -1,0 +1,34 @@
+"""One task as a method sees it."""
+
+from typing import Any, NamedTuple
+
+
+class Support(NamedTuple):
+    """The labelled examples of one task.
+
+    Attributes:
+        x: inputs, a structure of tensors `[S, ...]`.
+        y: labels, a structure of tensors `[S, ...]`.
+        weight: float `[S]`, how much each example counts, or None where all count the same.
+    """
+
+    x: Any
+    y: Any
+    weight: Any = None
+
+    @classmethod
+    def of(cls, inputs):
+        """The support set among the inputs of one task, a dict."""
+        return cls(inputs["support_x"], inputs["support_y"], inputs.get("support_weight"))
+
+
+class Mode(NamedTuple):
+    """How a network runs.
+
+    Attributes:
+        training: `bool`, whether layers run in training mode (dropout).
+        batch_norm: what batch normalisation uses for queries; see `maml_tf.Learner`.
+    """
+
+    training: bool
+    batch_norm: str
