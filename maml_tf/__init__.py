@@ -11,12 +11,14 @@ from maml_tf import (
     serving,
     tasks,
 )
-from maml_tf.learners import MAML, Learner
+from maml_tf.learners import MAML, Learner, Prototypical, Reptile
 
 __version__ = "0.1.0"
 __all__ = [
     "MAML",
     "Learner",
+    "Prototypical",
+    "Reptile",
     "evaluation",
     "image_plots",
     "inner_loop",

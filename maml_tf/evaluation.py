@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments, files
-from maml_tf.learners import Learner, labels
+from maml_tf.learners import Learner, checks, labels
 from maml_tf.learners.batches import masks_of, with_masks
 
 
@@ -151,7 +151,8 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
         learner: a compiled `maml_tf.Learner`.
         tasks: a `tf.data.Dataset` of task batches `(inputs, query_y)`; as many as it takes.
         num_tasks: `int`, how many tasks, the first ones of the data set.
-        inner_steps: `int`, k, the largest number of inner steps; the learner's by default.
+        inner_steps: `int`, k, the largest number of inner steps; the learner's by default. None
+            for a learner that takes no steps: one column is what it has.
         metric: what is averaged over the queries of each task. `"accuracy"` (binary, categorical
             or sparse by shape, as in Keras), `"loss"` (that of the learner, with its
             penalties at the weights of each step), the name of a Keras
@@ -187,8 +188,7 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
             "with `tf.data.Dataset.from_tensors` of one task batch."
         )
     num_tasks = arguments.integer("num_tasks", num_tasks, 1)
-    inner_steps = learner.inner_steps if inner_steps is None else inner_steps
-    inner_steps = arguments.integer("inner_steps", inner_steps, 0)
+    inner_steps = checks.check_steps(learner, inner_steps, default=learner.inner_steps)
     name, measure = _metric(learner, metric)
     spec = tasks.element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
@@ -294,9 +294,9 @@ def _accuracy(y_true, y_pred):
 
 def _per_example(function):
     def measure(learner, inputs, y, inner_steps):
-        steps = inner_steps + 1
         path = learner.predict_path(inputs, inner_steps)
         leading = tf.shape(tf.nest.flatten(path)[0])[:3]
+        steps = 1 if inner_steps is None else inner_steps + 1
         y = tf.nest.map_structure(lambda t: tf.repeat(t[:, tf.newaxis], steps, axis=1), y)
         masks = _merge(masks_of(path), 3)
         value = function(_merge(y, 3), with_masks(_merge(path, 3), masks))

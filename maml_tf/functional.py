@@ -50,6 +50,13 @@ def in_place_of(variables, tensors):
         yield scope
 
 
+def flattened(z):
+    """Embeddings of several axes as vectors, `[n, D]`."""
+    if z.shape.rank == 2:
+        return z
+    return tf.reshape(z, [-1, z.shape[1:].num_elements()])
+
+
 @contextlib.contextmanager
 def sealed():
     """While open, what is assigned in a scope of `in_place_of` is forgotten at the end.

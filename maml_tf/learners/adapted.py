@@ -15,7 +15,6 @@ import tensorflow as tf
 from maml_tf import copying, functional
 from maml_tf.learners import specs
 from maml_tf.learners.reports import Before
-from maml_tf.learners.task import Mode
 
 _log = logging.getLogger(__name__)
 
@@ -241,8 +240,8 @@ class AdaptedLearner(_Seen):
     """A learner that has adapted: a Keras model of one task, whose input are queries.
 
     It holds what adapting gave, and the learner's variables as they were then. `fit` goes on to
-    train what adapting gave (such as prototypes), and nothing else. Queries are predicted as by
-    `batch_norm="support"`, one by one.
+    train what adapting gave (such as prototypes), and nothing else. A prediction depends on its own
+    example alone.
 
     Args:
         learner: a `maml_tf.Learner`.
@@ -288,7 +287,7 @@ class AdaptedLearner(_Seen):
             y, losses = learner.predict_adapted(
                 adapted,
                 inputs,
-                mode=Mode(bool(training), "support"),
+                mode=learner.mode_of_adapt()._replace(training=bool(training)),
                 then=lambda y: (y, learner.losses),
             )
             after = functional.values_of(learner.non_trainable_variables)

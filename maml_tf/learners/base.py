@@ -150,6 +150,13 @@ class Learner(Trainer):
         """The adapted value that needs no support set; None where there is none."""
         return
 
+    def mode_of_adapt(self):
+        """`maml_tf.learners.task.Mode` of what `adapt` gives, which may predict one example.
+
+        That has no mean and variance of its own: those of the support set go along.
+        """
+        return Mode(training=False, batch_norm="support")
+
     def output_spec(self, x):
         """Predictions of one task for inputs of these specs: `keras.KerasTensor`s `[Q, ...]`."""
         return self.model.compute_output_spec(x)
@@ -338,8 +345,7 @@ class Learner(Trainer):
 
     def _adapted(self, support_x, support_y, steps):
         """The adapted value, for any number of steps."""
-        # One example has no mean and variance of its own: the support set's go along.
-        mode = Mode(training=False, batch_norm="support")
+        mode = self.mode_of_adapt()
         with self.with_values(*self.initial_values()):
             return self.adapt_task(Support(support_x, support_y), steps=steps, mode=mode)
 

@@ -130,6 +130,23 @@ def check_inner_loss(inner_loss):
     return loss if isinstance(inner_loss, dict) else inner_loss
 
 
+def check_logits(loss):
+    """Refuses a loss of Keras that would take logits for probabilities."""
+    names = {"sparse_categorical_crossentropy", "categorical_crossentropy"}
+    if isinstance(loss, str):
+        probabilities = loss in names or keras.losses.get(loss).__name__ in names
+    else:
+        given = getattr(loss, "_fn_kwargs", {})
+        wrapped = getattr(getattr(loss, "fn", loss), "__name__", None)
+        probabilities = wrapped in names and not given.get("from_logits")
+    if probabilities:
+        raise ValueError(
+            "Expected a loss of logits: what this learner predicts are negative distances. "
+            f"Received: {arguments.received('loss', loss)}, which takes probabilities. Give "
+            "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`."
+        )
+
+
 def check_class_weight(class_weight, sample_weight):
     """Refuses what is not a dict of weights by class, or one beside weights of the queries."""
     if class_weight is None:

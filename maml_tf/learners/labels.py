@@ -18,6 +18,8 @@ import tensorflow as tf
 
 # What an assertion says, to a client of an exported learner too; `explained` reads it again.
 _ASSERTED = "Expected {} to hold whole numbers in [0, {}), or {}. Received labels from and to:"
+# In the place of a number of classes, where it is not known beforehand.
+_ALL = "the number of classes of the support set"
 _PATTERN = re.escape(_ASSERTED).replace(r"\{\}", r"(.+?)") + r"\] \[(\S+)\] \[(\S+)\]"
 
 
@@ -28,14 +30,16 @@ class Rule:
         key: str, "support_y" or "query_y".
         path: tuple, where in that structure: empty for a learner of one output.
         values: array or tensor of labels.
-        classes: int, outputs of the model.
+        classes: int, outputs of the model; None for as many as the support set names.
         ignored: int, the label that the loss passes over, or None.
+        support: support labels, `[T, S, ...]`, or `[1, S, ...]` of one task; where `classes` is
+            None.
     """
 
-    def __init__(self, key, path, values, classes, ignored=None):
+    def __init__(self, key, path, values, classes, ignored=None, support=None):
         self.key, self.path, self.classes, self.ignored = key, path, classes, ignored
         self.name = key + "".join(f"[{part!r}]" for part in path)
-        self._values = values
+        self._values, self._support = values, support
 
     def check(self):
         """Raises a ValueError for concrete labels that break the rule."""
@@ -46,7 +50,7 @@ class Rule:
     def assertion(self):
         """An operation that fails where labels break the rule; to be run before the step."""
         broken, lowest, highest = self._broken(tf.convert_to_tensor(self._values))
-        text = _ASSERTED.format(self.name, self.classes, self.ignored)
+        text = _ASSERTED.format(self.name, self.classes or _ALL, self.ignored)
         return tf.debugging.Assert(~broken, [text, lowest, highest])
 
     def spoiled(self):
@@ -61,20 +65,36 @@ class Rule:
     def _wrong(self, values):
         # As wide as the number of classes may need: uint8 does not hold 300.
         wide = values if values.dtype.is_floating else tf.cast(values, tf.int64)
-        wrong = (wide < 0) | (wide >= self.classes)
+        wrong = (wide < 0) | (wide >= self._outputs(wide.dtype))
         if values.dtype.is_floating:
             wrong |= values != tf.floor(values)  # NaN is among them
         if self.ignored is not None:
             wrong &= values != tf.cast(self.ignored, values.dtype)
         return wrong
 
+    def _outputs(self, dtype):
+        """How many classes there are, or for each task `[T, 1]` how many its support set names."""
+        if self.classes is not None:
+            return self.classes
+        support = tf.cast(self._support, dtype)
+        named = tf.sort(tf.reshape(support, [tf.shape(support)[0], -1]), axis=-1)
+        later = tf.cast(named[:, 1:] != named[:, :-1], dtype)
+        count = 1 + tf.reduce_sum(later, -1)
+        return tf.reshape(count, [-1, *[1] * (len(self._values.shape) - 1)])
+
     def _raise(self, broken, lowest, highest):
         if broken:
-            raise error_of(self.name, self.classes, self.ignored, lowest, highest)
+            raise error_of(self.name, self.classes or _ALL, self.ignored, lowest, highest)
 
 
 def error_of(name, classes, ignored, lowest, highest):
     """The error for labels between these two."""
+    if classes == _ALL:
+        return ValueError(
+            f"Expected labels in [0, {classes}), whole numbers, every class of a task among its "
+            f"support labels. Received: {name!r} with labels from {lowest} to {highest}. Number "
+            "the classes of each task from 0, and leave none out."
+        )
     passed = "" if ignored is None else f" (and {ignored}, which the loss passes over)"
     return ValueError(
         f"Expected labels in [0, {classes}), whole numbers, one for each of the {classes} outputs "
@@ -96,7 +116,8 @@ def rules(learner, inputs, query_y=None):
     """
     parts = [("support_y", inputs["support_y"])]
     parts += [] if query_y is None else [("query_y", query_y)]
-    return _rules(learner, parts, lambda: learner.compute_output_spec(inputs))
+    support = inputs["support_y"] if learner.labels_are_classes else None
+    return _rules(learner, parts, lambda: learner.compute_output_spec(inputs), support)
 
 
 def rules_of_support(learner, support_x, support_y):
@@ -109,12 +130,14 @@ def rules_of_support(learner, support_x, support_y):
         )
         return learner.output_spec(x)
 
-    return _rules(learner, [("support_y", support_y)], spec)
+    support = support_y[tf.newaxis] if learner.labels_are_classes else None
+    return _rules(learner, [("support_y", support_y)], spec, support)
 
 
-def _rules(learner, parts, spec):
+def _rules(learner, parts, spec, support=None):
     """The rules for labels by name; the model is asked for its `spec()` only where one may be."""
-    if not any(map(is_sparse, keras.tree.flatten([learner.loss, _own_inner_loss(learner)]))):
+    sparse = any(map(is_sparse, keras.tree.flatten([learner.loss, _own_inner_loss(learner)])))
+    if not sparse and not learner.labels_are_classes:
         return []
     outputs, found = spec(), []
     for key, y in parts:
@@ -127,8 +150,11 @@ def _rules(learner, parts, spec):
         for loss, (path, values), output in zip(
             losses, pairs, keras.tree.flatten(outputs), strict=True
         ):
-            if is_sparse(loss) and output.shape[-1] is not None:
-                found.append(Rule(key, path, values, output.shape[-1], ignored_class(loss)))
+            if not is_sparse(loss):
+                continue
+            if output.shape[-1] is not None or support is not None:
+                ignored = ignored_class(loss)
+                found.append(Rule(key, path, values, output.shape[-1], ignored, support))
     return found
 
 
@@ -218,6 +244,8 @@ def losses_of(loss, model, outputs):
 def inner_losses(learner, outputs):
     """`losses_of` what adaptation descends."""
     own = _own_inner_loss(learner)
+    if learner.labels_are_classes:
+        return [keras.losses.sparse_categorical_crossentropy]
     if own is None:
         return losses_of(learner.loss, learner.model, outputs)
     return [own] if len(keras.tree.flatten(outputs)) == 1 else None

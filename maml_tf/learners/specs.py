@@ -15,11 +15,11 @@ class Labels(NamedTuple):
     """What integer labels of a sparse loss may be.
 
     Attributes:
-        classes: int, how many outputs the labels choose from.
+        classes: int, how many outputs the labels choose from; None for as many as they name.
         ignored: int, a label that the loss leaves out, or None.
     """
 
-    classes: int
+    classes: int | None
     ignored: int | None
 
 
@@ -96,9 +96,8 @@ def labels(learner, x_spec, y_spec):
         kind = _kind(loss)
         if kind in ("sparse", "alike"):
             _check_shape(loss, output, y, sparse=kind == "sparse")
-        classes = output.shape[-1] if kind == "sparse" else None
-        ignored = ignored_class(loss) if classes else None
-        found.append(None if classes is None else Labels(classes, ignored))
+        known = kind == "sparse" and (output.shape[-1] or learner.labels_are_classes)
+        found.append(Labels(output.shape[-1], ignored_class(loss)) if known else None)
     return found
 
 

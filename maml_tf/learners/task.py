@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 
 class Support(NamedTuple):
     """The labelled examples of one task.
@@ -20,6 +22,14 @@ class Support(NamedTuple):
     def of(cls, inputs):
         """The support set among the inputs of one task, a dict."""
         return cls(inputs["support_x"], inputs["support_y"], inputs.get("support_weight"))
+
+    def at(self, indices):
+        """The examples of these numbers, int32 `[n]`."""
+        parts = [
+            part if part is None else tf.nest.map_structure(lambda t: tf.gather(t, indices), part)
+            for part in self
+        ]
+        return Support(*parts)
 
 
 class Mode(NamedTuple):

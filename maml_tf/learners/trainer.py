@@ -28,6 +28,8 @@ class Trainer(keras.Model):
     inner_steps = None
     # Whether adapting descends a loss, so that nothing can be predicted before `compile`.
     needs_loss = True
+    # Whether support labels are numbers of classes, whatever the loss is.
+    labels_are_classes = False
     # Whether the meta-gradient has no second derivatives in it.
     first_order = False
 

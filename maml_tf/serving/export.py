@@ -193,7 +193,7 @@ def _warm_up_requests(signatures, functions, warm_up):
     """
     if warm_up is False or (warm_up is None and not warmup.is_possible()):
         return None
-    asked = signatures.examples()
+    asked = {name: a for name, a in signatures.examples().items() if name in functions}
     for signature, arrays in asked.items():
         tensors = {name: tf.constant(array) for name, array in arrays.items()}
         try:
