@@ -1,6 +1,7 @@
 """What the image scripts share: settings, recipes, the learner, training, results and figures."""
 
 import dataclasses
+import inspect
 import sys
 from typing import Literal
 
@@ -10,11 +11,11 @@ import simple_parsing
 
 import maml_tf
 from maml_tf import evaluation, files, plots, serving
-from train import checkpoints, common
+from train import checkpoints, common, methods
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = ("data_dir", "download", "iterations", "steps_to_evaluate", "test_tasks", "tensorboard")
-NETWORKS = Literal["conv4", "dense5", "conv4_max_pool", "resnet12"]
+NETWORKS = Literal["conv4", "dense5", "conv4_max_pool", "resnet12", "embedding"]
 RECIPES = {
     "paper": {},
     # More query examples cost little beside the inner loop and make the meta-gradient less noisy;
@@ -43,8 +44,19 @@ class Settings:
     queries: int | None = None
     """Query images of each class in training (paper: as many as shots for Omniglot, 15 for
     mini-ImageNet)."""
+    test_ways: int | None = None
+    """Classes a task in validation and test, where not as in training."""
+    test_shots: int | None = None
+    """Labelled images of each class in validation and test, where not as in training."""
     test_queries: int | None = None
     """Query images of each class in validation and test (paper: as many as shots)."""
+    method: str = simple_parsing.field(
+        default="maml", choices=methods.names(), help="How to learn: one of `maml_tf.learners`."
+    )
+    set: list[str] = simple_parsing.field(
+        default_factory=list,
+        help="Settings of the method alone, NAME=VALUE: --set distance=cosine.",
+    )
     network: NETWORKS | None = None
     """One of `maml_tf.models` (paper: conv4 and dense5 for Omniglot, conv4_max_pool for
     mini-ImageNet)."""
@@ -66,10 +78,14 @@ class Settings:
     """Inner steps in training."""
     steps_to_evaluate: int | None = None
     """Inner steps in the final evaluation."""
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    """Gradient descent (paper), or Adam without momentum, as Reptile has it."""
     step_size: float | None = None
     """Inner step size on the mean loss."""
+    meta_optimizer: Literal["adam", "sgd"] = "adam"
+    """The outer optimizer, Adam (paper) or plain gradient descent."""
     meta_learning_rate: float = 1e-3
-    """Step size of Adam in the outer loop (paper: 0.001)."""
+    """Step size of the outer optimizer (paper: 0.001)."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Whether the outer step size stays (paper) or falls to 0 over all iterations."""
     clip_value: float | None = None
@@ -102,7 +118,9 @@ def task_options(settings):
     """The settings that every task family takes."""
     names = ("ways", "shots", "queries", "test_queries", "meta_batch", "seed")
     names += ("validation_tasks", "test_tasks")
-    return {name: getattr(settings, name) for name in names}
+    given = {name: getattr(settings, name) for name in names}
+    others = {name: getattr(settings, name) for name in ("test_ways", "test_shots")}
+    return given | {name: value for name, value in others.items() if value is not None}
 
 
 def check(settings):
@@ -137,22 +155,26 @@ def may_change(settings, free=FREE):
 
 def make_learner(settings, shape):
     """The learner for images of a shape, compiled."""
-    build = getattr(maml_tf.models, settings.network)
-    network = build(ways=settings.ways, input_shape=shape, seed=settings.seed)
+    network = make_network(settings, shape)
     if settings.start_from:
         start_from(network, settings.start_from)
-    learner = maml_tf.MAML(
-        network,
-        maml_tf.inner_optimizers.SGD(settings.step_size),
-        settings.inner_steps,
-        settings.first_order,
-        batch_norm="transductive" if settings.transductive else "support",
-    )
+    inner = {
+        "sgd": maml_tf.inner_optimizers.SGD,
+        "adam": lambda rate: maml_tf.inner_optimizers.Adam(rate, beta_1=0.0),
+    }
+    given = {
+        "inner_optimizer": inner[settings.inner_optimizer](settings.step_size),
+        "inner_steps": settings.inner_steps,
+        "first_order": settings.first_order,
+        "batch_norm": "transductive" if settings.transductive else "support",
+    }
+    learner = methods.make(settings.method, network, given, settings.set)
     rate = settings.meta_learning_rate
     if settings.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, settings.iterations)
+    optimizer = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
     learner.compile(
-        keras.optimizers.Adam(
+        optimizer[settings.meta_optimizer](
             rate, clipvalue=settings.clip_value, global_clipnorm=settings.clip_norm
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -160,6 +182,25 @@ def make_learner(settings, shape):
         jit_compile=False,  # XLA makes small convolutions slower on a CPU
     )
     return learner
+
+
+def make_network(settings, shape):
+    """The network for images of a shape: with an output a class, or of embeddings."""
+    build = getattr(maml_tf.models, settings.network)
+    classifies = "ways" in inspect.signature(build).parameters
+    if classifies != methods.takes_ways(settings.method):
+        sys.exit(
+            f"Expected --network to be one {'of embeddings' if classifies else 'with classes'} for "
+            f"--method {settings.method}. Received: --network {settings.network}. Leave it out, or "
+            f"give {'embedding' if classifies else 'conv4'}."
+        )
+    outputs = {"ways": settings.ways} if classifies else {}
+    return build(**outputs, input_shape=shape, seed=settings.seed)
+
+
+def default_network(settings, classifying):
+    """`classifying`, or the network of embeddings where the method wants one."""
+    return classifying if methods.takes_ways(settings.method) else "embedding"
 
 
 def start_from(network, path):
@@ -268,13 +309,15 @@ def report(settings, folder, learner, iterations, test, figure_task, *, title, p
         title: str, what was learned.
         paper: accuracy and interval in per cent that the paper reports, or None.
     """
-    result = evaluation.evaluate(learner, test, settings.test_tasks, settings.steps_to_evaluate)
+    steps = None if learner.inner_steps is None else settings.steps_to_evaluate
+    result = evaluation.evaluate(learner, test, settings.test_tasks, steps)
     seconds = common.training_seconds(folder)
     print("\n" + result.table() + "\n")
+    after = "" if steps is None else f"after {steps} steps "
     print(
-        f"{title}: test accuracy after {result.inner_steps} steps "
+        f"{title}, {settings.method}: test accuracy {after}"
         f"{100 * result.mean[-1]:.1f} ± {100 * result.interval[-1]:.1f} %"
-        + (f" (paper: {paper[0]} ± {paper[1]} %)" if paper else "")
+        + (f" (paper: {_percent(paper)} %)" if paper else "")
         + f"; {iterations:,} meta-iterations in {seconds / 60:.1f} minutes."
     )
     content = {
@@ -289,8 +332,13 @@ def report(settings, folder, learner, iterations, test, figure_task, *, title, p
     draw(settings, folder, learner, result, figure_task, title, paper)
     facts = common.card(title, result, settings, iterations)
     with files.whole_folder(folder / "saved_model", replace=True) as beside:
-        serving.export(learner, beside, inner_steps=result.inner_steps, card=facts)
+        serving.export(learner, beside, inner_steps=steps, card=facts)
     print(f"Results, figures and the exported model are in {folder}.")
+
+
+def _percent(paper):
+    """An accuracy as it was published, some without an interval."""
+    return f"{paper[0]}" if paper[1] is None else f"{paper[0]} ± {paper[1]}"
 
 
 def draw(settings, folder, learner, result, figure_task, title, paper):
@@ -302,18 +350,21 @@ def draw(settings, folder, learner, result, figure_task, title, paper):
         title=title,
     )
     common.save_figure(curve, folder / "learning_curve.png")
-    against_steps = plots.error_against_steps(
-        {"MAML": result},
-        title=f"{title}: mean and 95 % interval over {result.num_tasks} tasks",
-        references={"MAML": {result.inner_steps: paper[0] / 100}} if paper else None,
-    )
-    common.save_figure(against_steps, folder / "accuracy_against_steps.png")
+    if result.inner_steps:
+        name = type(learner).__name__
+        against_steps = plots.error_against_steps(
+            {name: result},
+            title=f"{title}: mean and 95 % interval over {result.num_tasks} tasks",
+            references={name: {result.inner_steps: paper[0] / 100}} if paper else None,
+        )
+        common.save_figure(against_steps, folder / "accuracy_against_steps.png")
     inputs, query_y = next(iter(figure_task))
     one = {name: part[:1] for name, part in inputs.items()}
-    labels = learner.predict_path(one, result.inner_steps).numpy().argmax(axis=-1)[0]
+    steps = None if learner.inner_steps is None else result.inner_steps
+    labels = learner.predict_path(one, steps).numpy().argmax(axis=-1)[0]
     support = one["support_x"][0].numpy(), one["support_y"][0].numpy()
     query = one["query_x"][0].numpy(), query_y[0].numpy()
-    few = _few(query[1], 30 // settings.ways or 1)
+    few = _few(query[1], 30 // (settings.test_ways or settings.ways) or 1)
     task = plots.classification_task(
         support,
         (query[0][few], query[1][few]),

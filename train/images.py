@@ -72,7 +72,7 @@ def resolve(settings):
     return classification.fill_in(
         settings,
         queries=settings.shots if drawn else 15,
-        network="conv4" if drawn else "conv4_max_pool",
+        network=classification.default_network(settings, "conv4" if drawn else "conv4_max_pool"),
         meta_batch=(16 if settings.ways > 5 else 32) if drawn else 4,
         inner_steps=(5 if settings.ways > 5 else 1) if drawn else 5,
         steps_to_evaluate=(5 if settings.ways > 5 else 3) if drawn else 10,

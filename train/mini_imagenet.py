@@ -47,7 +47,7 @@ def resolve(settings):
         settings,
         queries=15,
         test_queries=settings.shots,
-        network="conv4_max_pool",
+        network=classification.default_network(settings, "conv4_max_pool"),
         meta_batch=4 if settings.shots == 1 else 2,
         inner_steps=5,
         steps_to_evaluate=10,

@@ -11,6 +11,8 @@ LEAST = {
     "ways": 2,
     "shots": 1,
     "queries": 1,
+    "test_ways": 2,
+    "test_shots": 1,
     "test_queries": 1,
     "iterations": 1,
     "epoch_iterations": 1,

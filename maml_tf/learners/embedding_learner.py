@@ -1,5 +1,6 @@
-"""What learners by embedding share: a network that is the same for all tasks, and a head that is
-computed from the support set and not descended to.
+"""What learners by embedding share: one network for all tasks, and a head for each.
+
+The head is computed from the embeddings of the support set, and not descended to.
 """
 
 from maml_tf import functional

@@ -58,7 +58,7 @@ class Reptile(GradientLearner):
         self._order = None if inner_batch is None else keras.random.SeedGenerator(seed)
 
     def task_gradient(self, task):
-        """theta - phi_t of the weights that adapt, zero of others; see `Learner`."""
+        """Theta - phi_t of the weights that adapt, zero of others; see `Learner`."""
         mode = self.mode(training=True)
         adapted = self.adapt_task(Support.of(task["inputs"]), steps=self.inner_steps, mode=mode)
         moved = {

@@ -19,6 +19,8 @@ def omniglot(
     ways=5,
     shots=1,
     queries=None,
+    test_ways=None,
+    test_shots=None,
     test_queries=None,
     meta_batch=32,
     seed=0,
@@ -42,7 +44,9 @@ def omniglot(
         shots: int, K, support drawings a character.
         queries: int or None, query drawings a character in training; None stands for `shots`,
             as in the paper.
-        test_queries: int or None, the same in `validation` and `test`; None stands for `queries`.
+        test_ways: int or None, N in `validation` and `test`; None stands for `ways`.
+        test_shots: int or None, K in `validation` and `test`; None stands for `shots`.
+        test_queries: int or None, query drawings there; None stands for `queries`.
         meta_batch: int, T, tasks a batch, in all three data sets.
         seed: int; the same seed gives the same tasks.
         start: int, index of the first training batch: a training resumed after `n` steps takes
@@ -77,6 +81,8 @@ def omniglot(
         "ways": ways,
         "shots": shots,
         "queries": queries,
+        "test_ways": test_ways,
+        "test_shots": test_shots,
         "test_queries": test_queries,
         "meta_batch": meta_batch,
         "seed": seed,

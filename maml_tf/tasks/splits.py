@@ -15,6 +15,8 @@ def three_way(
     ways=5,
     shots=1,
     queries=15,
+    test_ways=None,
+    test_shots=None,
     test_queries=None,
     meta_batch=4,
     seed=0,
@@ -31,7 +33,9 @@ def three_way(
         ways: int, N, classes a task.
         shots: int, K, support examples a class.
         queries: int or None, query examples a class in training; None stands for `shots`.
-        test_queries: int or None, the same in validation and test; None stands for `queries`.
+        test_ways: int or None, N in validation and test; None stands for `ways`.
+        test_shots: int or None, K in validation and test; None stands for `shots`.
+        test_queries: int or None, query examples there; None stands for `queries`.
         meta_batch: int, T, tasks a batch, in all three data sets.
         seed: int; the same seed gives the same tasks.
         start: int, index of the first training batch: a training resumed after `n` steps takes
@@ -48,13 +52,29 @@ def three_way(
         ValueError: a number is too small, or a part has too few classes or examples.
     """
     queries = shots if queries is None else queries
-    test_queries = queries if test_queries is None else test_queries
-    check(ways, shots, queries, test_queries, meta_batch, seed, start, validation_tasks, test_tasks)
-    per_task = {"ways": ways, "shots": shots, "meta_batch": meta_batch, "seed": seed}
+    held_out = {
+        "ways": ways if test_ways is None else test_ways,
+        "shots": shots if test_shots is None else test_shots,
+        "queries": queries if test_queries is None else test_queries,
+    }
+    check(
+        ways,
+        shots,
+        queries,
+        held_out["queries"],
+        meta_batch,
+        seed,
+        start,
+        validation_tasks,
+        test_tasks,
+        test_ways,
+        test_shots,
+    )
+    per_task = {"meta_batch": meta_batch, "seed": seed}
     settings = [
-        {"queries": queries, "start": start},
-        {"queries": test_queries, "tasks": validation_tasks, "stream": streams.VALIDATION},
-        {"queries": test_queries, "tasks": test_tasks, "stream": streams.TEST},
+        {"ways": ways, "shots": shots, "queries": queries, "start": start},
+        {**held_out, "tasks": validation_tasks, "stream": streams.VALIDATION},
+        {**held_out, "tasks": test_tasks, "stream": streams.TEST},
     ]
     sets = []
     for name, part, own in zip(NAMES, parts, settings, strict=True):
@@ -71,13 +91,25 @@ def three_way(
 
 
 def check(
-    ways, shots, queries, test_queries, meta_batch, seed, start, validation_tasks, test_tasks
+    ways,
+    shots,
+    queries,
+    test_queries,
+    meta_batch,
+    seed,
+    start,
+    validation_tasks,
+    test_tasks,
+    test_ways=None,
+    test_shots=None,
 ):
     """Checks the arguments of `three_way`, where that is wanted before data are looked for."""
     streams.check_counts(
         ways=ways,
         shots=shots,
         queries=shots if queries is None else queries,
+        test_ways=ways if test_ways is None else test_ways,
+        test_shots=shots if test_shots is None else test_shots,
         test_queries=shots if test_queries is None else test_queries,
         meta_batch=meta_batch,
         validation_tasks=validation_tasks,
