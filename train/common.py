@@ -152,7 +152,7 @@ def open_run(settings, free=()):
     config = json.loads(json.dumps(config))
     before = _read_config(path)
     if settings.fresh and before is not None:
-        if set(before) != set(config):
+        if not set(before) <= {field.name for field in dataclasses.fields(settings)}:
             sys.exit(f"{path} is not of a run of this script: --fresh deletes only such a run.")
         path.replace(folder / _DELETING)
         _empty(folder)

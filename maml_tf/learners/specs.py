@@ -49,8 +49,8 @@ def output_spec(learner, x_spec):
         return learner.output_spec(x)
     except Exception as error:
         raise ValueError(
-            f"Expected inputs that the model {learner.model.name!r} takes. Received: x_spec={x_spec}, of "
-            f"which it says: {error}"
+            f"Expected inputs that the model {learner.model.name!r} takes. Received: "
+            f"x_spec={x_spec}, of which it says: {error}"
         ) from error
 
 

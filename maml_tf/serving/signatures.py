@@ -123,8 +123,8 @@ class Signatures:
         if self._flat is not None:
             wanted, given = self._flat.size, tf.size(weights["weights"])
             message = (
-                f"Expected the {wanted} weights that `adapt` gave. Give all of them back. Received: "
-                "as many as"
+                f"Expected the {wanted} weights that `adapt` gave. Give all of them back. "
+                "Received: as many as"
             )
             checks.insert(0, requests.expect(tf.equal(given, wanted), message, given))
         return self._checked_predictions(requests.after(checks, weights), query_x)
