@@ -112,6 +112,7 @@ def export(
     _check_learner(learner)
     path = versions.path_of(base_path, version)
     steps = learner_checks.check_steps(learner, inner_steps, default=learner.inner_steps)
+    steps = None if steps is None else arguments.integer("inner_steps", steps, 0, _MOST)
     most = arguments.integer("max_inner_steps", max_inner_steps, 0, _MOST)
     if steps is not None and steps > most:
         raise ValueError(

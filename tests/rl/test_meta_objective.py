@@ -76,7 +76,7 @@ def test_curvature_product_equals_differentiating_twice(options):
 def test_only_adaptable_weights_change_and_by_their_gradient(options):
     objective, weights, before, _ = problem(**options)
     adapted = objective.adapted(weights, before)
-    assert sum(objective.adaptable) == len(objective.adaptable) - sum(
+    assert sum(objective.loop.adaptable) == len(objective.loop.adaptable) - sum(
         np.array_equal(a, np.repeat(w[None], 3, 0)) for a, w in zip(adapted, weights, strict=True)
     )
     for i in range(3):
