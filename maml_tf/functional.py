@@ -90,7 +90,7 @@ def assign(variables, tensors):
         variable.assign(tensor)
 
 
-def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: y):
+def call(model, weights, state, x, *, training, batch_norm=None, counted=None, then=lambda y: y):
     """Runs `model(x, training=training)` on given weights; nothing of the model is assigned.
 
     Args:
@@ -105,6 +105,8 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
             `"moving"`: the moving averages in `state`.
             `None`: what Keras does for `training`.
             Layers with `trainable=False` keep to their moving averages, as in Keras.
+        counted: bool `[batch]`, the examples whose mean and variance are taken where those of `x`
+            are; None for all of them.
         then: applied to the predictions while the weights are still in place, so that it may
             use `model.losses`; what it returns takes the place of the predictions.
 
@@ -112,14 +114,15 @@ def call(model, weights, state, x, *, training, batch_norm=None, then=lambda y: 
         `(then(predictions), new_state)`.
 
     Raises:
-        NotImplementedError: a layer assigns a trainable weight while it is called.
+        NotImplementedError: a layer assigns a trainable weight while it is called, or `counted`
+            is given and a batch normalisation does not see one example a row.
     """
     kinds = (model.trainable_variables, weights), (model.non_trainable_variables, state)
     pairs = [pair for variables, tensors in kinds for pair in zip(variables, tensors, strict=True)]
     with (
         _LOCK,
         exact.operations(),
-        _batch_norm(model, batch_norm),
+        _batch_norm(model, batch_norm, counted),
         in_place_of([v for v, _ in pairs], [t for _, t in pairs]) as scope,
     ):
         given = [scope.get_current_value(v) for v in model.trainable_variables]
@@ -156,12 +159,12 @@ def _refuse_assigned_weights(model, given, scope):
 
 
 @contextlib.contextmanager
-def _batch_norm(model, mode):
+def _batch_norm(model, mode, counted=None):
     """While open, the batch normalisations of `model` normalise as `mode` says, in this thread."""
-    layers = [] if mode is None else batch_norm_layers(model)
+    layers = [] if mode is None and counted is None else batch_norm_layers(model)
     for layer in layers:
         # An instance attribute shadows the method; `Layer.__call__` passes `training` by keyword.
-        layer.__dict__["call"] = _normalising(layer, mode, threading.get_ident())
+        layer.__dict__["call"] = _normalising(layer, mode, threading.get_ident(), counted)
     try:
         yield
     finally:
@@ -169,14 +172,18 @@ def _batch_norm(model, mode):
             del layer.__dict__["call"]
 
 
-def _normalising(layer, mode, thread):
+def _normalising(layer, mode, thread, counted):
     method = layer.call
 
     def call(*args, **kwargs):
         if threading.get_ident() != thread:
             # Somebody else predicts with the same model at this moment.
             return method(*args, **kwargs)
-        kwargs["training"] = mode != "moving"
+        if mode is not None:
+            kwargs["training"] = mode != "moving"
+        if counted is not None and mode != "moving":
+            inputs = args[0] if args else kwargs["inputs"]
+            kwargs["mask"] = _counted_entries(layer, counted, inputs, kwargs.get("mask"))
         if mode != "store":
             return method(*args, **kwargs)
         # The layer with another momentum, which no other thread may see.
@@ -186,6 +193,23 @@ def _normalising(layer, mode, thread):
         return type(layer).call(view, *args, **kwargs)
 
     return call
+
+
+def _counted_entries(layer, counted, inputs, mask):
+    """A mask, `[batch, ...]` without the axis of channels, of the entries of counted examples."""
+    sizes = counted.shape[0], inputs.shape[0]
+    if layer.axis not in (-1, len(inputs.shape) - 1) or (
+        None not in sizes and sizes[0] != sizes[1]
+    ):
+        raise NotImplementedError(
+            "Expected batch normalisations of one example a row, channels last, where support "
+            f"examples have weights. Received: {layer.name!r} of inputs of shape "
+            f"{tuple(inputs.shape)} with axis={layer.axis}, for {sizes[0]} examples. Leave the "
+            "weights out, or use another normalisation."
+        )
+    rows = tf.reshape(counted, [-1, *[1] * (len(inputs.shape) - 2)])
+    rows = tf.broadcast_to(rows, tf.shape(inputs)[:-1])
+    return rows if mask is None else rows & tf.cast(mask, tf.bool)
 
 
 def batch_norm_layers(model):

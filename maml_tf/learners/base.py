@@ -191,7 +191,8 @@ class Learner(Trainer):
         """Adapts to each task and predicts its queries.
 
         Args:
-            inputs: `{"support_x": [T, S, ...], "support_y": [T, S, ...], "query_x": [T, Q, ...]}`.
+            inputs: `{"support_x": [T, S, ...], "support_y": [T, S, ...], "query_x": [T, Q, ...]}`,
+                and `"support_weight": [T, S]` where support examples have weights.
             training: not used: adapting and predicting are deterministic, dropout is off.
 
         Returns:
@@ -301,13 +302,15 @@ class Learner(Trainer):
 
     # Your own data.
 
-    def adapt(self, support_x, support_y, inner_steps=None):
+    def adapt(self, support_x, support_y, inner_steps=None, *, support_weight=None):
         """An ordinary Keras model fitted to one task.
 
         Args:
             support_x: `[S, ...]`, labelled examples: NumPy arrays or tensors.
             support_y: `[S, ...]`, labels as the loss takes them.
             inner_steps: `int`; the learner's own number by default. None where it takes no steps.
+            support_weight: float `[S]`, how much each example counts beside the others; all the
+                same by default.
 
         Returns:
             A new `keras.Model` that predicts for this task, compiled with the learner's loss and
@@ -327,27 +330,29 @@ class Learner(Trainer):
         self.require_compiled("adapt")
         steps = checks.check_steps(self, inner_steps, default=self.inner_steps)
         support_x, support_y = batch_checks.check_support(self, support_x, support_y)
+        if support_weight is not None:
+            batch_checks.check_support_weight(support_weight, support_y, "[support]")
+            support_weight = tf.convert_to_tensor(support_weight)
         self._remember_labels(support_y, axis=0)
-        adapted = self._adapting(support_x, support_y)(
-            support_x, support_y, None if steps is None else tf.constant(steps)
-        )
+        support = Support(support_x, support_y, support_weight)
+        adapted = self._adapting(support)(support, None if steps is None else tf.constant(steps))
         checks.check_adapted(self, adapted, steps)
         return self.adapted_model(adapted, support_x)
 
-    def _adapting(self, support_x, support_y):
+    def _adapting(self, support):
         """`_adapted` as a compiled function for support sets of that kind and of any size."""
-        kind = str(specs.of_examples((support_x, support_y)))
+        kind = str(specs.of_examples([part for part in support if part is not None]))
         if kind not in self._adapt_functions:
             self._adapt_functions[kind] = tf.function(
                 self._adapted, autograph=False, reduce_retracing=True
             )
         return self._adapt_functions[kind]
 
-    def _adapted(self, support_x, support_y, steps):
+    def _adapted(self, support, steps):
         """The adapted value, for any number of steps."""
         mode = self.mode_of_adapt()
         with self.with_values(*self.initial_values()):
-            return self.adapt_task(Support(support_x, support_y), steps=steps, mode=mode)
+            return self.adapt_task(support, steps=steps, mode=mode)
 
     # Files.
 

@@ -8,6 +8,7 @@ from maml_tf import arguments
 from maml_tf.learners import labels
 
 KEYS = ("support_x", "support_y", "query_x")
+WEIGHT = "support_weight"  # may be there, too
 
 
 def check_sample_weight(query_y, sample_weight):
@@ -82,17 +83,56 @@ def check_inputs(inputs):
             f"'support_y' [tasks, support, ...] and 'query_x' [tasks, query, ...]. Received: "
             f"{received}. Make task batches of labelled arrays with maml_tf.tasks.sampling."
         )
-    unknown = sorted(set(inputs) - set(KEYS))
+    unknown = sorted(set(inputs) - {*KEYS, WEIGHT})
     if unknown:
         raise ValueError(
-            f"Expected a task batch with the keys {', '.join(map(repr, KEYS))} and no others. "
-            f"Received also: {unknown}, which no learner would use. Remove them, or correct their "
+            f"Expected a task batch with the keys {', '.join(map(repr, KEYS))}, with "
+            f"{WEIGHT!r} where support examples have weights, and no others. Received also: "
+            f"{unknown}, which no learner would use. Remove them, or correct their "
             "names; weights of queries go beside the labels: `(inputs, query_y, sample_weight)`."
         )
     for key in KEYS:
         _check_tensors(key, inputs[key])
     _check_sizes({k: inputs[k] for k in KEYS}, 0, "task", KEYS)
     _check_sizes({k: inputs[k] for k in KEYS}, 1, "support example", KEYS[:2])
+    if inputs.get(WEIGHT) is not None:
+        check_support_weight(inputs[WEIGHT], inputs["support_y"], "[tasks, support]")
+
+
+def check_support_weight(weight, support_y, axes):
+    """Refuses weights that do not belong to support examples, by static shape and concrete value.
+
+    Args:
+        weight: `[T, S]`, or `[S]` of one task.
+        support_y: labels that go with it.
+        axes: str, the axes that it should have.
+    """
+    if not hasattr(weight, "shape") or not hasattr(weight, "dtype"):
+        raise TypeError(
+            f"Expected {WEIGHT!r} to be an array or a tensor, {axes}. Received: "
+            f"{arguments.received(WEIGHT, weight)}. Convert it with `np.array(...)`."
+        )
+    shape, rank = tf.TensorShape(weight.shape), axes.count(",") + 1
+    labelled = tf.TensorShape(keras.tree.flatten(support_y)[0].shape)
+    if not shape.is_compatible_with(labelled[:rank] if labelled.rank is not None else labelled):
+        raise ValueError(
+            f"Expected {WEIGHT!r} {axes}, a number for each support example. Received: "
+            f"{WEIGHT!r} of shape {tuple(shape)} beside labels of shape {tuple(labelled)}. Give "
+            "one for each."
+        )
+    if "float" not in str(getattr(weight.dtype, "name", weight.dtype)):
+        raise TypeError(
+            f"Expected {WEIGHT!r} to be floating numbers. Received: {WEIGHT!r} of dtype "
+            f"{weight.dtype}. Convert it, for example with `.astype('float32')`."
+        )
+    if isinstance(weight, np.ndarray) or (tf.executing_eagerly() and hasattr(weight, "numpy")):
+        values = np.asarray(weight, np.float64)
+        if not (np.isfinite(values) & (values >= 0)).all() or not values.any(axis=-1).all():
+            raise ValueError(
+                f"Expected {WEIGHT!r} to be finite, at least 0, and above 0 for one example of "
+                f"each task. Received: {WEIGHT!r} of shape {tuple(shape)} with values from "
+                f"{values.min()} to {values.max()}. Give padding the weight 0, and examples 1."
+            )
 
 
 def check_task_batch(inputs, query_y):

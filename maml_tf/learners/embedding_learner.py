@@ -56,7 +56,9 @@ class EmbeddingLearner(Learner):
         """See `Learner`: `head`, and `state` where support statistics go along to the queries."""
         del steps
         norm = {"transductive": "batch", "support": "store", "moving": None}[mode.batch_norm]
-        head = self._run(support.x, mode, norm, lambda z: self.fit_head(z, support))
+        head = self._run(
+            support.x, mode, norm, lambda z: self.fit_head(z, support), support.counted
+        )
         return {"head": head, "state": self._statistics() if norm == "store" else []}
 
     def predict_adapted(self, adapted, query_x, *, mode, then):
@@ -70,7 +72,7 @@ class EmbeddingLearner(Learner):
         """See `Learner`: moving averages do for a single example, too."""
         return Mode(False, "moving" if self.batch_norm == "moving" else "support")
 
-    def _run(self, x, mode, norm, then):
+    def _run(self, x, mode, norm, then, counted=None):
         """`then(embeddings)`; what the network and other layers make of their state is kept."""
         model, others = self.model, self._other_state()
 
@@ -84,6 +86,7 @@ class EmbeddingLearner(Learner):
             x,
             training=mode.training,
             batch_norm=norm,
+            counted=counted,
             then=and_state,
         )
         functional.assign([*model.non_trainable_variables, *others], [*state, *after])

@@ -6,6 +6,7 @@ What adapting gives is a dict of two lists of tensors of one task:
     state: of its other variables those that are floating, such as moving averages
 """
 
+import keras
 import tensorflow as tf
 
 from maml_tf import arguments, functional, inner_loop, inner_optimizers, noise
@@ -98,19 +99,27 @@ class GradientLearner(Learner):
                     support.x,
                     training=training,
                     batch_norm="batch",
+                    counted=support.counted,
                     then=lambda y: self.support_loss(support, y, training),
                 )
 
         return objective
 
     def support_loss(self, support, y_pred, training):
-        """The inner loss of predictions for the support set, penalties among it: a scalar."""
+        """The inner loss of predictions for the support set, penalties among it: a scalar.
+
+        Where examples have weights, it is their weighted mean, so that padding changes nothing; of
+        a loss of Keras that adds up, `reduction="sum"`, the weighted sum.
+        """
+        losses = keras.tree.flatten(self.loss if self._inner_loss is None else self._inner_loss)
+        adds_up = any(getattr(loss, "reduction", None) == "sum" for loss in losses)
+        weight = support.weight if adds_up else support.relative_weight
         if self._inner_loss is None:
             loss = self.compute_loss(
-                y=support.y, y_pred=y_pred, sample_weight=support.weight, training=training
+                y=support.y, y_pred=y_pred, sample_weight=weight, training=training
             )
             return meta_step.scalar_loss("loss", loss)
-        loss = self._inner_loss(support.y, y_pred, sample_weight=support.weight)
+        loss = self._inner_loss(support.y, y_pred, sample_weight=weight)
         loss = meta_step.scalar_loss("inner_loss", loss)
         return tf.add_n([loss, *[tf.cast(x, loss.dtype) for x in self.losses]])
 
@@ -171,7 +180,14 @@ class GradientLearner(Learner):
     def _prepared(self, weights, state, support, mode):
         """The adapted value, with the state that queries are predicted with."""
         if mode.batch_norm == "support" and functional.batch_norm_layers(self.model):
-            _, state = self.run(weights, state, support.x, training=False, batch_norm="store")
+            _, state = self.run(
+                weights,
+                state,
+                support.x,
+                training=False,
+                batch_norm="store",
+                counted=support.counted,
+            )
         # Integers, such as seeds, are nothing that was learned: they go on from task to query.
         functional.assign(self.model.non_trainable_variables, state)
         return self._adapted_value(weights, state)

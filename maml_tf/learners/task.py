@@ -11,7 +11,9 @@ class Support(NamedTuple):
     Attributes:
         x: inputs, a structure of tensors `[S, ...]`.
         y: labels, a structure of tensors `[S, ...]`.
-        weight: float `[S]`, how much each example counts, or None where all count the same.
+        weight: float `[S]`, how much each example counts beside the others, or None where all
+            count the same. What has a weight of 0 may be padding: the result is that of the others
+            alone.
     """
 
     x: Any
@@ -22,6 +24,19 @@ class Support(NamedTuple):
     def of(cls, inputs):
         """The support set among the inputs of one task, a dict."""
         return cls(inputs["support_x"], inputs["support_y"], inputs.get("support_weight"))
+
+    @property
+    def counted(self):
+        """Which examples count: bool `[S]`, or None for all."""
+        return None if self.weight is None else self.weight > 0
+
+    @property
+    def relative_weight(self):
+        """Weights whose mean is 1, float `[S]`, or None."""
+        if self.weight is None:
+            return None
+        count = tf.cast(tf.size(self.weight), self.weight.dtype)
+        return self.weight * (count / tf.reduce_sum(self.weight))
 
     def at(self, indices):
         """The examples of these numbers, int32 `[n]`."""

@@ -41,6 +41,7 @@ def requests_of(x_spec, y_spec, labels, inner_steps, weights, counted):
         "serving_default": task,
         "adapt_and_predict": task,
         "adapt": {**support, **steps},
+        "adapt_weighted": {**support, "support_weight": np.ones([count], np.float32), **steps},
         "predict_with": {**weights, **query},
         "adapt_and_predict_tasks": {n: a[np.newaxis] for n, a in {**task, **counts}.items()},
         "predict": query | ({"query_count": counts["query_count"]} if counted else {}),

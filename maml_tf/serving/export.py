@@ -31,6 +31,7 @@ def export(
     max_inner_steps=100,
     max_support=1000,
     max_queries=10_000,
+    support_weight=False,
     warm_up=None,
     card=None,
     x_spec=None,
@@ -44,16 +45,23 @@ def export(
     - `serving_default`, which is `adapt_and_predict`: `support_x` `[S, ...]`, `support_y`
       `[S, ...]`, `query_x` `[Q, ...]` and `inner_steps` (int32 scalar) to `predictions`
       `[Q, ...]` after adaptation;
-    - `adapt`: `support_x`, `support_y`, `inner_steps` to `weights` `[P]`, all adapted weights;
-    - `predict_with`: `weights` `[P]` and `query_x` to `predictions`, the same bit for bit;
+    - `adapt`: `support_x`, `support_y`, `inner_steps` to `weights` `[P]`, all that was adapted;
+      where its size depends on the support set (prototypes of any number of classes) it keeps its
+      shape, and several tensors are `weights_0`, `weights_1`, …;
+    - `predict_with`: `weights` as `adapt` gave them and `query_x` to `predictions`, the same bit
+      for bit;
     - `adapt_and_predict_tasks`: one row is one task, which a server may batch: `support_x`
       `[T, S, ...]`, `support_y` `[T, S, ...]`, `query_x` `[T, Q, ...]`, and int32 `[T]`
       `inner_steps`, `support_count` and `query_count`: how many of each row count, the others
       being padding. `predictions` `[T, Q, ...]`: 0 for padding, NaN for a row that is wrong;
+      A learner of any number of classes does not have it;
     - `predict`: `query_x` to `predictions` at the meta-learned weights, without adaptation. Where
       the model normalises queries with each other (batch normalisation, `"transductive"`) also
       `query_count` (int32 scalar), how many they are: a server that batches requests then refuses
-      it, in place of normalising several clients' queries together.
+      it, in place of normalising several clients' queries together. A learner that predicts
+      nothing without a support set does not have it.
+
+    A learner that takes no inner steps has no `inner_steps` in any of them.
 
     Beside the model lie `card.json` and `README.md`: what it is, what its signatures take, and how
     to ask it by REST and gRPC.
@@ -75,6 +83,9 @@ def export(
             because time and memory grow with them. (What a server does at the same time is
             limited by its own settings, such as `max_batch_size`.)
         max_queries: `int`, the most queries of a task.
+        support_weight: `bool`, whether to add the signature `adapt_weighted`, which is `adapt` with
+            `support_weight` float32 `[S]` besides: how much each example counts beside the others.
+            Examples of weight 0 are padding, so that support sets of any size fit one shape.
         warm_up: `bool`, whether to write a request for each signature that the server answers
             while it loads the model; by default where `tensorflow-serving-api` is installed and
             the model answers requests of made-up numbers.
@@ -123,11 +134,12 @@ def export(
         arguments.integer("max_support", max_support, 1, _MOST),
         arguments.integer("max_queries", max_queries, 1, _MOST),
     )
+    weighted = arguments.boolean("support_weight", support_weight)
     warm_up = None if warm_up is None else arguments.boolean("warm_up", warm_up)
     card_file.check(card, _ABOUT)
     x_spec = specs.x_spec(learner.model) if x_spec is None else _check_spec("x_spec", x_spec)
     y_spec = specs.y_spec(learner, x_spec) if y_spec is None else _check_spec("y_spec", y_spec)
-    signatures = Signatures(learner, steps, most, limits, x_spec, y_spec)
+    signatures = Signatures(learner, steps, most, limits, x_spec, y_spec, weighted)
     functions = signatures.all()
     asked = _warm_up_requests(signatures, functions, warm_up)
     with files.whole_folder(path) as folder:

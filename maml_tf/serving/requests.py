@@ -87,6 +87,33 @@ def checked_support(support_x, support_y, labels, most):
     return after(assertions, (support_x, support_y))
 
 
+def checked_weight(weight, count):
+    """Weights `[S]` of support examples, once they are known to be good.
+
+    Args:
+        weight: float `[S]`.
+        count: int32 scalar, S.
+    """
+    received = tf.size(weight)
+    assertions = [
+        expect(
+            tf.equal(received, count),
+            "Expected as many numbers in support_weight as examples in support_x. Give each one. "
+            "Received: numbers and examples =",
+            received,
+            count,
+        ),
+        finite("support_weight", weight),
+        expect(
+            tf.reduce_all(weight >= 0) & tf.reduce_any(weight > 0),
+            "Expected support_weight of at least 0, and above 0 for one example. Give padding 0 "
+            "and examples 1. Received: support_weight with",
+            weight[:3],
+        ),
+    ]
+    return after(assertions, weight)
+
+
 def checked_x(name, x, most=None, limit=None):
     """Inputs, once they are known to be as many in each part, finite, and not too many.
 

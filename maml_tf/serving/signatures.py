@@ -2,6 +2,7 @@
 
     adapt_and_predict(support_x, support_y, query_x, inner_steps) -> predictions
     adapt(support_x, support_y, inner_steps) -> weights            one flat tensor
+    adapt_weighted(support_x, support_y, support_weight, inner_steps) -> weights       if asked for
     predict_with(weights, query_x) -> predictions
     adapt_and_predict_tasks(..., support_count, query_count)       one row is one task
     predict(query_x[, query_count]) -> predictions                 at the meta-learned weights
@@ -43,15 +44,18 @@ class Signatures:
         limits: `maml_tf.serving.requests.Limits`, how much a request may hold.
         x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs.
         y_spec: structure of `tf.TensorSpec` `[None, ...]`, labels.
+        weighted: bool, whether there is `adapt_weighted`.
 
     Raises:
         ValueError: inputs that the model or labels that the loss does not take.
     """
 
-    def __init__(self, learner, inner_steps, max_inner_steps, limits, x_spec, y_spec):
+    def __init__(
+        self, learner, inner_steps, max_inner_steps, limits, x_spec, y_spec, weighted=False
+    ):
         self._learner = learner
         self._default, self._most, self._limits = inner_steps, max_inner_steps, limits
-        self._x, self._y = x_spec, y_spec
+        self._x, self._y, self._weighted = x_spec, y_spec, weighted
         self._outputs = specs.output_spec(learner, x_spec)
         self._labels = specs.labels(learner, x_spec, y_spec)
         # Whether a prediction depends on the other queries of its request.
@@ -91,6 +95,10 @@ class Signatures:
         if all(None not in t.shape[1:] for t in tf.nest.flatten(self._outputs)):
             # Answers of one shape for all rows.
             functions["adapt_and_predict_tasks"] = self._concrete_tasks()
+        if self._weighted:
+            more = {"support_weight": tf.TensorSpec([None], tf.float32, name="support_weight")}
+            parts = ("support_x", "support_y")
+            functions["adapt_weighted"] = self._concrete(self._adapt_weighted, parts, more=more)
         if self._unadapted() is not None:
             functions["predict"] = self._concrete_predict()
         resources.track(self.module, self._learner, [_concrete_of(f) for f in functions.values()])
@@ -118,6 +126,10 @@ class Signatures:
     def _adapt(self, support_x, support_y, inner_steps=None):
         return self._adapted(support_x, support_y, inner_steps)
 
+    def _adapt_weighted(self, support_x, support_y, support_weight, inner_steps=None):
+        support_weight = requests.checked_weight(support_weight, requests.size(support_x))
+        return self._adapted(support_x, support_y, inner_steps, support_weight)
+
     def _predict_with(self, query_x, **weights):
         checks = [requests.finite(n, t) for n, t in weights.items() if t.dtype.is_floating]
         if self._flat is not None:
@@ -141,7 +153,7 @@ class Signatures:
             query_x = requests.after([check], query_x)
         return _finite_answer(self._predictions(self._pack(self._unadapted()), query_x))
 
-    def _adapted(self, support_x, support_y, inner_steps):
+    def _adapted(self, support_x, support_y, inner_steps, weight=None):
         """What is adapted, by name, once the support set and it are good."""
         support_x, support_y = requests.checked_support(
             support_x, support_y, self._labels, self._limits.support
@@ -154,7 +166,7 @@ class Signatures:
                 inner_steps,
             )
             inner_steps = requests.after([check], inner_steps)
-        adapted = self._pack(self._adapt_unchecked(support_x, support_y, inner_steps))
+        adapted = self._pack(self._adapt_unchecked(support_x, support_y, inner_steps, weight))
         check = requests.expect(
             requests.are_finite(adapted.values()),
             "Expected an adaptation that stays finite. Ask for fewer steps, look for examples of "
@@ -164,11 +176,13 @@ class Signatures:
         )
         return requests.after([check], adapted)
 
-    def _adapt_unchecked(self, support_x, support_y, inner_steps):
+    def _adapt_unchecked(self, support_x, support_y, inner_steps, weight=None):
         steps = None if inner_steps is None else tf.minimum(inner_steps, self._most)
         with self._scope():
             return self._learner.adapt_task(
-                Support(support_x, support_y), steps=steps, mode=self._learner.mode(training=False)
+                Support(support_x, support_y, weight),
+                steps=steps,
+                mode=self._learner.mode(training=False),
             )
 
     def _checked_query(self, query_x):
@@ -286,9 +300,10 @@ class Signatures:
 
         return tf.function(flat, autograph=False).get_concrete_function(**specs)
 
-    def _concrete(self, function, parts, weights=False):
+    def _concrete(self, function, parts, weights=False, more=None):
         """Traces a function of one task for tensors of `parts` and what else it takes."""
         specs, structures = self._specs(parts, axes=())
+        specs |= more or {}
         if weights:
             given = self._weights_specs()
             specs |= {n: tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in given.items()}
