@@ -25,14 +25,17 @@ class Client(Connection):
         (5, 5)
     """
 
-    def adapt(self, x, y, inner_steps=None):
+    def adapt(self, x, y, inner_steps=None, *, support_weight=None):
         """Adapts to labelled examples, once.
 
         Args:
             x: array `[S, ...]`; where the model takes several, a list of them, or a dict whose
                 sorted keys give their order, as in Keras.
             y: array `[S, ...]` of labels, or several as for `x`.
-            inner_steps: int; None is what the model was exported with (gRPC only).
+            inner_steps: int; None is what the model was exported with (gRPC only), or for a model
+                that takes no steps.
+            support_weight: array `[S]`, how much each example counts beside the others, for a model
+                that was exported with `support_weight=True`.
 
         Returns:
             An `Adapted`, whose `predict` may be called many times. The server keeps nothing.
@@ -43,10 +46,13 @@ class Client(Connection):
             TypeError: `inner_steps` that are no integer.
             ValueError: no `inner_steps` with REST, or what the model cannot take.
         """
-        steps = self._steps(inner_steps)
-        tensors = self._entries("adapt", support_x=x, support_y=y)
-        weights = wire.only(self._call("adapt", tensors | steps), ["weights"])["weights"]
-        if not np.isfinite(weights).all():
+        signature, given = "adapt", {"support_x": x, "support_y": y}
+        if support_weight is not None:
+            signature, given = "adapt_weighted", {**given, "support_weight": support_weight}
+        steps = self._steps(signature, inner_steps)
+        outputs = self._call(signature, self._entries(signature, **given) | steps)
+        weights = wire.only(outputs, self._names_of(signature, "weights"))
+        if not all(np.isfinite(part).all() for part in weights.values()):
             # Exports of today answer so themselves.
             raise ServingError(
                 "INVALID_ARGUMENT",
@@ -58,7 +64,7 @@ class Client(Connection):
 
     def adapt_and_predict(self, support_x, support_y, query_x, inner_steps=None):
         """Adapts and predicts in one request: predictions `[Q, ...]`, or a list of them."""
-        steps = self._steps(inner_steps)
+        steps = self._steps("adapt_and_predict", inner_steps)
         tensors = self._entries(
             "adapt_and_predict", support_x=support_x, support_y=support_y, query_x=query_x
         )
@@ -71,8 +77,15 @@ class Client(Connection):
             tensors["query_count"] = len(next(iter(tensors.values())))
         return self._predictions("predict", tensors)
 
-    def _steps(self, inner_steps):
+    def _steps(self, signature, inner_steps):
         """The entry of a request for a number of steps."""
+        if "inner_steps" not in self._signature(signature).inputs:
+            if inner_steps is not None:
+                raise ValueError(
+                    "Expected no `inner_steps`: this model adapts without steps. Received: "
+                    f"{arguments.received('inner_steps', inner_steps)}. Leave it out."
+                )
+            return {}
         if inner_steps is not None:
             return {"inner_steps": arguments.integer("inner_steps", inner_steps, 0, _MOST)}
         if self._rest:
@@ -116,32 +129,37 @@ class Client(Connection):
 
     def _predictions(self, signature, tensors):
         """Predictions of a request, one for each of its queries, or a list of them."""
-        count = len(self._signature(signature).outputs)
-        several = [f"predictions_{i}" for i in range(count)]
-        names = several if count > 1 else ["predictions"]
+        names = self._names_of(signature, "predictions")
         outputs = wire.finite(wire.only(self._call(signature, tensors), names))
         queries = next(len(a) for name, a in tensors.items() if name.startswith("query_x"))
         for name, array in outputs.items():
             if array.ndim == 0 or len(array) != queries:
                 raise wire.malformed(f"{name} of shape {array.shape} for {queries} queries")
         answers = [outputs[name] for name in names]
-        return answers if count > 1 else answers[0]
+        return answers if len(names) > 1 else answers[0]
+
+    def _names_of(self, signature, name):
+        """Names of a signature's outputs: `name`, or several numbered ones."""
+        count = len(self._signature(signature).outputs)
+        return [f"{name}_{i}" for i in range(count)] if count > 1 else [name]
 
 
 class Adapted:
     """A model adapted by `Client.adapt`: its weights are here, the server computes.
 
     Attributes:
-        weights: array `[P]`, all adapted weights.
+        weights: array `[P]`, all that was adapted, or in the shape that the model gives it; a dict
+            of arrays by name where it gives several.
     """
 
     def __init__(self, client, weights):
         self._client = client
-        self.weights = weights
+        self._tensors = weights
+        self.weights = weights["weights"] if set(weights) == {"weights"} else weights
 
     def predict(self, x):
         """Predictions `[Q, ...]` for `x` `[Q, ...]`, or a list of them."""
-        tensors = {"weights": self.weights, **self._client._entries("predict_with", query_x=x)}
+        tensors = {**self._tensors, **self._client._entries("predict_with", query_x=x)}
         return self._client._predictions("predict_with", tensors)
 
 

@@ -169,3 +169,34 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     with pytest.raises(ImportError, match=r'pip install "maml_tf\[serving\]"'):
         Client("localhost:8500", "sine")
+
+
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_a_model_without_steps_whose_prototypes_keep_their_shape(kind, tmp_path):
+    from tests.serving.stand_in import StandIn
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    learner = maml_tf.Prototypical(model)
+    path = maml_tf.serving.export(learner, tmp_path, support_weight=True)
+    x = np.random.default_rng(0).normal(size=[8, 3]).astype("float32")
+    y, weight = np.array([0, 1, 2, 0, 1, 2, 0, 0]), np.array([1.0] * 6 + [0.0] * 2)
+    expected = learner.adapt(x[:6], y[:6])(x).numpy()
+    server = StandIn(path, "prototypes")
+    client = Client(getattr(server, kind), "prototypes", timeout=20)
+    try:
+        handle = client.adapt(x[:6], y[:6])
+        assert handle.weights.shape == (3, 4)
+        answers = [
+            handle.predict(x),
+            client.adapt(x, y, support_weight=weight).predict(x),
+            client.adapt_and_predict(x[:6], y[:6], x),
+        ]
+        for answer in answers:
+            np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
+        with pytest.raises(ValueError, match="adapts without steps. Received: inner_steps=1"):
+            client.adapt(x, y, inner_steps=1)
+        with pytest.raises(ServingError, match="number the classes of a task from 0"):
+            client.adapt(x[:2], [0, 2])
+    finally:
+        client.close()
+        server.close()
