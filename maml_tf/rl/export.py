@@ -7,12 +7,12 @@ TensorFlow Serving do.
 
 import tensorflow as tf
 
-from maml_tf import arguments, files, inner_optimizers
+from maml_tf import arguments, inner_optimizers
 from maml_tf.learners import specs
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.signatures import Signatures
 from maml_tf.serving import card as card_file
-from maml_tf.serving import versions, warmup
+from maml_tf.serving import folder, versions, warmup
 
 _NOTE = """To adapt to a task, draw rollouts by `sample` and give them to `adapt` with the
 `weights` that drew them; go on with the weights it gives, and at last act by `act_with`. `weights`
@@ -116,10 +116,15 @@ def export(
         "gae_lambda": learner.gae_lambda,
     }
     card_file.check(card, about)
-    with files.whole_folder(path) as folder:
-        tf.saved_model.save(signatures.module, str(folder), signatures=signatures.all())
-        if warm_up or (warm_up is None and warmup.is_possible()):
-            warmup.write(folder, signatures.examples())
-        name = path.parent.resolve().name
-        card_file.write(folder, name, (card or {}) | about, "act", "action", _NOTE)
+    warm = warm_up or (warm_up is None and warmup.is_possible())
+    folder.write(
+        path,
+        signatures.module,
+        signatures.all(),
+        signatures.examples() if warm else None,
+        (card or {}) | about,
+        signature="act",
+        output="action",
+        note=_NOTE,
+    )
     return path

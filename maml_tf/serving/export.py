@@ -7,11 +7,11 @@ needs neither Keras nor this package to run: TensorFlow, its C API or TensorFlow
 import keras
 import tensorflow as tf
 
-from maml_tf import arguments, files
+from maml_tf import arguments
 from maml_tf.learners import Learner, specs
 from maml_tf.learners import checks as learner_checks
 from maml_tf.serving import card as card_file
-from maml_tf.serving import requests, versions, warmup
+from maml_tf.serving import folder, requests, versions, warmup
 from maml_tf.serving.signatures import Signatures
 
 _MOST = 2**31 - 1  # of int32, in which requests count
@@ -142,26 +142,27 @@ def export(
     signatures = Signatures(learner, steps, most, limits, x_spec, y_spec, weighted)
     functions = signatures.all()
     asked = _warm_up_requests(signatures, functions, warm_up)
-    with files.whole_folder(path) as folder:
-        tf.saved_model.save(signatures.module, str(folder), signatures=functions)
-        if asked:
-            warmup.write(folder, asked)
-        about = card_file.about(learner, learner.model) | {"batch_norm": learner.batch_norm}
-        about |= {} if steps is None else {"inner_steps": steps, "max_inner_steps": most}
-        about |= {"max_support": limits.support, "max_queries": limits.queries}
+    about = card_file.about(learner, learner.model) | {"batch_norm": learner.batch_norm}
+    about |= {} if steps is None else {"inner_steps": steps, "max_inner_steps": most}
+    about |= {"max_support": limits.support, "max_queries": limits.queries}
+    note = (
+        f"A task has at most {limits.support} support examples and {limits.queries} queries: "
+        "more are refused."
+    )
+    if steps is not None:
         note = (
-            f"A task has at most {limits.support} support examples and {limits.queries} queries: "
-            "more are refused."
+            f"`inner_steps` is at most {most}; gRPC requests that leave it out get {steps}. " + note
         )
-        if steps is not None:
-            note = (
-                f"`inner_steps` is at most {most}; gRPC requests that leave it out get {steps}. "
-                + note
-            )
-        name = path.parent.resolve().name
-        card_file.write(
-            folder, name, (card or {}) | about, "adapt_and_predict", "predictions", note
-        )
+    folder.write(
+        path,
+        signatures.module,
+        functions,
+        asked,
+        (card or {}) | about,
+        signature="adapt_and_predict",
+        output="predictions",
+        note=note,
+    )
     return path
 
 
