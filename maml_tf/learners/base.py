@@ -6,14 +6,14 @@ makes a `keras.Model` of it: `compile`, `fit`, `evaluate`, `predict`, `adapt`, `
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from maml_tf import arguments, functional, low_rank, noise
-from maml_tf.copying import from_model_config, model_config, seeds
+from maml_tf import arguments, functional, noise
+from maml_tf.copying import from_model_config, model_config
 from maml_tf.learners import adapted as adapted_models
 from maml_tf.learners import batch_checks, checks, labels, meta_step, specs
 from maml_tf.learners.batches import masks_of, with_masks
+from maml_tf.learners.saving import SavesNetwork
 from maml_tf.learners.task import Mode, Support
 from maml_tf.learners.trainer import Trainer
 from maml_tf.task_map import STRATEGIES, check_parallel, choose, task_mean
@@ -21,7 +21,7 @@ from maml_tf.task_map import STRATEGIES, check_parallel, choose, task_mean
 BATCH_NORM = ("transductive", "support", "moving")
 
 
-class Learner(Trainer):
+class Learner(SavesNetwork, Trainer):
     """A meta-learner around a built Keras model; see `maml_tf.MAML` for a method.
 
     Letters for shapes: T tasks, S support examples and Q queries of each task.
@@ -356,33 +356,9 @@ class Learner(Trainer):
 
     # Files.
 
-    def save(self, filepath, *args, **kwargs):
-        """`keras.Model.save` to a `.keras` file.
-
-        Raises:
-            TypeError: `filepath` is no path.
-            ValueError: another kind of file: HDF5 among them, which could not be loaded again.
-        """
-        checks.check_file(filepath)
-        return super().save(filepath, *args, **kwargs)
-
-    def save_own_variables(self, store):
-        """As Keras calls it before it saves the model: adds what Keras would lose of it.
-
-        That is low-rank factors, which it merges, and where the noise of dropout has come to.
-        """
-        super().save_own_variables(store)
-        low_rank.save(self.model, store)
-        for i, seed in enumerate(seeds(self)):
-            store[f"seed_{i}"] = seed.value
-
-    def load_own_variables(self, store):
-        """As Keras calls it before it loads the model; files of before have nothing to add."""
-        rest = low_rank.load(self.model, store)
-        for i, seed in enumerate(seeds(self)):
-            if f"seed_{i}" in rest:
-                seed.assign(np.asarray(rest.pop(f"seed_{i}")))
-        super().load_own_variables(rest)
+    def network(self):
+        """See `maml_tf.learners.saving`."""
+        return self.model
 
     def export(self, filepath, *args, input_signature=None, **kwargs):
         """`keras.Model.export`: its endpoint takes a task batch without query labels.

@@ -18,7 +18,7 @@ import tensorflow as tf
 from maml_tf import arguments, copying, inner_optimizers
 from maml_tf.adaptable import chosen_weights, still_chosen, weight_constraints
 from maml_tf.inner.description import InnerLoop
-from maml_tf.learners import checks as learner_checks
+from maml_tf.learners.saving import SavesNetwork
 from maml_tf.rl import advantages, checks, objectives, outer_steps, policies, trust_region
 from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
@@ -28,7 +28,7 @@ _COMPARED = 64  # observations on which an adapted policy is compared with the p
 
 
 @keras.saving.register_keras_serializable("maml_tf")
-class MetaPolicy(Unbatched):
+class MetaPolicy(SavesNetwork, Unbatched):
     """A policy that is trained to adapt to a task from a few rollouts.
 
     Letters for shapes: T tasks, R rollouts of each, H steps, O observation entries, A actions.
@@ -111,10 +111,9 @@ class MetaPolicy(Unbatched):
         """Which of `policy.trainable_variables` the inner loop changes: list of `bool`, or None."""
         return still_chosen(self._adaptable, self.policy)
 
-    def save(self, filepath, *args, **kwargs):
-        """`keras.Model.save`, to a `.keras` file: the old format, `.h5`, cannot be loaded again."""
-        learner_checks.check_file(filepath)
-        return super().save(filepath, *args, **kwargs)
+    def network(self):
+        """See `maml_tf.learners.saving`."""
+        return self.policy
 
     def get_config(self):
         """What `from_config` makes it from."""

@@ -199,3 +199,20 @@ def test_compiled_again_it_trains_and_adapts_what_was_chosen():
     for one, two in zip(adapted.variables, learner.policy.variables, strict=True):
         changes = two is hidden.bias or "log_scale" in two.path
         assert (np.abs(one.numpy() - two.numpy()).max() > 0) == changes, two.path
+
+
+def test_low_rank_factors_go_on_where_they_were(tmp_path):
+    """Keras merges them when it saves, and begins anew with factors whose gradient is zero."""
+    made = policies.gaussian(2, 2, hidden=(4,), seed=1)
+    made.get_layer("hidden_0").enable_lora(2)
+    for i, variable in enumerate(made.trainable_variables):
+        variable.assign(tf.random.stateless_normal(variable.shape, [0, i]))
+    learner = rl.MetaPolicy(made, 0.5, 1)
+    learner.save(tmp_path / "learner.keras")
+    again = keras.saving.load_model(tmp_path / "learner.keras").policy
+    pairs = list(zip(made.trainable_variables, again.trainable_variables, strict=True))
+    for variable, other in pairs:
+        np.testing.assert_array_equal(variable, other)
+    assert any("lora" in v.path for v, _ in pairs)
+    observation = tf.random.stateless_normal([3, 2], [1, 0])
+    np.testing.assert_array_equal(made(observation)["loc"], again(observation)["loc"])
