@@ -1,4 +1,4 @@
-"""What a learner keeps in a `.keras` file of the network that it wraps, beside what Keras writes."""
+"""What a `.keras` file holds of the network within a learner, beside what Keras writes."""
 
 import numpy as np
 
