@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from maml_tf import arguments, functional, inner_loop
+from maml_tf import arguments, functional, inner_loop, inner_optimizers
 from maml_tf.learners import specs
 from maml_tf.rl import trust_region
 
@@ -183,3 +183,21 @@ def _check_callbacks(callbacks):
             f"{arguments.received('callbacks', callbacks)}. Give, for example, "
             "`[keras.callbacks.CSVLogger('log.csv')]`."
         )
+
+
+def fixed_optimizer(identifier):
+    """`maml_tf.inner_optimizers.get`, without those that learn.
+
+    Raises:
+        NotImplementedError: an inner optimizer with variables, which no outer step of a
+            meta-policy would train.
+    """
+    optimizer = inner_optimizers.get(identifier)
+    if isinstance(optimizer, keras.layers.Layer):
+        raise NotImplementedError(
+            "Expected an inner optimizer of fixed step sizes: the outer steps of a meta-policy "
+            "train the policy alone. Received: "
+            f"{arguments.received('inner_optimizer', identifier)}, which learns. Give, for "
+            "example, maml_tf.inner_optimizers.SGD(0.1)."
+        )
+    return optimizer

@@ -7,8 +7,9 @@ TensorFlow Serving do.
 
 import tensorflow as tf
 
-from maml_tf import arguments, inner_optimizers
+from maml_tf import arguments
 from maml_tf.learners import specs
+from maml_tf.rl import checks
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.signatures import Signatures
 from maml_tf.serving import card as card_file
@@ -98,7 +99,7 @@ def export(
         )
     path = versions.path_of(base_path, version)
     inner_optimizer = learner.inner_optimizer if inner_optimizer is None else inner_optimizer
-    optimizer = inner_optimizers.get(inner_optimizer)
+    optimizer = checks.fixed_optimizer(inner_optimizer)
     spec = specs.x_spec(learner.policy) if observation_spec is None else observation_spec
     if not isinstance(spec, tf.TensorSpec) or len(spec.shape) != 2 or spec.shape[1] is None:
         raise ValueError(

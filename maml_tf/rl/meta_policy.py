@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import arguments, copying, inner_optimizers
+from maml_tf import arguments, copying
 from maml_tf.adaptable import chosen_weights, still_chosen, weight_constraints
 from maml_tf.inner.description import InnerLoop
 from maml_tf.learners.saving import SavesNetwork
@@ -87,7 +87,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         checks.check_policy(policy)
         super().__init__(name=name, autocast=False)
         self.policy = policy
-        self.inner_optimizer = inner_optimizers.get(inner_optimizer)
+        self.inner_optimizer = checks.fixed_optimizer(inner_optimizer)
         self.inner_steps = arguments.integer("inner_steps", inner_steps, minimum=0)
         self.inner_loss = arguments.choice("inner_loss", inner_loss, objectives.INNER)
         self.first_order = arguments.boolean("first_order", first_order)
@@ -325,7 +325,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         """
         if inner_optimizer is None:
             inner_optimizer = self.inner_optimizer
-        inner_optimizer = inner_optimizers.get(inner_optimizer)
+        inner_optimizer = checks.fixed_optimizer(inner_optimizer)
         inner_steps = arguments.integer("inner_steps", inner_steps, minimum=0)
         seed = arguments.integer("seed", seed, minimum=0)
         if self._other_sampler is None or self._other_sampler.environment is not environment:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import rl
+from maml_tf import inner_optimizers, rl
 from maml_tf.rl import video
 from maml_tf.rl.environments import HalfCheetahDirection, Navigation2D, from_gymnasium
 from maml_tf.rl.sampling import Sampler
@@ -111,6 +111,12 @@ LEARNERS = [
     Wrong(lambda: meta(inner_steps=True), TypeError, "`inner_steps`", "True"),
     Wrong(lambda: meta(inner_loss="dise"), ValueError, "`inner_loss`", "'dise'", "'dice'"),
     Wrong(lambda: meta(first_order="no"), TypeError, "`first_order`", "'no'"),
+    Wrong(
+        lambda: meta(inner_optimizer=inner_optimizers.LearnedRates(0.1)),
+        NotImplementedError,
+        "SGD(0.1)",
+        "which learns",
+    ),
     Wrong(lambda: meta(discount=1.5), ValueError, "`discount`", "1.5"),
     Wrong(lambda: meta(discount="0.9"), TypeError, "`discount`", "'0.9'"),
     Wrong(lambda: meta(gae_lambda=float("nan")), ValueError, "`gae_lambda`", "nan"),
