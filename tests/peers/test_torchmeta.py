@@ -107,18 +107,19 @@ MODULES = {
         ),
         (5, 2),
     ),
-    "test_metamultiheadattention_params": (lambda bias: SelfAttention(bias), (3, 5, 6)),
+    "test_metamultiheadattention_params": (lambda bias: Attention(bias), (17, 13 + 19, 15)),
 }
 
 
-@keras.saving.register_keras_serializable("peers")
-class SelfAttention(layers.Layer):
+class Attention(layers.Layer):
+    """Of the first 13 places to the 19 others, by 3 heads of 5."""
+
     def __init__(self, bias):
         super().__init__()
-        self.attention = layers.MultiHeadAttention(3, 2, use_bias=bias)
+        self.attention = layers.MultiHeadAttention(3, 5, use_bias=bias)
 
     def call(self, x):
-        return self.attention(x, x)
+        return self.attention(x[:, :13], x[:, 13:])
 
 
 def functional_and_assigned(model, x):
@@ -145,8 +146,8 @@ def test_a_layer_called_with_weights_is_the_layer_that_holds_them(name, bias):
 
 def test_an_embedding_called_with_weights_is_the_one_that_holds_them():
     """`test_metaembedding_params`."""
-    model = keras.Sequential([keras.Input((3,), dtype="int32"), layers.Embedding(5, 2)])
-    x = tf.constant(np.random.default_rng(0).integers(0, 5, (7, 3)), tf.int32)
+    model = keras.Sequential([keras.Input((7,), dtype="int32"), layers.Embedding(5, 3)])
+    x = tf.constant(np.random.default_rng(0).integers(0, 5, (2, 7)), tf.int32)
     np.testing.assert_array_equal(*functional_and_assigned(model, x))
 
 
