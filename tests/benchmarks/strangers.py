@@ -37,6 +37,9 @@ WAYS = ("ours", "plain")
 def plain(model, loss, rate):
     """A function that gives the meta-gradient of one inner step, as one would write it."""
 
+    if isinstance(loss, str):
+        of_examples = keras.losses.get(loss)
+        loss = lambda y, y_pred: tf.reduce_mean(of_examples(y, y_pred))  # noqa: E731
     mode = {"training": True} if "training" in inspect.signature(model.call).parameters else {}
 
     def loss_at(weights, x, y):
