@@ -198,7 +198,8 @@ class MetaPolicy(Unbatched):
 
         Returns:
             `keras.callbacks.History`; `return_k` is the mean return after k inner steps, of the
-            last iteration of an epoch.
+            last iteration of an epoch, and `success_k`, where the environment tells of success, the
+            share of the rollouts in which some step succeeded.
 
         Raises:
             RuntimeError: every rollout broke; with the traceback of the first.
@@ -302,6 +303,8 @@ class MetaPolicy(Unbatched):
         _, drawn = self._alternate(self._sampler, self._adapted, weights, self.inner_steps, seed)
         samples = [self.sample(d) for d in drawn]
         logs = {f"return_{k}": mean_return(d) for k, d in enumerate(drawn)}
+        rates = {f"success_{k}": d.success_rate() for k, d in enumerate(drawn)}
+        logs |= {name: rate for name, rate in rates.items() if rate is not None}
         logs |= self._outer_step(samples[:-1], samples[-1])
         self.iteration.assign_add(1)
         return {name: tf.cast(value, tf.float32) for name, value in logs.items()}

@@ -108,6 +108,7 @@ class GymnasiumTasks(RowEnvironment):
         rows = self.batch_size
         self._episode, self._steps = np.zeros(rows, int), np.zeros(rows, int)
         self._ended, self.discarded = np.ones(rows, bool), np.zeros(rows, bool)
+        self.success = np.full(rows, np.nan, np.float32)
         self.first_error = ""
         self._at_once = at_once
         count = min(usable_cores() if workers is None else workers, rows, at_once)
@@ -181,12 +182,13 @@ class GymnasiumTasks(RowEnvironment):
         observation = np.zeros((self.batch_size, *self._observation_spec.shape), np.float32)
         reward = np.zeros(self.batch_size, np.float32)
         terminated, truncated, broken = np.zeros((3, self.batch_size), bool)
+        self.success = np.full(self.batch_size, np.nan, np.float32)
         rows = np.flatnonzero(moving)
         errors = []
         for some, results in self._done(rows, self._actions(action[rows]), anew):
             observation[some], reward[some] = results.observation, results.reward
             terminated[some], truncated[some] = results.terminated, results.truncated
-            broken[some] = results.broken
+            broken[some], self.success[some] = results.broken, results.success
             errors += results.errors
         self._report(errors)
         self.discarded = np.where(anew, broken, self.discarded | broken)
