@@ -71,7 +71,8 @@ def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks
         inner_steps: `int`.
         inner_optimizer: that of the learner by default; the paper's at test is
             `SGD([alpha, alpha / 2])`.
-        tasks: float32 `[T, ...]`; drawn with `seed` by default.
+        tasks: `[T, ...]`, as the environment's `sample_tasks` gives them; drawn with `seed` by
+            default.
         seed: `int`, of tasks, actions and resets.
 
     Returns:

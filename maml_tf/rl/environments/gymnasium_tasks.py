@@ -13,6 +13,7 @@ from maml_tf.rl.environments.base import checked_draw, checked_size, usable_core
 from maml_tf.rl.environments.gymnasium_spaces import Actions, observation_spec
 from maml_tf.rl.environments.gymnasium_workers import STEP, Group, Orders, Worker, task_setter
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
+from maml_tf.rl.environments.task_values import as_tasks
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,10 @@ def from_gymnasium(
             workers it must be a function of a module, which other processes can import, and a
             script must keep what it does below `if __name__ == "__main__":`.
         tasks: `tasks(n, generator) -> [n, ...]`, which draws tasks by a `numpy.random.Generator`,
-            or an array `[N, ...]` of tasks to choose from.
+            or an array `[N, ...]` of tasks to choose from. Numbers come to `set_task` as float32
+            arrays `[...]`. Where a task is something else (a named tuple such as Meta-World's
+            `Task`, a dict, a name), give a list of N of them, or a function that gives a list of
+            n: they come to `set_task` as they are. Workers are sent copies.
         task_count: `int` T, the tasks worked on at a time.
         rollouts: `int` R of each task.
         horizon: `int` H, steps after which a rollout ends.
@@ -56,7 +60,8 @@ def from_gymnasium(
     Raises:
         TypeError: no `set_task`, a `make_env` that is no function or that workers cannot import,
             spaces that are neither `Box` nor (for actions) `Discrete`.
-        ValueError: sizes that are no positive `int`, tasks of which there are none.
+        ValueError: sizes that are no positive `int`, tasks of which there are none, or one of
+            which is None.
 
     Example:
         >>> import gymnasium
@@ -98,7 +103,8 @@ class GymnasiumTasks(RowEnvironment):
         self._arguments = (make_env, tasks, horizon, workers, at_once)
         self.tasks, self.rollouts, self.horizon = task_count, rollouts, horizon
         self._draw = tasks if callable(tasks) else _chooser(tasks)
-        self.task_shape = self.sample_tasks(1, 0).shape[1:]
+        example = self.sample_tasks(1, 0)
+        self.task_shape, self._of_objects = example.shape[1:], example.dtype == object
         self._row_tasks = None
         sample = make_env()
         task_setter(sample)
@@ -121,13 +127,27 @@ class GymnasiumTasks(RowEnvironment):
     def sample_tasks(self, n, seed):
         """See `TaskEnvironment`."""
         checked_draw(n, seed)
-        drawn = np.asarray(self._draw(n, np.random.default_rng(seed)), np.float32)
+        drawn = as_tasks(self._draw(n, np.random.default_rng(seed)))
         if drawn.shape[:1] != (n,):
             raise ValueError(
-                f"Expected `tasks(n, generator)` to give an array [n, ...]. Received: shape "
-                f"{drawn.shape} for n={n}. Give one task for each of the n."
+                "Expected `tasks(n, generator)` to give an array or a list [n, ...]. Received: "
+                f"shape {drawn.shape} for n={n}. Give one task for each of the n."
             )
         return drawn
+
+    def checked_tasks(self, tasks):
+        """See `TaskEnvironment`; where tasks are objects, an array of them `[T]`."""
+        if not self._of_objects:
+            return super().checked_tasks(tasks)
+        array = as_tasks(tasks)
+        if array.shape != (self.tasks,) or array.dtype != object:
+            raise ValueError(
+                f"Expected `tasks` to be a list of {self.tasks} objects, of the kind that "
+                f"`sample_tasks` gives. Received: {arguments.received('tasks', tasks)}. Use "
+                f"`sample_tasks({self.tasks}, seed)`, or `resized(tasks=..., rollouts=...)` for "
+                "another number of tasks."
+            )
+        return array
 
     def set_tasks(self, tasks):
         """See `TaskEnvironment`."""
@@ -237,13 +257,14 @@ class GymnasiumTasks(RowEnvironment):
 
 def _chooser(tasks):
     try:
-        array = np.asarray(tasks, np.float32)
+        array = as_tasks(tasks)
     except (TypeError, ValueError):
         array = np.zeros(0)
     if not array.ndim or not len(array):
         raise ValueError(
-            "Expected `tasks` to be a function or an array [N, ...] of one task or more. Received: "
-            f"{arguments.received('tasks', tasks)}. Give an array such as [[-1.0], [1.0]]."
+            "Expected `tasks` to be a function, an array [N, ...] or a list of one task or more. "
+            f"Received: {arguments.received('tasks', tasks)}. Give an array such as "
+            "[[-1.0], [1.0]], or a list of what `set_task` takes."
         )
 
     def choose(n, generator):
