@@ -48,6 +48,9 @@ class MetaPolicy(Unbatched):
             appendix C.2.
         discount: `float`, gamma.
         gae_lambda: `float`, lambda of the advantages.
+        bootstrap: whether a rollout that a limit on the time ended (the horizon, or one of the
+            environment) is worth what would have come after it, as
+            `maml_tf.rl.advantages.continuing_value` estimates; nothing by default, as in the paper.
         seed: `int`; tasks, actions and environments follow from it and the iteration.
         name: of the model.
 
@@ -80,6 +83,7 @@ class MetaPolicy(Unbatched):
         adaptable=None,
         discount=0.99,
         gae_lambda=1.0,
+        bootstrap=False,
         seed=0,
         name=None,
     ):
@@ -94,6 +98,7 @@ class MetaPolicy(Unbatched):
         self._trained = None  # until it is compiled
         self.discount = arguments.number("discount", discount, minimum=0, maximum=1)
         self.gae_lambda = arguments.number("gae_lambda", gae_lambda, minimum=0, maximum=1)
+        self.bootstrap = arguments.boolean("bootstrap", bootstrap)
         self.seed = arguments.integer("seed", seed, minimum=0)
         self.iteration = self.add_weight(
             name="iteration", shape=(), dtype="int64", initializer="zeros", trainable=False
@@ -118,6 +123,7 @@ class MetaPolicy(Unbatched):
     def get_config(self):
         """What `from_config` makes it from."""
         names = ["inner_steps", "inner_loss", "first_order", "discount", "gae_lambda", "seed"]
+        names.append("bootstrap")
         return {
             "name": self.name,
             **copying.model_config(self.policy, "policy"),
@@ -374,12 +380,14 @@ class MetaPolicy(Unbatched):
         Args:
             drawn: `maml_tf.rl.sampling.Rollouts`.
         """
+        ends = {"last_observation": drawn.last_observation, "truncated": drawn.truncated}
         advantage, error = self._advantages(
             drawn.observation,
             drawn.reward,
             drawn.mask,
             discount=self.discount,
             gae_lambda=self.gae_lambda,
+            **(ends if self.bootstrap else {}),
         )
         return {
             "observation": drawn.observation,
