@@ -33,9 +33,12 @@ def from_gymnasium(
 
     Args:
         make_env: function without arguments, a gymnasium environment whose `set_task(task)` (its
-            own, or of the outermost of its wrappers that has one) chooses the task. Where there are
-            workers it must be a function of a module, which other processes can import, and a
-            script must keep what it does below `if __name__ == "__main__":`.
+            own, or of the outermost of its wrappers that has one) chooses the task, before each
+            `reset`. A wrapper that has one hides those that it wraps and passes the task on itself;
+            wrappers without one (`TimeLimit`, `FlattenObservation`) may stand anywhere. Where there
+            are workers it must be a function of a module, which other processes can import, and a
+            script must keep what it does below `if __name__ == "__main__":`, because workers import
+            the script too.
         tasks: `tasks(n, generator) -> [n, ...]`, which draws tasks by a `numpy.random.Generator`,
             or an array `[N, ...]` of tasks to choose from. Numbers come to `set_task` as float32
             arrays `[...]`. Where a task is something else (a named tuple such as Meta-World's
@@ -55,7 +58,9 @@ def from_gymnasium(
         actions that have two bounds are in [-1, 1], rescaled to them and clipped; those with one
         are clipped there, and those without stay. Whole numbers are rounded. A rollout whose
         environment raises, or gives NaN or an observation of another shape, ends and is marked in
-        `discarded`.
+        `discarded`. Where `info["success"]` or `info["is_success"]` is given at a step, a
+        meta-policy logs the share of rollouts with such a step as `success_k`, and
+        `maml_tf.rl.evaluation.evaluate` reports it.
 
     Raises:
         TypeError: no `set_task`, a `make_env` that is no function or that workers cannot import,
