@@ -138,7 +138,7 @@ ROWS = {
     "LunarLander-v3": Row(
         made("LunarLander-v3", attribute("gravity")), numbers(-11, -8, -4), "gravity", "Box2D"
     ),
-    "LunarLander-v3, continuous": Row(
+    "LunarLander-v3 (continuous)": Row(
         made("LunarLander-v3", attribute("gravity"), continuous=True),
         numbers(-11, -8, -4),
         "gravity",
@@ -154,7 +154,7 @@ ROWS = {
         made("CarRacing-v3", attribute("task")), numbers(0), "one alone", "Box2D pygame", 20
     ),
     "FrozenLake-v1": Row(made("FrozenLake-v1", attribute("task")), numbers(0), "one alone"),
-    "FrozenLake-v1, flattened": Row(
+    "FrozenLake-v1 (flattened)": Row(
         lambda: gymnasium.wrappers.FlattenObservation(made("FrozenLake-v1", attribute("task"))()),
         numbers(0),
         "one alone",
@@ -301,13 +301,16 @@ def main():
     parser.add_argument("--rows", default=",".join(ROWS), help="names, with commas; all by default")
     parser.add_argument("--iterations", type=int, default=2, help="meta-iterations of each")
     settings = parser.parse_args()
+    names = settings.rows.split(",")
+    if unknown := set(names) - set(ROWS):
+        parser.error(f"Expected --rows of {', '.join(ROWS)}. Received: {', '.join(unknown)}.")
     warnings.simplefilter("ignore")
     print(
         "| environment | observations → actions | a task is | outcome | return before / after "
         "a step | success before / after | s an iteration |"
     )
     print("|---|---|---|---|---:|---:|---:|", flush=True)
-    for name in settings.rows.split(","):
+    for name in names:
         print(line(name, ROWS[name], settings.iterations), flush=True)
 
 

@@ -36,6 +36,29 @@ def as_tasks(tasks):
     return array
 
 
+def chooser(tasks):
+    """A function `choose(n, generator)` that draws from a list or array of tasks.
+
+    Raises:
+        ValueError: `tasks` of which there are none, or that are none.
+    """
+    try:
+        array = as_tasks(tasks)
+    except (TypeError, ValueError):
+        array = np.zeros(0)
+    if not array.ndim or not len(array):
+        raise ValueError(
+            "Expected `tasks` to be a function, an array [N, ...] or a list of one task or more. "
+            f"Received: {arguments.received('tasks', tasks)}. Give an array such as "
+            "[[-1.0], [1.0]], or a list of what `set_task` takes."
+        )
+
+    def choose(n, generator):
+        return array[generator.integers(0, len(array), n)]
+
+    return choose
+
+
 def _is_object(task):
     """Whether it is no number, array of numbers or list of such."""
     if type(task) in (list, tuple):
