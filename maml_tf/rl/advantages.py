@@ -4,13 +4,26 @@ The baseline is the one of Duan et al. (2016) that Finn et al. (2017) use: a rid
 the returns on [o, o^2, t/100, (t/100)^2, (t/100)^3, 1], o clipped to +-10, fitted anew for every
 task and every gradient step. Advantages are those of Schulman et al. (2016), equation 16, with
 the value after the last step of a rollout taken as zero, as the paper's code has it.
+
+Where a limit on the time ended a rollout, its task did not: `continuing_value` estimates what would
+have come, which is added to the last reward where it is asked for (bootstrapping).
 """
 
 import numpy as np
 import tensorflow as tf
 
 
-def estimate(observation, reward, mask, *, discount=0.99, gae_lambda=1.0, ridge=1e-5):
+def estimate(
+    observation,
+    reward,
+    mask,
+    *,
+    discount=0.99,
+    gae_lambda=1.0,
+    ridge=1e-5,
+    last_observation=None,
+    truncated=None,
+):
     """Standardised advantages of every step, task by task.
 
     Args:
@@ -20,6 +33,10 @@ def estimate(observation, reward, mask, *, discount=0.99, gae_lambda=1.0, ridge=
         discount: `float`, gamma.
         gae_lambda: `float`, lambda.
         ridge: `float`, weight of the squared coefficients in the baseline's fit.
+        last_observation: float `[T, R, O]`, after the last step of each rollout; None, the paper's,
+            for no value after any.
+        truncated: bool `[T, R]`, with `last_observation`: which rollouts a limit on the time ended.
+            `discount * continuing_value(...)` is added to their last rewards.
 
     Returns:
         `(advantage, error)`, float `[T, R, H]`, 0 where the mask is. Advantages have mean 0 and
@@ -29,11 +46,18 @@ def estimate(observation, reward, mask, *, discount=0.99, gae_lambda=1.0, ridge=
         baseline leaves of them is its own error, and says nothing about actions.
     """
     returns = discounted_sums(reward * mask, discount)
+    silent = _without_signal(reward, returns, mask)
+    if last_observation is not None:
+        data = (observation, returns, mask, last_observation, truncated)
+        value = continuing_value(*data, discount, ridge)
+        reward = reward + discount * value[..., None] * _is_last(mask)
+        returns = discounted_sums(reward * mask, discount)
+        # Equal rewards tell no rollout from another unless the task ended in one of them.
+        silent &= ~_some_but_not_all(truncated, mask)
     values = linear_baseline(observation, returns, mask, ridge)
     errors = temporal_differences(reward, values, mask, discount)
     advantages = discounted_sums(errors, discount * gae_lambda) * mask
     centred, largest, deviation = _centred(advantages, mask)
-    silent = _without_signal(reward, returns, mask)
 
     def standardised(x):
         # Not by the product, which may overflow or vanish.
@@ -92,13 +116,45 @@ def linear_baseline(observation, returns, mask, ridge=1e-5):
     features = baseline_features(observation) * tf.cast(mask, tf.float64)[..., None]
     shape = tf.shape(features)
     flat = tf.reshape(features, [shape[0], -1, features.shape[-1]])
-    targets = tf.reshape(tf.cast(returns * mask, tf.float64), [shape[0], -1, 1])
-    # float64: the features are nearly collinear (1, t, t^2, t^3, and observations at rest).
-    gram = tf.matmul(flat, flat, transpose_a=True)
-    gram += ridge * tf.eye(features.shape[-1], dtype=tf.float64)
-    moments = tf.matmul(flat, targets, transpose_a=True)
-    coefficients = tf.linalg.cholesky_solve(tf.linalg.cholesky(gram), moments)
+    coefficients = _ridge_regression(flat, returns, mask, ridge)
     return tf.cast(tf.reshape(tf.matmul(flat, coefficients), shape[:3]), returns.dtype)
+
+
+def continuing_value(observation, returns, mask, last_observation, truncated, discount, ridge=1e-5):
+    """What each task would have given after the rollouts that a limit on the time ended.
+
+    V(o) is linear in [o, o^2, 1], without the time: what is left of a limit says nothing of a task
+    that goes on. It is the least-squares solution of
+
+        V(o_t) = r_t + discount r_{t+1} + ... + discount^n V(o_last),    n steps to the last one
+
+    over all steps of a task, the last term only where the rollout was truncated; where none was,
+    this is the regression of the returns. (The returns alone would tell what is left until the
+    limit, which is nothing at its end.)
+
+    Args:
+        observation: float `[T, R, H, O]`.
+        returns: float `[T, R, H]`, discounted sums of the rewards that were seen.
+        mask: float `[T, R, H]`.
+        last_observation: float `[T, R, O]`, after the last step.
+        truncated: bool `[T, R]`.
+        discount: `float`, gamma. Of 1, no sum of rewards tells how much is to come: V is then
+            known but for a constant, which is taken as small.
+        ridge: `float`, weight of the squared coefficients.
+
+    Returns:
+        float `[T, R]`, V(o_last); 0 where the rollout was not truncated.
+    """
+    left = tf.cast(tf.cumsum(mask, -1, reverse=True), tf.float64)  # n, with the step itself
+    goes_on = tf.cast(truncated, tf.float64)
+    share = tf.pow(tf.constant(discount, tf.float64), left) * goes_on[..., None]
+    last = _state_features(last_observation)
+    features = _state_features(observation) - share[..., None] * last[:, :, None]
+    features *= tf.cast(mask, tf.float64)[..., None]
+    flat = tf.reshape(features, [tf.shape(features)[0], -1, features.shape[-1]])
+    coefficients = _ridge_regression(flat, returns, mask, ridge)
+    value = tf.matmul(last, coefficients)[..., 0] * goes_on
+    return tf.cast(value, returns.dtype)
 
 
 def baseline_features(observation):
@@ -110,10 +166,30 @@ def baseline_features(observation):
     Returns:
         float64 `[T, R, H, 2 O + 4]`.
     """
-    o = tf.clip_by_value(tf.cast(observation, tf.float64), -10.0, 10.0)
+    o, squares, one = _state_columns(observation)
     time = tf.range(tf.shape(o)[2]) / 100
     time = tf.broadcast_to(time[:, None], tf.shape(o[..., :1]))
-    return tf.concat([o, o**2, time, time**2, time**3, tf.ones_like(time)], -1)
+    return tf.concat([o, squares, time, time**2, time**3, one], -1)
+
+
+def _ridge_regression(flat, returns, mask, ridge):
+    """Coefficients float64 `[T, F, 1]` of features `[T, R * H, F]`, 0 where the mask is."""
+    targets = tf.reshape(tf.cast(returns * mask, tf.float64), [tf.shape(flat)[0], -1, 1])
+    # float64: the features are nearly collinear (1, t, t^2, t^3, and observations at rest).
+    gram = tf.matmul(flat, flat, transpose_a=True)
+    gram += ridge * tf.eye(flat.shape[-1], dtype=tf.float64)
+    moments = tf.matmul(flat, targets, transpose_a=True)
+    return tf.linalg.cholesky_solve(tf.linalg.cholesky(gram), moments)
+
+
+def _state_features(observation):
+    """[o, o^2, 1], o clipped to +-10: float64 `[..., 2 O + 1]`."""
+    return tf.concat(_state_columns(observation), -1)
+
+
+def _state_columns(observation):
+    o = tf.clip_by_value(tf.cast(observation, tf.float64), -10.0, 10.0)
+    return o, o**2, tf.ones_like(o[..., :1])
 
 
 def _centred(advantages, mask):
@@ -141,6 +217,20 @@ def _without_signal(reward, returns, mask):
     rollouts = tf.math.count_nonzero(tf.reduce_any(mask > 0, -1), 1)[:, None, None]
     alike = _is_constant(returns, mask, [1])
     return tf.where(rollouts > 1, alike, _is_constant(reward, mask, [1, 2]))
+
+
+def _is_last(mask):
+    """1 at the last step of each rollout that has any, `[T, R, H]`."""
+    following = tf.concat([mask[..., 1:], tf.zeros_like(mask[..., :1])], -1)
+    return mask * (1 - following)
+
+
+def _some_but_not_all(truncated, mask):
+    """Tasks of which some rollouts were truncated and others ended by themselves, `[T, 1, 1]`."""
+    counts = tf.reduce_any(mask > 0, -1)
+    some = tf.reduce_any(counts & truncated, -1)
+    others = tf.reduce_any(counts & ~truncated, -1)
+    return (some & others)[:, None, None]
 
 
 def _is_constant(x, mask, axes):

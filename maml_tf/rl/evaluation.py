@@ -4,11 +4,62 @@ Finn et al. (2017), section 5.3: 40 held-out tasks; the return after 0, 1, 2, 3 
 on fresh rollouts, averaged over tasks; the step size is halved after the first step.
 """
 
+import dataclasses
+import json
+import pathlib
+import warnings
+
 import numpy as np
 
 from maml_tf import arguments, evaluation
 from maml_tf.rl.environments.base import TaskEnvironment
 from maml_tf.rl.meta_policy import MetaPolicy
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Returns(evaluation.Result):
+    """Returns of each task after each gradient step, and how often rollouts succeeded.
+
+    Attributes:
+        metric: `"return"`.
+        values: float64 `[T, inner_steps + 1]`, the mean over a task's rollouts.
+        success: `maml_tf.evaluation.Result` of the same shape, metric `"success"`: the share of a
+            task's rollouts in which some step succeeded, as the environment told in `info`. None
+            where the environment tells nothing.
+    """
+
+    success: evaluation.Result | None = None
+
+    def table(self):
+        """See `maml_tf.evaluation.Result`; where success is known, with a column of it."""
+        lines = super().table().split("\n")
+        if self.success is None:
+            return "\n".join(lines)
+        pairs = zip(self.success.mean, self.success.interval, strict=True)
+        cells = [f"{mean:.1%} ± {interval:.1%}" for mean, interval in pairs]
+        column = [" success, mean ± 95 % |", "---:|", *(f" {cell} |" for cell in cells)]
+        return "\n".join(line + cell for line, cell in zip(lines, column, strict=True))
+
+    def to_dict(self, values=True):
+        """See `maml_tf.evaluation.Result`; where success is known, with an entry of it."""
+        content = super().to_dict(values)
+        return content | ({} if self.success is None else {"success": self.success.to_dict(values)})
+
+    @classmethod
+    def from_json(cls, path):
+        """See `maml_tf.evaluation.Result`."""
+        result = super().from_json(path)
+        success = json.loads(pathlib.Path(path).read_text()).get("success")
+        if success is None:
+            return result
+        try:
+            success = evaluation.Result("success", np.asarray(success["values"], np.float64))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                "Expected the success rates that `Returns.to_json` wrote. Received: "
+                f"success={success!r}. Measure again."
+            ) from error
+        return dataclasses.replace(result, success=success)
 
 
 def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks=None, seed=0):
@@ -20,12 +71,14 @@ def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks
         inner_steps: `int`.
         inner_optimizer: that of the learner by default; the paper's at test is
             `SGD([alpha, alpha / 2])`.
-        tasks: float32 `[T, ...]`; drawn with `seed` by default.
+        tasks: `[T, ...]`, as the environment's `sample_tasks` gives them; drawn with `seed` by
+            default.
         seed: `int`, of tasks, actions and resets.
 
     Returns:
-        `maml_tf.evaluation.Result`, metric `"return"`: the mean over a task's rollouts,
-        `[T, inner_steps + 1]`. NaN where all rollouts of a task were discarded.
+        `Returns`, a `maml_tf.evaluation.Result` of metric `"return"`: the mean over a task's
+        rollouts, `[T, inner_steps + 1]`. NaN where all rollouts of a task were discarded. Its
+        `success` holds the success rates where the environment tells of success.
 
     Raises:
         RuntimeError: every rollout broke.
@@ -38,8 +91,12 @@ def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks
         tasks = environment.sample_tasks(environment.tasks, seed)
     environment.set_tasks(tasks)
     drawn = rollouts(learner, environment, inner_steps, inner_optimizer=inner_optimizer, seed=seed)
-    values = [np.nanmean(d.returns().numpy(), 1) for d in drawn]
-    return evaluation.Result("return", np.stack(values, 1).astype(np.float64))
+    returns = [d.returns() for d in drawn]
+    successes, success = [d.successes() for d in drawn], None
+    if any(s is not None for s in successes):
+        known = [np.nan * returns[0] if s is None else s for s in successes]
+        success = evaluation.Result("success", _means(known))
+    return Returns("return", _means(returns), success)
 
 
 def rollouts(learner, environment, inner_steps, *, inner_optimizer=None, seed=0):
@@ -57,6 +114,15 @@ def rollouts(learner, environment, inner_steps, *, inner_optimizer=None, seed=0)
     """
     _check(learner, environment)
     return learner.adapt_and_sample(environment, inner_optimizer, inner_steps, seed)[1]
+
+
+def _means(columns):
+    """The means over rollouts that are known, float64 `[T, steps]`, of tensors `[T, R]`."""
+    with warnings.catch_warnings():
+        # A task all of whose rollouts were discarded has none: NaN.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        means = [np.nanmean(np.asarray(c, np.float64), 1) for c in columns]
+    return np.stack(means, 1)
 
 
 def _check(learner, environment):

@@ -45,7 +45,9 @@ def export(
     - `adapt`: one inner step. `weights`, rollouts that were drawn with them: `observation`
       `[R, H, O]`, before each action, `action` `[R, H, A]` or int32 `[R, H]`, as drawn, `reward`
       `[R, H]`, `mask` `[R, H]`, 1 up to the end of a rollout and 0 after it; and `step` (int32
-      scalar), 0 for the first step. To `weights` `[P]` after the step.
+      scalar), 0 for the first step. Where the learner's `bootstrap` is True, also
+      `last_observation` `[R, O]`, after the last action, and `truncated` (bool `[R]`), whether a
+      limit on the time ended the rollout. To `weights` `[P]` after the step.
 
     `weights` of size 0 are the meta-learned weights before the first step. The P numbers are those
     of the policy, then what the inner optimizer carries to the next step (nothing for `SGD`
@@ -115,6 +117,7 @@ def export(
         "inner_steps": learner.inner_steps,
         "discount": learner.discount,
         "gae_lambda": learner.gae_lambda,
+        "bootstrap": learner.bootstrap,
     }
     card_file.check(card, about)
     warm = warm_up or (warm_up is None and warmup.is_possible())

@@ -49,6 +49,9 @@ class MetaPolicy(SavesNetwork, Unbatched):
             appendix C.2.
         discount: `float`, gamma.
         gae_lambda: `float`, lambda of the advantages.
+        bootstrap: whether a rollout that a limit on the time ended (the horizon, or one of the
+            environment) is worth what would have come after it, as
+            `maml_tf.rl.advantages.continuing_value` estimates; nothing by default, as in the paper.
         seed: `int`; tasks, actions and environments follow from it and the iteration.
         name: of the model.
 
@@ -81,6 +84,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         adaptable=None,
         discount=0.99,
         gae_lambda=1.0,
+        bootstrap=False,
         seed=0,
         name=None,
     ):
@@ -95,6 +99,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         self._trained = None  # until it is compiled
         self.discount = arguments.number("discount", discount, minimum=0, maximum=1)
         self.gae_lambda = arguments.number("gae_lambda", gae_lambda, minimum=0, maximum=1)
+        self.bootstrap = arguments.boolean("bootstrap", bootstrap)
         self.seed = arguments.integer("seed", seed, minimum=0)
         self.iteration = self.add_weight(
             name="iteration", shape=(), dtype="int64", initializer="zeros", trainable=False
@@ -118,6 +123,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
     def get_config(self):
         """What `from_config` makes it from."""
         names = ["inner_steps", "inner_loss", "first_order", "discount", "gae_lambda", "seed"]
+        names.append("bootstrap")
         return {
             "name": self.name,
             **copying.model_config(self.policy, "policy"),
@@ -197,7 +203,8 @@ class MetaPolicy(SavesNetwork, Unbatched):
 
         Returns:
             `keras.callbacks.History`; `return_k` is the mean return after k inner steps, of the
-            last iteration of an epoch.
+            last iteration of an epoch, and `success_k`, where the environment tells of success, the
+            share of the rollouts in which some step succeeded.
 
         Raises:
             RuntimeError: every rollout broke; with the traceback of the first.
@@ -301,6 +308,8 @@ class MetaPolicy(SavesNetwork, Unbatched):
         _, drawn = self._alternate(self._sampler, self._adapted, weights, self.inner_steps, seed)
         samples = [self.sample(d) for d in drawn]
         logs = {f"return_{k}": mean_return(d) for k, d in enumerate(drawn)}
+        rates = {f"success_{k}": d.success_rate() for k, d in enumerate(drawn)}
+        logs |= {name: rate for name, rate in rates.items() if rate is not None}
         logs |= self._outer_step(samples[:-1], samples[-1])
         self.iteration.assign_add(1)
         return {name: tf.cast(value, tf.float32) for name, value in logs.items()}
@@ -376,12 +385,14 @@ class MetaPolicy(SavesNetwork, Unbatched):
         Args:
             drawn: `maml_tf.rl.sampling.Rollouts`.
         """
+        ends = {"last_observation": drawn.last_observation, "truncated": drawn.truncated}
         advantage, error = self._advantages(
             drawn.observation,
             drawn.reward,
             drawn.mask,
             discount=self.discount,
             gae_lambda=self.gae_lambda,
+            **(ends if self.bootstrap else {}),
         )
         return {
             "observation": drawn.observation,

@@ -71,7 +71,7 @@ class Sampler:
             for part in self._parts:
                 part.seed(words[0])
             drawn = self._at_once(weights, seed)
-        drawn = _without_broken(drawn)
+        drawn = _without_broken(_without_untold(drawn))
         self._refuse_nothing(drawn)
         return drawn
 
@@ -162,12 +162,16 @@ class Sampler:
             return (state, following, running), record
 
         running = tf.ones([environment.tasks, environment.rollouts])
-        return _scan(
+        (_, following, running), record = _scan(
             body,
             (state, observation, running),
             environment.horizon,
             lambda carry: tf.reduce_any(carry[2] > 0),
         )
+        # What still runs ends at the horizon.
+        truncated = running > 0
+        last = tf.where(truncated[..., None], following, tf.zeros_like(following))
+        return Rollouts(*record, last, truncated, info={})
 
 
 def _fold_in(seed, number):
@@ -181,6 +185,7 @@ def _without_broken(drawn):
         tf.math.is_finite(drawn.observation), -1
     )
     whole = tf.reduce_all(finite | ~counted, -1, keepdims=True)
+    whole &= tf.reduce_all(tf.math.is_finite(drawn.last_observation), -1, keepdims=True)
     # Rewards that are finite may still have a sum that is not.
     total = tf.reduce_sum(tf.where(counted, tf.abs(drawn.reward), 0), -1, keepdims=True)
     whole &= tf.math.is_finite(total)
@@ -198,11 +203,24 @@ def _without_broken(drawn):
         reward=tf.where(whole, drawn.reward, 0.0),
         observation=tf.where(whole[..., None], drawn.observation, 0.0),
         mask=tf.where(whole, drawn.mask, 0.0),
+        last_observation=tf.where(whole, drawn.last_observation, 0.0),
+        truncated=drawn.truncated & whole[..., 0],
+    )
+
+
+def _without_untold(drawn):
+    """Leaves out of `info` what the environment did not tell in any step."""
+    return drawn._replace(
+        info={
+            name: values
+            for name, values in drawn.info.items()
+            if not tf.reduce_all(tf.math.is_nan(values))
+        }
     )
 
 
 def _scan(body, carry, steps, goes_on):
-    """`body(carry, t) -> (carry, record)` for every t; the records stacked along axis 2.
+    """`body(carry, t) -> (carry, record)` for every t: the last carry, records along axis 2.
 
     Where `goes_on(carry)` is False it stops; zeros stand for what is left of the steps.
     """
@@ -216,7 +234,7 @@ def _scan(body, carry, steps, goes_on):
         flat = tf.nest.flatten(record)
         return t + 1, carry, [a.write(t, r) for a, r in zip(arrays, flat, strict=True)]
 
-    _, _, arrays = tf.while_loop(
+    _, carry, arrays = tf.while_loop(
         lambda t, carry, arrays: (t < steps) & goes_on(carry),
         loop_body,
         (tf.constant(0), carry, arrays),
@@ -228,4 +246,4 @@ def _scan(body, carry, steps, goes_on):
         rank = values.shape.rank
         return tf.transpose(values, [1, 2, 0, *range(3, rank)])
 
-    return Rollouts(*tf.nest.pack_sequence_as(first, [stacked(a) for a in arrays]))
+    return carry, tf.nest.pack_sequence_as(first, [stacked(a) for a in arrays])

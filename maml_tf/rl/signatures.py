@@ -4,6 +4,7 @@
     act_with(weights, observation) -> outputs, action              the most likely action
     sample(weights, observation, seed) -> outputs, action          a drawn one
     adapt(weights, observation, action, reward, mask, step) -> weights
+        (of a learner with `bootstrap` also last_observation, truncated)
 
 Adaptation is one request for each inner step, because each needs rollouts of its own. Nothing is
 kept between them: the vector `weights` holds the policy's weights and what the inner optimizer
@@ -54,6 +55,13 @@ class Signatures:
         one = policies.distribution(outputs)
         self._float = tf.nest.flatten(outputs)[0].dtype
         self._action = tf.TensorSpec([None, None, *one.event_shape], one.dtype)
+        # What it takes to tell what rollouts that a limit ended are worth beyond it.
+        self._ends = {}
+        if learner.bootstrap:
+            self._ends = {
+                "last_observation": observation_spec,
+                "truncated": tf.TensorSpec([None], tf.bool),
+            }
         # How many actions integers choose from; None for vectors.
         self._choices = outputs["logits"].shape[-1] if one.dtype.is_integer else None
 
@@ -80,6 +88,7 @@ class Signatures:
                     "reward": tf.TensorSpec([None, None], self._float),
                     "mask": tf.TensorSpec([None, None], self._float),
                     "step": tf.TensorSpec([], tf.int32),
+                    **self._ends,
                 },
             ),
         }
@@ -93,6 +102,7 @@ class Signatures:
         ones = np.ones([1, 1], self._float.as_numpy_dtype)
         action = np.zeros([1, 1, *self._action.shape[2:]], self._action.dtype.as_numpy_dtype)
         rows = {"observation": observation}
+        ends = {"last_observation": observation, "truncated": np.ones([1], bool)}
         return {
             "serving_default": rows,
             "act": rows,
@@ -105,6 +115,7 @@ class Signatures:
                 "reward": ones,
                 "mask": ones,
                 "step": np.array(0, np.int32),
+                **(ends if self._ends else {}),
             },
         }
 
@@ -120,9 +131,11 @@ class Signatures:
         outputs = self._outputs(self._split(weights)[0], observation)
         return outputs | {"action": policies.distribution(outputs).sample(seed=seed)}
 
-    def _adapt(self, weights, observation, action, reward, mask, step):
+    def _adapt(self, weights, observation, action, reward, mask, step, **ends):
         sample = {"observation": observation, "action": action, "reward": reward, "mask": mask}
+        sample |= ends
         sample = requests.after(self._checks(sample, step), sample)
+        ends = {name: sample.pop(name)[None] for name in ends}
         observation, reward, mask = (sample[n][None] for n in ("observation", "reward", "mask"))
         advantage, error = advantages.estimate(
             observation,
@@ -130,6 +143,7 @@ class Signatures:
             mask,
             discount=self._learner.discount,
             gae_lambda=self._learner.gae_lambda,
+            **ends,
         )
         sample |= {"advantage": advantage[0], "error": error[0]}
         weights, slots = self._objective.step(step, *self._split(weights), sample)
@@ -145,6 +159,9 @@ class Signatures:
         for name in ("action", "reward", "mask"):
             message = f"Expected as many rollouts and steps in {name} as in observation."
             checks.append(tf.debugging.assert_equal(tf.shape(sample[name])[:2], size, message))
+        for name in self._ends:
+            message = f"Expected as many rollouts in {name} as in observation."
+            checks.append(tf.debugging.assert_equal(tf.shape(sample[name])[:1], size[:1], message))
         whole = tf.reduce_all((mask == 0) | (mask == 1))
         whole &= tf.reduce_all(mask[:, 1:] <= mask[:, :-1])
         message = "Expected a mask of 1 up to the end of each rollout and of 0 after it."

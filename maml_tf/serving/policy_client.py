@@ -89,7 +89,9 @@ class ServedPolicy:
             raise wire.malformed(what)
         return action
 
-    def adapt(self, observation, action, reward, mask=None):
+    def adapt(
+        self, observation, action, reward, mask=None, *, last_observation=None, truncated=None
+    ):
         """One inner step on rollouts that this policy drew by `sample`.
 
         Args:
@@ -97,6 +99,9 @@ class ServedPolicy:
             action: `[R, H, A]` or int `[R, H]`, as drawn.
             reward: `[R, H]`.
             mask: `[R, H]`, 1 up to the end of a rollout and 0 after it; all of it by default.
+            last_observation: `[R, O]`, after the last action of each rollout. This and the next are
+                for policies that were exported of a `MetaPolicy` with `bootstrap=True`, alone.
+            truncated: bool `[R]`, whether a limit on the time ended the rollout.
 
         Returns:
             `ServedPolicy` after the step.
@@ -118,5 +123,7 @@ class ServedPolicy:
             "mask": mask,
             "step": self.steps,
         }
+        ends = {"last_observation": last_observation, "truncated": truncated}
+        inputs |= {name: value for name, value in ends.items() if value is not None}
         outputs = wire.only(self._client._call("adapt", inputs), ["weights"])
         return ServedPolicy(self._client, wire.finite(outputs)["weights"], self.steps + 1)

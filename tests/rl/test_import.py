@@ -35,9 +35,13 @@ def test_only_locomotion_needs_mujoco():
     code = HIDE.format(module="mujoco") + (
         "from maml_tf import rl\n"
         "rl.environments.Navigation2D()\n"
+        "rl.environments.from_gymnasium\n"
         "rl.environments.HalfCheetahVelocity\n"
     )
-    assert "did not find `mujoco`" in run(code).stderr
+    told = run(code).stderr
+    assert "did not find `mujoco`" in told
+    assert 'pip install "maml_tf[mujoco]"' in told
+    assert "HalfCheetahVelocity" in told  # and not before
 
 
 def test_importing_leaves_the_environment_and_keras_as_they_were():

@@ -15,7 +15,7 @@ import sys
 import numpy as np
 
 # TF_DataType of the types that requests use.
-_CODES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9}
+_CODES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10}
 _STRING, _STRING_BYTES = 7, 24  # TF_STRING, and what a TF_TString takes
 
 

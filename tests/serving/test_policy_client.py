@@ -99,3 +99,33 @@ def test_rollouts_that_are_not_finite_are_refused_before_they_are_sent(client, a
 def test_a_model_that_is_no_policy(server):
     with pytest.raises(ServingError, match="NOT_FOUND"):
         PolicyClient(server.grpc, "other").policy().act(np.zeros((1, 2)))
+
+
+@pytest.mark.slow  # a server of its own
+def test_a_policy_that_bootstraps_is_told_what_a_limit_ended(tmp_path):
+    from tests.serving.stand_in import StandIn
+
+    policy = rl.policies.gaussian(2, 2, hidden=(5,), log_scale=-0.3)
+    made = rl.MetaPolicy(policy, 0.5, bootstrap=True)
+    space = Navigation2D(1, 4, horizon=6)
+    space.set_tasks([[0.3, -0.2]])
+    weights, drawn = made.adapt_and_sample(space, None, 1, seed=1)
+    rollouts = [getattr(drawn[0], n)[0].numpy() for n in ("observation", "action", "reward")]
+    ends = {n: getattr(drawn[0], n)[0].numpy() for n in ("last_observation", "truncated")}
+    server = StandIn(rl.export(made, tmp_path / "navigation", warm_up=False), "navigation")
+    try:
+        for address in (server.grpc, server.rest):
+            client = PolicyClient(address, "navigation", timeout=20)
+            adapted = client.policy().adapt(*rollouts, **ends)
+            expected = np.concatenate([np.ravel(w[0]) for w in weights])
+            np.testing.assert_allclose(adapted.weights, expected, rtol=1e-4, atol=1e-6)
+            none = client.policy().adapt(*rollouts, **ends | {"truncated": [False] * 4})
+            assert np.abs(none.weights - expected).max() > 1e-4
+            client.close()
+    finally:
+        server.close()
+
+
+def test_a_policy_that_does_not_bootstrap_takes_no_such_thing(client, adaptation):
+    with pytest.raises(ValueError, match="'truncated'.*Received: one of"):
+        client.policy().adapt(*adaptation[1][0], truncated=[True] * 4)

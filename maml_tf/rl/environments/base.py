@@ -39,7 +39,8 @@ class TaskEnvironment(abc.ABC):
             seed: `int`; the same seed gives the same tasks.
 
         Returns:
-            float32 `[n, *task_shape]`.
+            float32 `[n, *task_shape]`; or an array `[n]` of objects where tasks are such
+            (`from_gymnasium`).
 
         Raises:
             TypeError: `n` or `seed` that is no integer.
@@ -51,7 +52,7 @@ class TaskEnvironment(abc.ABC):
         """Works on these tasks from the next `reset` on.
 
         Args:
-            tasks: float32 `[T, *task_shape]`, as `sample_tasks` gives them.
+            tasks: `[T, *task_shape]`, as `sample_tasks` gives them.
 
         Raises:
             ValueError: another number or shape of tasks, or a value that is not finite.

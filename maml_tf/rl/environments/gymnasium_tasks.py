@@ -9,10 +9,12 @@ import logging
 import numpy as np
 
 from maml_tf import arguments
+from maml_tf.rl._tf_agents import array_spec
 from maml_tf.rl.environments.base import checked_draw, checked_size, usable_cores
 from maml_tf.rl.environments.gymnasium_spaces import Actions, observation_spec
 from maml_tf.rl.environments.gymnasium_workers import STEP, Group, Orders, Worker, task_setter
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
+from maml_tf.rl.environments.task_values import as_tasks, chooser
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ def from_gymnasium(
     task_count=1,
     rollouts=1,
     horizon=200,
+    observe_task=False,
     workers=None,
     at_once=16,
     seed=0,
@@ -32,14 +35,21 @@ def from_gymnasium(
 
     Args:
         make_env: function without arguments, a gymnasium environment whose `set_task(task)` (its
-            own, or of the outermost of its wrappers that has one) chooses the task. Where there are
-            workers it must be a function of a module, which other processes can import, and a
-            script must keep what it does below `if __name__ == "__main__":`.
+            own, or of the outermost of its wrappers that has one) chooses the task, before each
+            `reset`. A wrapper that has one hides those that it wraps and passes the task on itself;
+            wrappers without one (`TimeLimit`, `FlattenObservation`) may stand anywhere. Where there
+            are workers it must be a function of a module, which other processes can import, and a
+            script must keep what it does below `if __name__ == "__main__":`, because workers import
+            the script too.
         tasks: `tasks(n, generator) -> [n, ...]`, which draws tasks by a `numpy.random.Generator`,
-            or an array `[N, ...]` of tasks to choose from.
+            or an array `[N, ...]` of tasks to choose from. Numbers come to `set_task` as float32
+            arrays `[...]`. Where a task is something else (a named tuple such as Meta-World's
+            `Task`, a dict, a name), give a list of N of them, or a function that gives a list of
+            n: they come to `set_task` as they are. Workers are sent copies.
         task_count: `int` T, the tasks worked on at a time.
         rollouts: `int` R of each task.
         horizon: `int` H, steps after which a rollout ends.
+        observe_task: the numbers of the task are appended to the observation (an oracle).
         workers: `int`, processes; the number of cores by default; 0 steps in this process.
         at_once: `int`, how many rollouts run at the same time when a meta-policy draws them: there
             are so many objects of the environment, in all workers together. It decides which
@@ -51,12 +61,15 @@ def from_gymnasium(
         actions that have two bounds are in [-1, 1], rescaled to them and clipped; those with one
         are clipped there, and those without stay. Whole numbers are rounded. A rollout whose
         environment raises, or gives NaN or an observation of another shape, ends and is marked in
-        `discarded`.
+        `discarded`. Where `info["success"]` or `info["is_success"]` is given at a step, a
+        meta-policy logs the share of rollouts with such a step as `success_k`, and
+        `maml_tf.rl.evaluation.evaluate` reports it.
 
     Raises:
         TypeError: no `set_task`, a `make_env` that is no function or that workers cannot import,
             spaces that are neither `Box` nor (for actions) `Discrete`.
-        ValueError: sizes that are no positive `int`, tasks of which there are none.
+        ValueError: sizes that are no positive `int`, tasks of which there are none, or one of
+            which is None; `observe_task` where tasks are objects or observations are no vectors.
 
     Example:
         >>> import gymnasium
@@ -73,7 +86,10 @@ def from_gymnasium(
         >>> environment.reset().observation.shape
         (4, 2)
     """
-    return GymnasiumTasks(make_env, tasks, task_count, rollouts, horizon, workers, at_once, seed)
+    arguments.boolean("observe_task", observe_task)
+    return GymnasiumTasks(
+        make_env, tasks, task_count, rollouts, horizon, observe_task, workers, at_once, seed
+    )
 
 
 class GymnasiumTasks(RowEnvironment):
@@ -83,7 +99,9 @@ class GymnasiumTasks(RowEnvironment):
         first_error: `str`, traceback of the first rollout that broke since `seed`, or empty.
     """
 
-    def __init__(self, make_env, tasks, task_count, rollouts, horizon, workers, at_once, seed):
+    def __init__(
+        self, make_env, tasks, task_count, rollouts, horizon, observe_task, workers, at_once, seed
+    ):
         checked_size(task_count=task_count, rollouts=rollouts, horizon=horizon, at_once=at_once)
         if workers is not None:
             workers = arguments.integer("workers", workers, minimum=0)
@@ -95,38 +113,56 @@ class GymnasiumTasks(RowEnvironment):
                 "as `lambda: gymnasium.make(...)` with `workers=0`."
             )
         super().__init__()
-        self._arguments = (make_env, tasks, horizon, workers, at_once)
+        self._arguments = (make_env, tasks, horizon, observe_task, workers, at_once)
+        self.observe_task = observe_task
         self.tasks, self.rollouts, self.horizon = task_count, rollouts, horizon
-        self._draw = tasks if callable(tasks) else _chooser(tasks)
-        self.task_shape = self.sample_tasks(1, 0).shape[1:]
+        self._draw = tasks if callable(tasks) else chooser(tasks)
+        example = self.sample_tasks(1, 0)
+        self.task_shape, self._of_objects = example.shape[1:], example.dtype == object
         self._row_tasks = None
         sample = make_env()
         task_setter(sample)
-        self._observation_spec = observation_spec(sample.observation_space)
+        seen = observation_spec(sample.observation_space)
+        self._observation_spec = self._with_task(seen) if observe_task else seen
+        self._shown = seen.shape[0] if observe_task else None  # entries that are not the task's
         self._actions = Actions(sample.action_space)
         sample.close()
         rows = self.batch_size
         self._episode, self._steps = np.zeros(rows, int), np.zeros(rows, int)
         self._ended, self.discarded = np.ones(rows, bool), np.zeros(rows, bool)
+        self.success = np.full(rows, np.nan, np.float32)
         self.first_error = ""
         self._at_once = at_once
         count = min(usable_cores() if workers is None else workers, rows, at_once)
         make_group = Worker if count else Group
-        shape = self._observation_spec.shape
-        self._groups = [make_group(make_env, shape) for _ in range(max(count, 1))]
+        self._groups = [make_group(make_env, seen.shape) for _ in range(max(count, 1))]
 
     # The family of tasks.
 
     def sample_tasks(self, n, seed):
         """See `TaskEnvironment`."""
         checked_draw(n, seed)
-        drawn = np.asarray(self._draw(n, np.random.default_rng(seed)), np.float32)
+        drawn = as_tasks(self._draw(n, np.random.default_rng(seed)))
         if drawn.shape[:1] != (n,):
             raise ValueError(
-                f"Expected `tasks(n, generator)` to give an array [n, ...]. Received: shape "
-                f"{drawn.shape} for n={n}. Give one task for each of the n."
+                "Expected `tasks(n, generator)` to give an array or a list [n, ...]. Received: "
+                f"shape {drawn.shape} for n={n}. Give one task for each of the n."
             )
         return drawn
+
+    def checked_tasks(self, tasks):
+        """See `TaskEnvironment`; where tasks are objects, an array of them `[T]`."""
+        if not self._of_objects:
+            return super().checked_tasks(tasks)
+        array = as_tasks(tasks)
+        if array.shape != (self.tasks,) or array.dtype != object:
+            raise ValueError(
+                f"Expected `tasks` to be a list of {self.tasks} objects, of the kind that "
+                f"`sample_tasks` gives. Received: {arguments.received('tasks', tasks)}. Use "
+                f"`sample_tasks({self.tasks}, seed)`, or `resized(tasks=..., rollouts=...)` for "
+                "another number of tasks."
+            )
+        return array
 
     def set_tasks(self, tasks):
         """See `TaskEnvironment`."""
@@ -134,8 +170,8 @@ class GymnasiumTasks(RowEnvironment):
 
     def resized(self, tasks, rollouts, seed=0):
         """See `TaskEnvironment`."""
-        make_env, draw, horizon, workers, at_once = self._arguments
-        return GymnasiumTasks(make_env, draw, tasks, rollouts, horizon, workers, at_once, seed)
+        make_env, draw, *others = self._arguments
+        return GymnasiumTasks(make_env, draw, tasks, rollouts, *others, seed)
 
     # The environment on arrays.
 
@@ -179,15 +215,19 @@ class GymnasiumTasks(RowEnvironment):
         anew = self._ended & moving
         self._steps = np.where(anew, 0, self._steps + moving)
         observation = np.zeros((self.batch_size, *self._observation_spec.shape), np.float32)
+        shown = observation[:, : self._shown] if self.observe_task else observation
         reward = np.zeros(self.batch_size, np.float32)
         terminated, truncated, broken = np.zeros((3, self.batch_size), bool)
+        self.success = np.full(self.batch_size, np.nan, np.float32)
         rows = np.flatnonzero(moving)
         errors = []
         for some, results in self._done(rows, self._actions(action[rows]), anew):
-            observation[some], reward[some] = results.observation, results.reward
+            shown[some], reward[some] = results.observation, results.reward
             terminated[some], truncated[some] = results.terminated, results.truncated
-            broken[some] = results.broken
+            broken[some], self.success[some] = results.broken, results.success
             errors += results.errors
+        if self.observe_task and self._row_tasks is not None:
+            observation[rows, shown.shape[1] :] = self._row_tasks[rows].reshape(rows.size, -1)
         self._report(errors)
         self.discarded = np.where(anew, broken, self.discarded | broken)
         terminated |= broken
@@ -199,6 +239,18 @@ class GymnasiumTasks(RowEnvironment):
         """Ends the worker processes."""
         for group in self._groups:
             group.close()
+
+    def _with_task(self, spec):
+        """The spec of observations that end with the task."""
+        if self._of_objects or len(spec.shape) != 1:
+            what = "tasks that are objects" if self._of_objects else f"observations {spec.shape}"
+            raise ValueError(
+                "Expected tasks of numbers and observations that are vectors, to append the one to "
+                f"the other. Received: observe_task=True with {what}. Leave `observe_task` out, or "
+                "show the task by a wrapper of your own."
+            )
+        size = spec.shape[0] + int(np.prod(self.task_shape))
+        return array_spec.ArraySpec((size,), spec.dtype, spec.name)
 
     def _done(self, rows, action, anew):
         """Has every group do its share of the rows; `(rows, Results)` of each."""
@@ -231,20 +283,3 @@ class GymnasiumTasks(RowEnvironment):
                 self.batch_size,
                 errors[0],
             )
-
-
-def _chooser(tasks):
-    try:
-        array = np.asarray(tasks, np.float32)
-    except (TypeError, ValueError):
-        array = np.zeros(0)
-    if not array.ndim or not len(array):
-        raise ValueError(
-            "Expected `tasks` to be a function or an array [N, ...] of one task or more. Received: "
-            f"{arguments.received('tasks', tasks)}. Give an array such as [[-1.0], [1.0]]."
-        )
-
-    def choose(n, generator):
-        return array[generator.integers(0, len(array), n)]
-
-    return choose

@@ -13,6 +13,8 @@ import gymnasium
 import numpy as np
 
 STEP = -1  # in the place of the seed of a reset
+# What environments call it in `info`: Meta-World, and gymnasium-robotics.
+SUCCESS = ("success", "is_success")
 
 
 class Orders(NamedTuple):
@@ -33,6 +35,7 @@ class Results(NamedTuple):
     terminated: np.ndarray  # bool [n]
     truncated: np.ndarray  # bool [n]
     broken: np.ndarray  # bool [n]: it raised, or gave what cannot be learned from
+    success: np.ndarray  # float32 [n]: what `info` said, 1 or 0; NaN where it said nothing
     errors: list  # of str, tracebacks of those that broke
 
 
@@ -88,14 +91,14 @@ class Group:
         each = zip(*orders[:4], tasks, strict=True)
         rows = [self._row(int(row), a, int(s), last, task) for row, a, s, last, task in each]
         columns = list(zip(*rows, strict=True))
-        return Results(*map(np.array, columns[:5]), [error for error in columns[5] if error])
+        return Results(*map(np.array, columns[:6]), [error for error in columns[6] if error])
 
     def _row(self, row, action, seed, last, task):
         env = self._of_row.pop(row, None)
         try:
             if env is None:
                 env = self._free.pop() if self._free else self._make()
-            observation, reward, terminated, truncated = _moved(
+            observation, reward, terminated, truncated, success = _moved(
                 env, action, seed, task, self._shape
             )
         except Exception:
@@ -103,23 +106,23 @@ class Group:
             # an environment in an unknown state is not used again.
             _close(env)
             zeros = np.zeros(self._shape, np.float32)
-            return zeros, np.float32(0), False, False, True, traceback.format_exc()
+            return zeros, np.float32(0), False, False, True, np.nan, traceback.format_exc()
         # The next row may have it.
         if terminated or truncated or last:
             self._free.append(env)
         else:
             self._of_row[row] = env
-        return observation, reward, terminated, truncated, False, ""
+        return observation, reward, terminated, truncated, False, success, ""
 
 
 def _moved(env, action, seed, task, shape):
     if seed == STEP:
-        observation, reward, terminated, truncated, _ = env.step(action)
+        observation, reward, terminated, truncated, info = env.step(action)
     else:
         if task is not None:
             task_setter(env)(task)
         observation, _ = env.reset(seed=seed)
-        reward, terminated, truncated = 0.0, False, False
+        reward, terminated, truncated, info = 0.0, False, False, {}
     numbers = np.asarray(observation, np.float32)
     if numbers.shape != shape:
         raise ValueError(
@@ -132,7 +135,16 @@ def _moved(env, action, seed, task, shape):
             f"Expected a reward and an observation of finite numbers. Received: reward={reward}, "
             f"observation={numbers.tolist()}."
         )
-    return numbers, single.reshape(())[()], bool(terminated), bool(truncated)
+    ended = bool(terminated), bool(truncated)
+    return numbers, single.reshape(())[()], *ended, _success(info)
+
+
+def _success(info):
+    """What `info` says of success, 1.0 or 0.0; NaN where it says nothing."""
+    for name in SUCCESS:
+        if isinstance(info, dict) and info.get(name) is not None:
+            return float(np.any(info[name]))
+    return np.nan
 
 
 def _close(env):

@@ -15,14 +15,16 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"Expected gymnasium and mujoco for locomotion, did not find `{error.name}`. Install them "
-        'with `pip install "maml_tf[rl]"`.',
+        'with `pip install "maml_tf[mujoco]"`.',
         name=error.name,
     ) from error
 
 # Others take it from here, so that its absence is told once, above.
-__all__ = ["PHYSICS", "load", "load_sensing", "mujoco"]
+__all__ = ["HAS_CONTACT_SENSORS", "PHYSICS", "load", "load_sensing", "mujoco"]
 
 PHYSICS = ("paper", "v5")
+# MuJoCo has them from 3.3.5 on. (Meta-World wants 3.3.0.)
+HAS_CONTACT_SENSORS = hasattr(mujoco, "mjtConDataField")
 _NET_FORCE = 3  # how a contact sensor sums contacts up: `reduce="netforce"`
 
 

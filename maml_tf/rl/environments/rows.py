@@ -21,10 +21,13 @@ class RowEnvironment(TaskEnvironment, py_environment.PyEnvironment):
     Attributes:
         discarded: bool `[rows]`, whether the row's rollout broke and is not to be learned from.
         first_error: `str`, why the first rollout broke, where the environment knows it.
+        success: float32 `[rows]`, whether the last step of a row reached what the task asks for, 1
+            or 0, NaN where that is not known; None for an environment that never knows it.
     """
 
     discarded: np.ndarray
     first_error: str = ""
+    success: np.ndarray | None = None
 
     def __init__(self):
         # Rows restart by themselves, one by one: `PyEnvironment` could only restart all.

@@ -117,6 +117,23 @@ def test_a_broken_rollout_is_discarded_and_the_others_go_on(unlucky, text, caplo
     assert not environment.discarded.any()
 
 
+def test_an_oracle_sees_its_task_behind_what_the_others_see():
+    plain, oracle = make(), make(observe_task=True)
+    tasks = np.array([[-1.0], [1.0]], np.float32)
+    rows = np.repeat(tasks, 3, 0)
+    assert oracle.resized(1, 2).observation_spec().shape == oracle.observation_spec().shape == (2,)
+    for one, other in zip(play(plain, tasks), play(oracle, tasks), strict=True):
+        expected = np.concatenate([one, rows], 1) if one.ndim == 2 else one
+        np.testing.assert_array_equal(other, expected)
+
+
+def test_an_oracle_sees_a_task_of_any_shape():
+    tasks = np.arange(12.0).reshape(3, 2, 2)
+    environment = make(1, 2, tasks=tasks, observe_task=True)
+    environment.set_tasks(tasks[1:2])
+    np.testing.assert_array_equal(environment.reset_rows()[:, 1:], [[4, 5, 6, 7]] * 2)
+
+
 def test_a_dead_worker_is_told_with_its_exit_code():
     environment = make(workers=1)
     environment.set_tasks([[15.0], [0.0]])

@@ -7,6 +7,7 @@ from tf_agents.environments import tf_py_environment, utils
 
 from maml_tf import rl
 from maml_tf.rl import environments, video
+from maml_tf.rl.environments import ant
 
 ALL = ["HalfCheetahDirection", "HalfCheetahVelocity", "AntDirection", "AntVelocity", "AntGoal"]
 
@@ -121,6 +122,25 @@ def test_an_ants_contact_forces_are_mujocos(physics):
             np.testing.assert_allclose(environment.contact[row], data.cfrc_ext, atol=1e-9)
             np.testing.assert_allclose(environment.rotation[row], data.xmat[1], atol=1e-12)
             touching += data.ncon > 0
+    assert touching > 20
+
+
+@pytest.mark.parametrize("physics", ["paper", "v5"])
+def test_an_ant_is_measured_without_sensors_too(physics, monkeypatch):
+    """MuJoCo before 3.3.5, such as Meta-World's 3.3.0, has no sensors of contacts."""
+    environment, touching = make("AntVelocity", physics=physics, horizon=30), 0
+    names = ("contact", "centre", "centre_velocity", "rotation")
+    environment.reset_rows()
+    for action in actions(environment, 40):
+        environment.step_rows(action)
+        expected = {name: getattr(environment, name) for name in names}
+        touching += expected["contact"].any((1, 2)).sum()
+        with monkeypatch.context() as without:
+            without.setattr(ant, "HAS_CONTACT_SENSORS", False)
+            environment.measure()
+        for name in names:
+            received = getattr(environment, name)
+            np.testing.assert_allclose(received, expected[name], atol=1e-9, err_msg=name)
     assert touching > 20
 
 
