@@ -40,14 +40,21 @@ ROOT = pathlib.Path(__file__).parents[1]
 EQUIVALENTS = pathlib.Path(__file__).with_name("mutation_equivalents.json")
 SEED = 13
 MOST_SECONDS = 100  # of tests for one fault, by what they take where all of them pass
-# The quicker half of what tests learners.
-_LEARNERS = [
-    f"tests/learners/test_{name}.py" for name in ("contract", "errors", "frozen", "losses", "state")
-]
+
+
+def _of_learners(*names):
+    return [f"tests/learners/test_{name}.py" for name in names]
+
+
+# The quicker half of what tests learners, and what tests their parts about task batches.
+_LEARNERS = _of_learners("contract", "errors", "frozen", "losses", "state")
+_BATCHES = _of_learners("errors", "keras_interface", "losses", "wrong_calls", "wrong_settings")
 # Module: how many faults are drawn, and the test files that are to notice them.
 MODULES = {
     "maml_tf/inner_loop.py": (60, ["tests/test_inner_loop.py"]),
     "maml_tf/inner_optimizers.py": (50, ["tests/test_inner_optimizers.py"]),
+    "maml_tf/adaptable.py": (20, [*_of_learners("frozen", "errors"), "tests/test_inner_loop.py"]),
+    "maml_tf/rematerialization.py": (15, ["tests/test_inner_loop.py"]),
     "maml_tf/functional.py": (30, ["tests/test_functional.py"]),
     "maml_tf/task_map.py": (30, ["tests/test_task_map.py"]),
     "maml_tf/evaluation.py": (30, ["tests/test_evaluation.py"]),
@@ -57,12 +64,13 @@ MODULES = {
     "maml_tf/learners/meta_step.py": (15, _LEARNERS),
     "maml_tf/learners/trainer.py": (15, _LEARNERS),
     "maml_tf/learners/adapted.py": (20, _LEARNERS),
-    "maml_tf/learners/batches.py": (20, _LEARNERS),
-    "maml_tf/learners/labels.py": (15, _LEARNERS),
-    "maml_tf/learners/checks.py": (20, _LEARNERS),
-    "maml_tf/learners/reports.py": (15, _LEARNERS),
-    "maml_tf/learners/train_function.py": (10, _LEARNERS),
-    "maml_tf/learners/specs.py": (10, _LEARNERS),
+    "maml_tf/learners/batches.py": (20, _BATCHES),
+    "maml_tf/learners/labels.py": (15, _BATCHES),
+    "maml_tf/learners/specs.py": (25, _of_learners("specs")),
+    "maml_tf/learners/checks.py": (20, _BATCHES),
+    "maml_tf/learners/batch_checks.py": (20, _BATCHES),
+    "maml_tf/learners/reports.py": (15, _BATCHES),
+    "maml_tf/learners/train_function.py": (10, _BATCHES),
     "maml_tf/tasks/sampling.py": (
         50,
         ["tests/tasks/test_sampling.py", "tests/tasks/test_wrong_calls.py"],
