@@ -343,3 +343,33 @@ def test_learner_without_a_loss():
     learner = maml_tf.MAML(line_learner().model, 0.1)
     with pytest.raises(ValueError, match=r"learner\.compile"):
         evaluation.evaluate(learner, task_set(line_arrays(), 7), 7)
+
+
+# Padding.
+
+
+def of_each_sequence(y_true, y_pred):
+    return tf.reduce_sum(tf.square(y_true - y_pred), axis=[-2, -1])
+
+
+def test_padding_counts_in_no_metric_of_steps():
+    """A metric with a number for each step leaves padding out; one for each sequence sees all."""
+    model = keras.Sequential(
+        [keras.Input((5,), dtype="int32"), keras.layers.Embedding(8, 1, mask_zero=True)]
+    )
+    learner = maml_tf.MAML(model, 0.5, inner_steps=1)
+    learner.compile(loss="mean_squared_error")
+    random = np.random.default_rng(0)
+    x = random.integers(1, 8, (3, 6, 5)).astype("int32")
+    x[np.arange(5) >= random.integers(1, 6, (3, 6, 1))] = 0
+    y = random.normal(size=(3, 6, 5, 1)).astype("float32")
+    tasks = task_set((x[:, :2], y[:, :2], x[:, 2:], y[:, 2:]), 2)
+    query = {"support_x": x[:, :2], "support_y": y[:, :2], "query_x": x[:, 2:]}
+    path = [model.predict_on_batch(x[:, 2:].reshape(12, 5)), learner.predict_on_batch(query)]
+    errors = np.stack([np.square(p.reshape(3, 4, 5, 1) - y[:, 2:]) for p in path], 1)
+    counted = [[errors[t, i][x[t, 2:] != 0].mean() for i in range(2)] for t in range(3)]
+    for metric in ("mean_squared_error", squared):
+        result = evaluation.evaluate(learner, tasks, 3, metric=metric)
+        np.testing.assert_allclose(result.values, counted, rtol=1e-5)
+    result = evaluation.evaluate(learner, tasks, 3, metric=of_each_sequence)
+    np.testing.assert_allclose(result.values, errors.sum(axis=(-2, -1)).mean(2), rtol=1e-5)

@@ -17,9 +17,12 @@ def test_tasks_are_merged_into_one_axis_of_examples(known):
 
     @tf.function(autograph=False, input_signature=specs)
     def merged(steps, plain):
-        return batches.merge_tasks({"steps": steps, "plain": [plain]})
+        received = batches.merge_tasks({"steps": steps, "plain": [plain]})
+        assert received["steps"].shape.as_list() == [None, *shape[2:]] or known
+        return received, batches.merge_tasks(steps, 3)
 
-    received = merged(steps, plain)
+    received, by_steps = merged(steps, plain)
+    np.testing.assert_array_equal(by_steps, steps.reshape(24, 5))
     np.testing.assert_array_equal(received["steps"], steps.reshape(6, 4, 5))
     np.testing.assert_array_equal(received["plain"][0], plain.ravel())
     assert batches.merge_tasks(None) is None
