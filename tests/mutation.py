@@ -48,10 +48,8 @@ def _of_learners(*names):
 
 # The quicker half of what tests learners; of their parts; of what they refuse.
 _LEARNERS = _of_learners("contract", "errors", "frozen", "losses", "state")
-_PARTS = _of_learners(
-    "batches", "labels", "losses", "reports", "specs", "train_function", "trainer"
-)
-_REFUSALS = _of_learners("errors", "wrong_calls", "wrong_settings")
+_PARTS = _of_learners("batches", "labels", "reports", "specs", "train_function", "trainer")
+_REFUSALS = _of_learners("checks", "wrong_calls", "wrong_settings")
 # Module: how many faults are drawn, and the test files that are to notice them.
 MODULES = {
     "maml_tf/inner_loop.py": (60, ["tests/test_inner_loop.py"]),
@@ -65,7 +63,10 @@ MODULES = {
     "maml_tf/learners/maml.py": (10, _LEARNERS),
     "maml_tf/learners/base.py": (15, _LEARNERS),
     "maml_tf/learners/meta_step.py": (15, _LEARNERS),
-    "maml_tf/learners/trainer.py": (15, _LEARNERS),
+    "maml_tf/learners/trainer.py": (
+        40,
+        [*_PARTS, *_of_learners("errors", "losses", "saving")],
+    ),
     "maml_tf/learners/adapted.py": (20, _LEARNERS),
     "maml_tf/learners/batches.py": (20, _PARTS),
     "maml_tf/learners/labels.py": (30, _PARTS),

@@ -1,5 +1,7 @@
 """Which labels belong to which loss and output, and what becomes of wrong ones."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -68,6 +70,9 @@ def test_adaptation_descends_the_loss_or_its_own():
 def test_the_class_that_a_loss_passes_over():
     assert labels.ignored_class(IGNORING) == -1
     assert labels.ignored_class(LOGITS) is None
+    function = keras.losses.sparse_categorical_crossentropy
+    assert labels.ignored_class(functools.partial(function, ignore_class=3)) == 3
+    assert labels.ignored_class(function) is None
 
 
 # Which rules there are for a task batch.
@@ -200,6 +205,24 @@ def test_guarded_batches_are_the_same_batches(queries, jit_compile):
     )
     for mine, theirs in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("part", ["support_y", "query_y"])
+def test_wrong_labels_end_a_graph_and_are_spoiled_under_xla(part):
+    wrong = np.array([[0, 1, 7], [1, 0, 0]], "int32")
+    right = np.zeros([2, 3], "int32")
+    inputs = {**task_batch(support=3)[0], "support_y": wrong if part == "support_y" else right}
+    query_y = wrong if part == "query_y" else right
+
+    def guarded(**settings):
+        made = learner(dense_model(), LOGITS, **settings)
+        return tf.function(lambda *batch: labels.guarded(made, *batch), autograph=False)
+
+    with pytest.raises(ValueError, match=f"'{part}' with labels from 0 to 7"), labels.explained():
+        guarded()(inputs, query_y)
+    spoiled, spoiled_y = guarded(jit_compile=True)(inputs, query_y)
+    for received, given in ((spoiled["support_y"], inputs["support_y"]), (spoiled_y, query_y)):
+        np.testing.assert_array_equal(received, np.where(given == 7, 2, given))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What goes through Keras' training loop arrives: settings, weights, data."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ def test_settings_of_compile_arrive_at_keras():
     settings = {"run_eagerly": True, "steps_per_execution": 7}
     learner.compile("sgd", "mse", **settings)
     assert {name: getattr(learner, name) for name in settings} == settings
+    assert learner.jit_compile is False
     learner.compile("sgd", "mse", jit_compile=True)
     assert (learner.jit_compile, learner.run_eagerly, learner.steps_per_execution) == (
         True,
@@ -42,6 +45,18 @@ def test_an_inner_loss_that_is_a_function_is_taken_in_the_precision_of_the_model
     adapted = learner.adapt(x, y).get_weights()[0]
     expected = w - 0.1 * np.mean(3 * np.abs(w * x - y) ** 2 * np.sign(w * x - y) * x)
     np.testing.assert_allclose(adapted, [[expected]], rtol=1e-13)
+
+
+def test_examples_and_labels_are_handed_on_as_they_are():
+    """A learner of a model that computes in bfloat16 does not round labels, 257 to 256."""
+    dense = layers.Dense(1, use_bias=False, kernel_initializer=keras.initializers.Constant(256))
+    model = keras.Sequential([keras.Input((1,)), dense])
+    model.dtype_policy = dense.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    learner = maml_tf.MAML(model, 4.0)
+    learner.compile("sgd", "mse", inner_loss="mse")
+    one = np.ones([1, 2, 1], "float32")
+    batch = {"support_x": one, "support_y": 257 * one, "query_x": one}
+    np.testing.assert_array_equal(learner.predict_on_batch(batch), (256 + 2 * 4) * one)
 
 
 # Weights of queries.
@@ -75,7 +90,45 @@ def test_weights_of_classes_and_of_queries_are_not_taken_together(method):
         getattr(learner, method)(inputs, query_y, sample_weight=weight, class_weight={0: 2.0})
 
 
+@pytest.mark.parametrize("given", ["by position", "by name"])
+def test_what_fit_and_evaluate_are_given_by_position_is_checked(given):
+    inputs, query_y = task_batch()
+    learner, bad = compiled(dense_model()), np.array([1.0, np.nan], "float32")
+    calls = {
+        "by position": (
+            lambda: learner.fit(inputs, query_y, 2, 1, 0, None, 0.0, None, True, None, bad),
+            lambda: learner.fit(inputs, query_y, 2, 1, 0, None, 0.0, (inputs, query_y, bad)),
+            lambda: learner.evaluate(inputs, query_y, 2, 0, bad),
+        ),
+        "by name": (
+            lambda: learner.fit(inputs, query_y, sample_weight=bad),
+            lambda: learner.fit(inputs, query_y, validation_data=(inputs, query_y, bad)),
+            lambda: learner.evaluate(inputs, query_y, sample_weight=bad),
+        ),
+    }
+    for call in calls[given]:
+        with pytest.raises(ValueError, match="`sample_weight` to be finite"):
+            call()
+
+
 # Data.
+
+
+def test_data_sets_keep_their_order_without_a_warning():
+    data, learner = tf.data.Dataset.from_tensors(task_batch()), compiled(dense_model())
+    learner.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner.fit(data, verbose=0)
+
+
+def test_a_step_for_which_there_are_no_data_is_not_counted():
+    """Several steps are one function, which finds out in the middle that data have ended."""
+    data = tf.data.Dataset.from_tensors(task_batch()).repeat(5).filter(lambda *batch: True)
+    learner = compiled(dense_model())
+    learner.compile("sgd", "mse", steps_per_execution=3)
+    learner.fit(data, verbose=0)
+    assert int(learner.optimizer.iterations) == 5
 
 
 def test_validation_data_are_looked_at_once_and_not_in_every_epoch():
