@@ -90,6 +90,22 @@ def test_weights_of_classes_and_of_queries_are_not_taken_together(method):
         getattr(learner, method)(inputs, query_y, sample_weight=weight, class_weight={0: 2.0})
 
 
+def test_arrays_are_evaluated_with_their_weights():
+    inputs, query_y = task_batch()
+    learner = maml_tf.MAML(dense_model(), 0.1)
+    learner.compile("sgd", "mse", metrics=["mse"], weighted_metrics=["mae"], run_eagerly=True)
+    weight = np.array([[1.0, 2.0, 0.0], [0.5, 1.0, 1.0]], "float32")
+    received = learner.evaluate(inputs, query_y, sample_weight=weight, verbose=0, return_dict=True)
+    error = learner.predict_on_batch(inputs) - query_y
+    expected = {
+        "loss": np.mean(weight * np.mean(error**2, -1)),
+        "mse": np.mean(error**2),
+        "mae": np.average(np.mean(np.abs(error), -1), weights=weight),
+    }
+    received = {name: received[name] for name in expected}
+    assert received == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("given", ["by position", "by name"])
 def test_what_fit_and_evaluate_are_given_by_position_is_checked(given):
     inputs, query_y = task_batch()
