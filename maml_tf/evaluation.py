@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from maml_tf import arguments, files
 from maml_tf.learners import Learner, checks, labels
-from maml_tf.learners.batches import masks_of, with_masks
+from maml_tf.learners.batches import masks_of, merge_tasks, number_of_tasks, with_masks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -221,8 +221,7 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
             f"Expected at least num_tasks={num_tasks} tasks. Received a data set that ended after "
             f"{count}. Make it longer, or give `num_tasks={count}`."
         )
-    values = np.concatenate(batches)[:num_tasks].astype(np.float64)
-    return Result(name, values)
+    return Result(name, np.concatenate(batches)[:num_tasks])
 
 
 def _metric(learner, metric):
@@ -295,11 +294,10 @@ def _accuracy(y_true, y_pred):
 def _per_example(function):
     def measure(learner, inputs, y, inner_steps):
         path = learner.predict_path(inputs, inner_steps)
-        leading = tf.shape(tf.nest.flatten(path)[0])[:3]
         steps = 1 if inner_steps is None else inner_steps + 1
         y = tf.nest.map_structure(lambda t: tf.repeat(t[:, tf.newaxis], steps, axis=1), y)
-        masks = _merge(masks_of(path), 3)
-        value = function(_merge(y, 3), with_masks(_merge(path, 3), masks))
+        masks = merge_tasks(masks_of(path), 3)
+        value = function(merge_tasks(y, 3), with_masks(merge_tasks(path, 3), masks))
         if value.shape.rank == 0:
             raise ValueError(
                 "Expected a metric with one value for each example, [examples, ...]. Received "
@@ -310,7 +308,7 @@ def _per_example(function):
         weight = tf.ones_like(value)
         if len(masks) == 1 and value.shape.rank >= masks[0].shape.rank:
             weight *= _beside(tf.cast(masks[0], tf.float64), value)
-        rows = [leading[0], steps, -1]
+        rows = [number_of_tasks(path), steps, -1]
         value, weight = (tf.reshape(t, rows) for t in (value * weight, weight))
         return tf.reduce_sum(value, 2) / tf.reduce_sum(weight, 2)
 
@@ -333,16 +331,6 @@ def _require_loss(learner):
             "Expected a learner that was compiled with a loss. Received one without. Call "
             "`learner.compile(optimizer=..., loss=...)` first, or give another `metric`."
         )
-
-
-def _merge(structure, axes):
-    """Merges the first `axes` axes of every tensor into one."""
-
-    def merge(t):
-        merged = tf.reshape(t, tf.concat([[-1], tf.shape(t)[axes:]], 0))
-        return tf.ensure_shape(merged, [None, *t.shape[axes:]])
-
-    return tf.nest.map_structure(merge, structure)
 
 
 def _listed(array):

@@ -109,6 +109,26 @@ def test_non_finite_tasks_are_counted_and_left_in():
     assert "| 1 | nan ± nan | 3.0000 | 2 of 5 |" in result.table()
 
 
+def test_numbers_that_ran_away_are_written_short():
+    received = [evaluation.number(v) for v in (0.12345, -9999.5, 1e4, -2.5e7, np.nan, np.inf)]
+    assert received == ["0.1235", "-9999.5000", "1.00e+04", "-2.50e+07", "nan", "inf"]
+
+
+def test_a_summary_holds_what_json_can_hold():
+    result = evaluation.Result("loss", np.array([[4.0, 1.0, np.inf], [2.0, 1.0, 3.0]]))
+    half = 1.96 / np.sqrt(2)
+    assert result.to_dict() == {
+        "metric": "loss",
+        "num_tasks": 2,
+        "inner_steps": 2,
+        "mean": [3.0, 1.0, "inf"],
+        "interval": [half, 0.0, "nan"],
+        "median": [3.0, 1.0, "inf"],
+        "non_finite": [0, 0, 1],
+        "values": [[4.0, 1.0, "inf"], [2.0, 1.0, 3.0]],
+    }
+
+
 def test_json_round_trip(tmp_path):
     values = np.random.default_rng(0).normal(size=(5, 3))
     values[1, 2], values[2, 2], values[3, 1] = np.inf, np.nan, -np.inf
@@ -220,6 +240,16 @@ def expected():
     return {m: evaluation.evaluate(learner, tasks, 6, 0, metric=m) for m in ("accuracy", "loss")}
 
 
+class AccuracyOfAll(keras.metrics.Metric):
+    """No mean over examples: it cannot be taken for each task."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        pass
+
+    def result(self):
+        return 0.0
+
+
 @pytest.mark.parametrize(
     ("compiled", "name"),
     [
@@ -229,6 +259,7 @@ def expected():
         (["sparse_categorical_accuracy"], "sparse_categorical_accuracy"),
         ([keras.metrics.sparse_categorical_accuracy], "sparse_categorical_accuracy"),
         ([keras.metrics.Mean()], "loss"),
+        ([AccuracyOfAll(name="accuracy_of_all")], "loss"),
         (None, "loss"),
     ],
 )
@@ -343,3 +374,33 @@ def test_learner_without_a_loss():
     learner = maml_tf.MAML(line_learner().model, 0.1)
     with pytest.raises(ValueError, match=r"learner\.compile"):
         evaluation.evaluate(learner, task_set(line_arrays(), 7), 7)
+
+
+# Padding.
+
+
+def of_each_sequence(y_true, y_pred):
+    return tf.reduce_sum(tf.square(y_true - y_pred), axis=[-2, -1])
+
+
+def test_padding_counts_in_no_metric_of_steps():
+    """A metric with a number for each step leaves padding out; one for each sequence sees all."""
+    model = keras.Sequential(
+        [keras.Input((5,), dtype="int32"), keras.layers.Embedding(8, 1, mask_zero=True)]
+    )
+    learner = maml_tf.MAML(model, 0.5, inner_steps=1)
+    learner.compile(loss="mean_squared_error")
+    random = np.random.default_rng(0)
+    x = random.integers(1, 8, (3, 6, 5)).astype("int32")
+    x[np.arange(5) >= random.integers(1, 6, (3, 6, 1))] = 0
+    y = random.normal(size=(3, 6, 5, 1)).astype("float32")
+    tasks = task_set((x[:, :2], y[:, :2], x[:, 2:], y[:, 2:]), 2)
+    query = {"support_x": x[:, :2], "support_y": y[:, :2], "query_x": x[:, 2:]}
+    path = [model.predict_on_batch(x[:, 2:].reshape(12, 5)), learner.predict_on_batch(query)]
+    errors = np.stack([np.square(p.reshape(3, 4, 5, 1) - y[:, 2:]) for p in path], 1)
+    counted = [[errors[t, i][x[t, 2:] != 0].mean() for i in range(2)] for t in range(3)]
+    for metric in ("mean_squared_error", squared):
+        result = evaluation.evaluate(learner, tasks, 3, metric=metric)
+        np.testing.assert_allclose(result.values, counted, rtol=1e-5)
+    result = evaluation.evaluate(learner, tasks, 3, metric=of_each_sequence)
+    np.testing.assert_allclose(result.values, errors.sum(axis=(-2, -1)).mean(2), rtol=1e-5)

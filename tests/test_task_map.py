@@ -175,6 +175,19 @@ def test_auto_gives_each_reason_once(caplog):
     assert [r.message.count("control flow") for r in caplog.records] == [1]
 
 
+def test_auto_vectorises_beside_control_flow_that_made_the_tasks():
+    @tf.function(autograph=False)
+    def mapped():
+        x = tf.ones([3, 2]) + tf.map_fn(tf.sin, tf.zeros([3, 2]))
+        before = len(tf.compat.v1.get_default_graph().get_operations())
+        summed, _ = task_map.map_tasks(lambda task, index: (task, index), x, "auto")
+        own = tf.compat.v1.get_default_graph().get_operations()[before:]
+        assert not [op for op in own if "While" in op.type]
+        return summed
+
+    np.testing.assert_array_equal(mapped(), [3, 3])
+
+
 def test_auto_works_eagerly():
     learner = compiled(network(layers.Lambda(either)), run_eagerly=True)
     assert np.all(np.isfinite(learner.train_on_batch(*task_batch())))
@@ -379,6 +392,19 @@ def test_what_is_done_for_a_task_may_be_compiled_by_itself(way, eager):
     np.testing.assert_array_equal(summed["scaled"], [0 + 4 + 12, 1 + 6 + 15])
     np.testing.assert_array_equal(first, [0, 4, 12])
     np.testing.assert_array_equal(named["index"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_it_is_xla_that_compiles_what_is_done_for_a_task(jit_compile):
+    @tf.function(autograph=False)
+    def mapped(x):
+        return task_map.map_tasks(
+            lambda task, index: (task, index), x, "loop", jit_compile=jit_compile
+        )
+
+    library = mapped.get_concrete_function(tf.ones([3, 2])).graph.as_graph_def().library
+    marks = [f.attr["_XlaMustCompile"].b for f in library.function if "_XlaMustCompile" in f.attr]
+    assert any(marks) is jit_compile
 
 
 def parallel_iterations(parallel, tasks):

@@ -30,7 +30,7 @@ _RECEIVED = re.compile(r"\b(Received|received|Found|found|holds|Missing)\b")
 _INSTRUCTION = re.compile(
     r"(?:^|[.:;,?!] |and |or |\()(?:or |please )?"
     r"(Add|Ask|Build|Call|Check|Choose|Clip|Compare|Compile|Convert|Correct|Create|Do not|Drop|Fill"
-    r"|Get|Give|Install|Leave|Load|Lower|Make|Mend|Merge|Move|Name|Number|Pass|Pick|Prepare|Put"
+    r"|Get|Give|Install|Leave|Load|Lower|Make|Mend|Merge|Move|Multiply|Name|Number|Pass|Pick|Prepare|Put"
     r"|Raise|Reduce|Remove|Rename|Replace|Reshape|Save|Set|Spell|Start|Take|Train|Try|Turn|Use"
     r"|Wrap|Write)\b|\bgive `",
     re.IGNORECASE,

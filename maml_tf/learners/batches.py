@@ -11,17 +11,17 @@ def number_of_tasks(structure):
     return tf.shape(tf.nest.flatten(structure)[0])[0]
 
 
-def merge_tasks(structure):
-    """`[T, Q, ...]` to `[T * Q, ...]`: losses and metrics see examples, as in ordinary Keras."""
+def merge_tasks(structure, axes=2):
+    """`[T, Q, ...]` to `[T * Q, ...]`: losses and metrics see examples, as in ordinary Keras.
+
+    Args:
+        structure: structure of tensors, or None.
+        axes: `int`, how many axes become one.
+    """
     if structure is None:
         return None
     return tf.nest.map_structure(
-        lambda t: (
-            tf.reshape(t, tf.concat([[-1], tf.shape(t)[2:]], 0))
-            if None in t.shape[2:]
-            else tf.reshape(t, [-1, *t.shape[2:]])
-        ),
-        structure,
+        lambda t: tf.reshape(t, tf.concat([[-1], tf.shape(t)[axes:]], 0)), structure
     )
 
 

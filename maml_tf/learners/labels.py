@@ -284,7 +284,7 @@ def is_sparse(loss):
 def ignored_class(loss):
     """The label that a sparse loss passes over, or None."""
     given = {**getattr(loss, "_fn_kwargs", {}), **getattr(loss, "keywords", {})}
-    return given.get("ignore_class", getattr(loss, "ignore_class", None))
+    return given.get("ignore_class")
 
 
 def is_numeric(dtype):

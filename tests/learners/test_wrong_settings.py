@@ -143,6 +143,7 @@ def test_weights_of_steps_are_taken():
 # Queries and examples.
 
 OTHER_T = {**INPUTS, "query_x": np.zeros([3, 3, 3], "float32")}
+OTHER_Y = np.zeros([3, 3, 2], "float32")
 CALLS = [
     Wrong(lambda m: m.predict(OTHER_T), ValueError, "each task", "'query_x': 3"),
     Wrong(lambda m: m.predict_on_batch(OTHER_T), ValueError, "each task", "'query_x': 3"),
@@ -150,6 +151,7 @@ CALLS = [
     Wrong(lambda m: m.predict("tasks"), TypeError, "`x`", "x='tasks'"),
     Wrong(lambda m: m.predict_on_batch(None), TypeError, "`x`", "x=None"),
     Wrong(lambda m: m.train_on_batch(OTHER_T, QUERY_Y), ValueError, "each task", "'query_x': 3"),
+    Wrong(lambda m: m.train_on_batch(INPUTS, OTHER_Y), ValueError, "each task", "'query_y': 3"),
     Wrong(lambda m: m.test_on_batch(OTHER_T, QUERY_Y), ValueError, "each task", "'query_x': 3"),
     Wrong(lambda m: m.adapt(X.astype(object), Y), TypeError, "'support_x'", "object"),
     Wrong(lambda m: m.adapt(X.astype(str), Y), TypeError, "'support_x'", "<U"),
@@ -157,6 +159,7 @@ CALLS = [
     Wrong(lambda m: m.adapt(X, Y.astype(complex)), TypeError, "'support_y'", "complex128"),
     Wrong(lambda m: m.adapt(tf.constant(X.astype(str)), Y), TypeError, "'support_x'", "string"),
     Wrong(lambda m: m.adapt(X[:, :2], Y), ValueError, "'support_x'", "(4, 2)", "3)"),
+    Wrong(lambda m: m.adapt(X[:, :2, None], Y), ValueError, "'support_x'", "(4, 2, 1)"),
     Wrong(lambda m: m.adapt(X[None], Y[None]), ValueError, "'support_x'", "(1, 4, 3)"),
     Wrong(lambda m: m.adapt({"image": X}, Y), ValueError, "'support_x'", "'image'"),
     Wrong(lambda m: m.adapt([X, X], Y), ValueError, "'support_x'", "(4, 3)"),

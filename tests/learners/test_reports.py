@@ -1,0 +1,91 @@
+"""Metrics before adaptation are counted apart, and by hand they are the same."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maml_tf.learners import reports
+from maml_tf.learners.meta_step import Answers
+from tests.problems import dense_model, layers
+
+Y = np.array([[[1.0], [2.0]], [[3.0], [5.0]], [[0.0], [1.0]]], "float32")  # T = 3, Q = 2
+Y_PRED = np.array([[[2.0], [2.0]], [[1.0], [5.0]], [[0.0], [4.0]]], "float32")
+WEIGHT = np.array([[1.0, 2.0], [0.0, 1.0], [2.0, 1.0]], "float32")
+
+
+def answers(y_pred, masks=None):
+    return Answers(0.0, [], tf.nest.map_structure(tf.constant, y_pred), masks or {})
+
+
+def counted(before, *parts):
+    """Counts the tasks of each of `parts`, the loss of which is their number."""
+    for part in parts:
+        count = len(Y[part])
+        before.update({"loss": float(count)}, Y[part], answers(Y_PRED[part]), WEIGHT[part], count)
+    return {name: float(value) for name, value in before.results().items()}
+
+
+def test_losses_weigh_by_tasks_and_metrics_by_queries():
+    before = reports.Before(dense_model(), ["mae"], [keras.metrics.MeanSquaredError(name="mse")])
+    difference = np.abs(Y - Y_PRED)[..., 0]
+    expected = {
+        "loss_before": (2 * 2.0 + 1 * 1.0) / 3,
+        "mae_before": difference.mean(),
+        "mse_before": (WEIGHT * difference**2).sum() / WEIGHT.sum(),
+    }
+    for _ in range(2):
+        received = counted(before, slice(0, 2), slice(2, 3))
+        assert received == pytest.approx(expected, rel=1e-6)
+        before.reset()
+    assert counted(before, slice(2, 3))["loss_before"] == 1.0
+
+
+def test_what_the_learner_counts_stays_as_it_is():
+    metric = keras.metrics.MeanAbsoluteError(name="mine")
+    weighted = keras.metrics.MeanAbsoluteError(name="weighted")
+    before = reports.Before(dense_model(), [metric], {"output": weighted})
+    assert set(counted(before, slice(0, 3))) == {"loss_before", "mine_before", "weighted_before"}
+    assert float(metric.result()) == float(weighted.result()) == 0.0
+
+
+def test_metrics_find_their_outputs_by_name():
+    x = keras.Input((3,))
+    model = keras.Model(x, [layers.Dense(1, name="a")(x), layers.Dense(1, name="b")(x)])
+    before = reports.Before(model, {"b": ["mae"]}, None)
+    losses = {"loss": 3.0, "a_loss": 1.0, "b_loss": 2.0}
+    before.update(losses, [Y, Y], answers([Y, Y + 4.0]), None, 3)
+    assert before.results() == {
+        **{f"{name}_before": value for name, value in losses.items()},
+        "b_mae_before": 4.0,
+    }
+
+
+def test_masked_predictions_count_in_no_metric():
+    mask = tf.constant([[True, False], [False, True], [True, False]])
+    before = reports.Before(dense_model(), ["mae"], None)
+    before.update({"loss": 0.0}, Y, answers(Y_PRED, {0: mask}), None, 3)
+    received = float(before.results()["mae_before"])
+    assert received == pytest.approx(np.abs(Y - Y_PRED)[..., 0][mask.numpy()].mean())
+
+
+def test_an_adapted_model_gets_losses_and_metrics_of_its_own():
+    metric = keras.metrics.MeanAbsoluteError(name="mine")
+    received = reports.Before.compile_arguments(
+        {"optimizer": "sgd", "loss": "mse", "metrics": [metric, "mae"], "loss_weights": None}
+    )
+    assert set(received) == {"loss", "metrics"}
+    assert received["loss"] == "mse"
+    copied, name = received["metrics"]
+    assert name == "mae"
+    assert copied is not metric
+    assert (type(copied), copied.name) == (keras.metrics.MeanAbsoluteError, "mine")
+
+
+@pytest.mark.parametrize(("settings", "steps"), [({"inner_steps": 5}, 5), ({}, 0)], ids=str)
+def test_the_error_of_a_loss_that_ran_away_names_the_steps(settings, steps):
+    message = str(reports.non_finite_error(7, types.SimpleNamespace(**settings)))
+    assert "at training step 7 " in message
+    assert f"fewer inner steps than {steps}," in message
