@@ -108,9 +108,10 @@ def test_the_gradient_of_rates_agrees_with_central_differences(kind, remateriali
     def at(value, step):
         return value if learner.inner_optimizer.steps is None else value[step]
 
+    weights = [tf.constant(v.numpy()) for v in learner.model.trainable_variables]
+
     @tf.function(autograph=False)
     def outer(values):
-        weights = [tf.constant(v.numpy()) for v in learner.model.trainable_variables]
         return loss_by_hand(weights, values, inputs, query_y, 2, at)
 
     values = [rate.numpy() for rate in rates]
@@ -251,7 +252,7 @@ class Preconditioned(keras.layers.Layer):
 
     def __init__(self, variable, **settings):
         super().__init__(**settings)
-        self._others = {"variable": variable}  # not tracked: it is the model's
+        self._read = lambda: tf.convert_to_tensor(variable)  # not tracked: it is the model's
 
     def build(self, shapes):
         del shapes
@@ -260,7 +261,7 @@ class Preconditioned(keras.layers.Layer):
         return []
 
     def update(self, step, gradients, weights, slots):
-        rate = tf.exp(tf.reduce_sum(tf.convert_to_tensor(self._others["variable"])))
+        rate = tf.exp(tf.reduce_sum(self._read()))
         return [w - 0.1 * rate * g for w, g in zip(weights, gradients, strict=True)], slots
 
 
