@@ -1,4 +1,4 @@
-"""The inner loop as one value: it cannot be changed, and asks `maml_tf.inner_loop` for its steps."""
+"""The inner loop as one value: it cannot be changed, and takes the steps of `inner_loop`."""
 
 import dataclasses
 

@@ -327,7 +327,7 @@ def test_training_goes_on_from_a_file_bit_for_bit_and_learns(case, tmp_path):
     inputs, query_y = case.row.batches(20, seed=2)
     y_pred = again.predict(tf.data.Dataset.from_tensor_slices(inputs), verbose=0)
     right = np.argmax(y_pred, -1) == np.concatenate(case.row.classes(query_y))
-    assert np.mean(right) > 0.85
+    assert np.mean(right) > 0.8  # chance is 0.5, with a deviation of 0.026
 
 
 def settings_of(learner):
