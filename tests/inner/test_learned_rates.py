@@ -74,10 +74,10 @@ def test_rates_have_the_shapes_of_what_they_are_for():
     assert len(per_weight.trainable_variables) == 8
 
 
-def loss_by_hand(weights, rates, inputs, query_y, steps, rate_of):
+def loss_by_hand(weights, rates, tasks, steps, rate_of):
     """The outer loss of MAML with these rates, a plain loop."""
     losses = []
-    for x, y, query_x, labels in zip(*inputs.values(), query_y, strict=True):
+    for x, y, query_x, labels in tasks:
         fast = weights
         for step in range(steps):
             with tf.GradientTape() as tape:
@@ -109,10 +109,11 @@ def test_the_gradient_of_rates_agrees_with_central_differences(kind, remateriali
         return value if learner.inner_optimizer.steps is None else value[step]
 
     weights = [tf.constant(v.numpy()) for v in learner.model.trainable_variables]
+    tasks = [[part[i] for part in (*inputs.values(), query_y)] for i in range(2)]
 
     @tf.function(autograph=False)
     def outer(values):
-        return loss_by_hand(weights, values, inputs, query_y, 2, at)
+        return loss_by_hand(weights, values, tasks, 2, at)
 
     values = [rate.numpy() for rate in rates]
     np.testing.assert_allclose(loss, outer([tf.constant(v) for v in values]), rtol=1e-12)

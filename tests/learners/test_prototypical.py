@@ -138,13 +138,13 @@ def test_the_meta_gradient_agrees_with_central_differences(distance):
         value, slope = variable.numpy(), np.zeros(variable.shape)
         for index in np.ndindex(value.shape):
             terms = []
-            for change in (-2e-3, -1e-3, 1e-3, 2e-3):
+            for change in (-2e-4, -1e-4, 1e-4, 2e-4):
                 moved = np.array(value)
                 moved[index] += change
                 variable.assign(moved)
                 terms.append(by_hand())
             far, near, nearer, farther = terms
-            slope[index] = (far - 8 * near + 8 * nearer - farther) / 12e-3
+            slope[index] = (far - 8 * near + 8 * nearer - farther) / 12e-4
         variable.assign(value)
         differences.append(slope)
     assert relative_error([np.asarray(g) for g in gradients], differences) < 1e-8
