@@ -95,3 +95,37 @@ def test_a_symbolic_tensor_is_refused():
 
     with pytest.raises(TypeError, match="Expected `rate` to be a finite number"):
         traced(tf.constant(1.0))
+
+
+class Plain:
+    def __init__(self, a, b=1, *, c=2): ...
+
+
+class Open(Plain):
+    def __init__(self, d, **settings): ...
+
+
+class Silent(Open):
+    """Has no constructor of its own."""
+
+
+class Again(Silent):
+    def __init__(self, a, e, *args, **settings): ...
+
+
+class Closed(Again):
+    def __init__(self, f): ...
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (Plain, ["a", "b", "c"]),
+        (Open, ["d", "a", "b", "c"]),
+        (Silent, ["d", "a", "b", "c"]),
+        (Again, ["a", "e", "d", "b", "c"]),
+        (Closed, ["f"]),
+    ],
+)
+def test_what_a_constructor_takes_through_the_classes_that_it_hands_on_to(cls, expected):
+    assert arguments.of_constructor(cls) == expected

@@ -222,3 +222,126 @@ def test_seeds_differ_from_task_to_task_and_nothing_else_does():
     ):
         distinct = {tuple(np.asarray(value)) for value in of_tasks}
         assert len(distinct) == (64 if "seed" in variable.path else 1)
+
+
+def pair():
+    return keras.Variable([1.0, 2.0]), keras.Variable(3.0)
+
+
+def test_tensors_stand_in_the_place_of_variables_while_the_scope_is_open():
+    vector, number = pair()
+    with functional.in_place_of([vector, number], [tf.constant([5.0, 6.0]), tf.constant(7.0)]):
+        np.testing.assert_array_equal(vector + number, [12.0, 13.0])
+        functional.assign([number], [tf.constant(8.0)])
+        assert float(functional.values_of([number])[0]) == 8.0
+    np.testing.assert_array_equal(vector + number, [4.0, 5.0])
+
+
+def test_scopes_nest_and_what_is_assigned_in_one_is_forgotten_at_its_end():
+    vector, number = pair()
+    with functional.in_place_of([number], [tf.constant(7.0)]) as outer:
+        with functional.in_place_of([vector], [tf.constant([5.0, 6.0])]) as inner:
+            np.testing.assert_array_equal(vector + number, [12.0, 13.0])
+            functional.assign([vector, number], [tf.zeros([2]), tf.constant(1.0)])
+            np.testing.assert_array_equal(vector + number, [1.0, 1.0])
+            assert float(inner.get_current_value(number)) == 1.0
+        assert float(outer.get_current_value(number)) == 7.0
+        np.testing.assert_array_equal(vector + number, [8.0, 9.0])
+    np.testing.assert_array_equal(vector + number, [4.0, 5.0])
+
+
+def test_an_inner_scope_may_put_another_tensor_in_the_place_of_the_same_variable():
+    _, number = pair()
+    with functional.in_place_of([number], [tf.constant(7.0)]):
+        with functional.in_place_of([number], [tf.constant(9.0)]):
+            assert float(number.value) == 9.0
+        assert float(number.value) == 7.0
+
+
+def test_gradients_flow_to_what_stands_in_the_place():
+    vector, number = pair()
+    given = [tf.constant([5.0, 6.0]), tf.constant(7.0)]
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        with functional.in_place_of([vector, number], given):
+            loss = tf.reduce_sum(vector * vector) * number
+    received = tape.gradient(loss, given)
+    np.testing.assert_array_equal(received[0], [70.0, 84.0])
+    np.testing.assert_array_equal(received[1], 61.0)
+
+
+def test_a_scope_ends_with_an_error_too():
+    _, number = pair()
+    with (
+        pytest.raises(BoomError),
+        functional.in_place_of([number], [tf.constant(7.0)]),
+        functional.sealed(),
+    ):
+        boom(None)
+    assert float(number.value) == 3.0
+
+
+def test_a_wrong_number_of_tensors_is_refused():
+    with pytest.raises(ValueError, match="shorter"), functional.in_place_of(pair(), []):
+        pass
+
+
+def test_what_a_sealed_scope_assigns_is_forgotten_and_losses_are_apart():
+    _, number = pair()
+    with functional.in_place_of([number], [tf.constant(7.0)]):
+        with functional.sealed():
+            assert float(number.value) == 7.0
+            number.assign(8.0)
+            assert float(number.value) == 8.0
+        assert float(number.value) == 7.0
+    with functional.sealed():  # without a scope around it there is nothing to forget
+        number.assign(4.0)
+    assert float(number.value) == 4.0
+
+
+def test_a_sealed_body_of_a_loop_leaks_none_of_its_tensors():
+    _, number = pair()
+
+    @tf.function(autograph=False)
+    def counted():
+        with functional.in_place_of([number], [tf.constant(7.0)]):
+
+            def body(i, total):
+                with functional.sealed():
+                    number.assign_add(tf.cast(i, tf.float32))
+                    return i + 1, total + tf.convert_to_tensor(number.value)
+
+            _, total = tf.while_loop(lambda i, _: i < 3, body, (tf.constant(0), tf.constant(0.0)))
+            return total + tf.convert_to_tensor(number.value)
+
+    assert float(counted()) == (7 + 8 + 9) + 7
+    assert float(number.value) == 3.0
+
+
+def test_assigning_outside_of_a_scope_is_refused():
+    vector, _ = pair()
+    with pytest.raises(RuntimeError, match="no such scope. Open it by `with learner.with_values"):
+        functional.assign([vector], [tf.zeros([2])])
+    np.testing.assert_array_equal(vector, [1.0, 2.0])
+
+
+def test_a_call_within_a_scope_keeps_what_stands_around_it_and_assigns_nothing():
+    model, (_, number) = dropout_and_batch_norm(), pair()
+    weights, state = values(model)
+    with functional.in_place_of(
+        [number, *model.variables], [tf.constant(7.0), *[v.value + 1 for v in model.variables]]
+    ):
+        before = functional.values_of(model.variables)
+        seen, _ = functional.call(
+            model, weights, state, X, training=True, then=lambda y: float(number.value)
+        )
+        assert seen == 7.0
+        for one, other in zip(functional.values_of(model.variables), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_embeddings_of_several_axes_become_vectors():
+    z = tf.reshape(tf.range(24.0), [2, 3, 2, 2])
+    np.testing.assert_array_equal(functional.flattened(z), tf.reshape(z, [2, 12]))
+    flat = tf.reshape(z, [6, 4])
+    assert functional.flattened(flat) is flat

@@ -65,6 +65,31 @@ def test_every_way_sums_and_stacks_in_the_order_of_tasks(strategy, parallel, how
     np.testing.assert_array_equal(named["label"], tasks["y"])
 
 
+@pytest.mark.parametrize("strategy", ["loop", "vectorized", "auto"])
+@pytest.mark.parametrize("how", ["eager", "graph", "unknown-size"])
+def test_the_mean_over_tasks_in_the_place_of_the_sum(strategy, how):
+    x = np.arange(6.0, dtype="float64").reshape(3, 2) ** 2
+
+    def mean(tasks):
+        def function(task, index):
+            half = tf.cast(task["x"], tf.float16)
+            summed = {"square": task["x"] ** 2, "half": half, "nothing": []}
+            return summed, {"index": index, "first": task["x"][0]}
+
+        return task_map.task_mean(function, tasks, strategy)
+
+    if how != "eager":
+        spec = {"x": tf.TensorSpec([None if how == "unknown-size" else 3, 2], tf.float64)}
+        mean = tf.function(mean, input_signature=[spec], autograph=False)
+    means, stacks = mean({"x": tf.constant(x)})
+    np.testing.assert_allclose(means["square"], np.mean(x**2, 0), rtol=1e-15)
+    np.testing.assert_allclose(means["half"], np.mean(x, 0), rtol=1e-3)
+    assert (means["square"].dtype, means["half"].dtype) == (tf.float64, tf.float16)
+    assert means["nothing"] == []
+    np.testing.assert_array_equal(stacks["index"], [0, 1, 2])
+    np.testing.assert_array_equal(stacks["first"], x[:, 0])
+
+
 def test_auto_loops_over_convolutions_and_recurrent_layers():
     recurrent = keras.Sequential([keras.Input((3, 2)), layers.GRU(2)])
     nested = keras.Sequential([keras.Input((6, 6, 1)), conv_model()])

@@ -296,11 +296,6 @@ class AdaptedLearner(_Seen):
         self._keep(self._through.state, state, after)
         return y
 
-    def compute_output_spec(self, inputs, training=False):
-        """Shapes and dtypes of the predictions."""
-        del training
-        return keras.backend.compute_output_spec(self.call, inputs)
-
     def get_config(self):
         """Arguments of the constructor, the learner among them."""
         return {
