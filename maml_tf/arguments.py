@@ -144,6 +144,33 @@ def choice(name, value, allowed):
     )
 
 
+def known_options(function, options, known):
+    """Checks that options, as a function took them by `**options`, are among those that there are.
+
+    Args:
+        function: str, the name that the caller knows it by.
+        options: dict of what was given, by name.
+        known: names of all that the function takes, its parameters among them.
+
+    Raises:
+        TypeError: there is one of another name; the message tells the most similar one.
+
+    Example:
+        >>> maml_tf.arguments.known_options("glyphs", {"seed": 1}, ["ways", "seed"])
+    """
+    known = list(known)
+    unknown = [name for name in options if name not in known]
+    if not unknown:
+        return
+    close = difflib.get_close_matches(unknown[0], known, 1)
+    advice = f"Did you mean `{close[0]}`? " if close else ""
+    raise TypeError(
+        f"Expected options of `{function}`, which are {', '.join(f'`{name}`' for name in known)}. "
+        f"Received: {', '.join(received(name, options[name]) for name in unknown)}. {advice}"
+        "Correct the name, or leave it out."
+    )
+
+
 def path(name, value, what="a path"):
     """Checks that an argument is a path, `str` or `os.PathLike`, that is not empty.
 

@@ -6,6 +6,7 @@
 
 from maml_tf.tasks import sampling
 from maml_tf.tasks.cifar import cifar_fs, fc100
+from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.from_tfds import from_tfds, load_tfds_images
 from maml_tf.tasks.glyphs import glyphs
 from maml_tf.tasks.glyphs_data import load_glyphs
@@ -17,6 +18,7 @@ from maml_tf.tasks.omniglot_data import load_omniglot
 from maml_tf.tasks.sinusoid import sinusoid
 
 __all__ = [
+    "Episodes",
     "cifar_fs",
     "fc100",
     "from_tfds",

@@ -16,8 +16,8 @@ def cifar_fs(ways=5, shots=1, queries=15, **options):
         ways: int, N, classes a task.
         shots: int, K, support images a class.
         queries: int or None, query images a class in training; None stands for `shots`.
-        **options: `test_queries`, `meta_batch`, `seed`, `start`, `data_dir`, `download`,
-            `validation_tasks`, `test_tasks`, all as in `maml_tf.tasks.from_tfds`.
+        **options: `data_dir`, `download`, and those of `maml_tf.tasks.Episodes`, all as in
+            `maml_tf.tasks.from_tfds`.
 
     Returns:
         `(train, validation, test)` as `maml_tf.tasks.from_tfds` gives them, of 64, 16 and 20

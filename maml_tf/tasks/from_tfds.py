@@ -5,6 +5,7 @@ import pathlib
 import tensorflow as tf
 
 from maml_tf.tasks import image_decoding, packed, prepared, sampling, splits
+from maml_tf.tasks.episodes import Episodes
 
 _SPLIT = (0.64, 0.16, 0.2)
 
@@ -14,17 +15,13 @@ def from_tfds(
     ways=5,
     shots=1,
     queries=15,
-    test_queries=None,
-    meta_batch=4,
-    seed=0,
-    start=0,
+    *,
     image_size=None,
     classes=_SPLIT,
     split_seed=0,
     data_dir=None,
     download=False,
-    validation_tasks=600,
-    test_tasks=600,
+    **episodes,
 ):
     """Builds the training, validation and test tasks of a data set with images and labels.
 
@@ -38,10 +35,6 @@ def from_tfds(
         ways: int, N, classes a task.
         shots: int, K, support images a class.
         queries: int or None, query images a class in training; None stands for `shots`.
-        test_queries: int or None, the same in validation and test; None stands for `queries`.
-        meta_batch: int, T, tasks a batch.
-        seed: int; the same seed gives the same tasks.
-        start: int, index of the first training batch; a resumed training goes on there.
         image_size: int, a pair `(height, width)`, or None: to what images are resized, the middle
             being cut out where the shape is another. None where all have one size already.
         classes: which classes are for training, validation and test: three fractions of them, or
@@ -49,8 +42,8 @@ def from_tfds(
         split_seed: int, of the shares where `classes` are fractions.
         data_dir: path or None, directory of TensorFlow Datasets; None is its own default.
         download: bool, whether to download and prepare the data where they are not there.
-        validation_tasks: int, tasks in `validation`, rounded up to whole batches.
-        test_tasks: int, tasks in `test`, rounded up to whole batches.
+        **episodes: `test_ways`, `test_shots`, `test_queries`, `meta_batch`, `seed`, `start`,
+            `validation_tasks`, `test_tasks`, as in `maml_tf.tasks.Episodes`.
 
     Returns:
         `(train, validation, test)`, each a `tf.data.Dataset` of `(inputs, query_y)`:
@@ -62,26 +55,15 @@ def from_tfds(
     Raises:
         ImportError: TensorFlow Datasets is not installed.
         FileNotFoundError: the data are not there and `download` is False.
-        TypeError: a number or `seed` is not an integer.
+        TypeError: a number or `seed` is not an integer, or there is no option of such a name.
         ValueError: the data set has no images or no labels, its images have several sizes and
             `image_size` is None, or there are too few classes or images for such tasks.
 
     Example:
         >>> sets = maml_tf.tasks.from_tfds("oxford_flowers102", image_size=84, download=True)
     """
-    settings = {
-        "ways": ways,
-        "shots": shots,
-        "queries": queries,
-        "test_queries": test_queries,
-        "meta_batch": meta_batch,
-        "seed": seed,
-        "start": start,
-        "validation_tasks": validation_tasks,
-        "test_tasks": test_tasks,
-    }
     # What is wrong is told before data are looked for.
-    splits.check(**settings)
+    few = Episodes.asked_of(from_tfds, episodes, ways=ways, shots=shots, queries=queries)
     check = splits.check_parts if isinstance(classes, dict) else splits.check_fractions
     check("classes", classes)
     splits.check_split_seed("split_seed", split_seed)
@@ -92,7 +74,7 @@ def from_tfds(
         parts = splits.by_name(names, classes)
     else:
         parts = splits.shuffled(len(names), classes, split_seed)
-    return splits.three_way(indexed, parts, **settings)
+    return splits.three_way(indexed, parts, few)
 
 
 def load_tfds_images(name, image_size=None, data_dir=None, download=False):

@@ -11,6 +11,7 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.tasks import sampling, splits
+from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.glyphs_data import load_glyphs
 
 PARTS = {
@@ -20,18 +21,7 @@ PARTS = {
 }
 
 
-def glyphs(
-    ways=5,
-    shots=1,
-    queries=None,
-    test_queries=None,
-    meta_batch=32,
-    seed=0,
-    start=0,
-    rotate=False,
-    validation_tasks=600,
-    test_tasks=600,
-):
+def glyphs(ways=5, shots=1, queries=None, *, rotate=False, **episodes):
     """Builds the training, validation and test tasks of N-way K-shot character classification.
 
     The characters are drawn at the first call, in about ten seconds, and kept (see `load_glyphs`).
@@ -46,16 +36,12 @@ def glyphs(
         ways: int, N, characters a task.
         shots: int, K, support drawings a character.
         queries: int or None, query drawings a character in training; None stands for `shots`.
-        test_queries: int or None, the same in `validation` and `test`; None stands for `queries`.
-        meta_batch: int, T, tasks a batch, in all three data sets.
-        seed: int; the same seed gives the same tasks, of the same drawings: these are fixed.
-        start: int, index of the first training batch: a training resumed after `n` steps takes
-            `start=n` and sees what it would have seen. Validation and test do not depend on it.
         rotate: bool, whether to turn each character of a task by a random multiple of 90 degrees,
             in all three data sets, as `omniglot` does. Not by default: many a Canadian syllable is
             another one turned.
-        validation_tasks: int, tasks in `validation`, rounded up to whole batches.
-        test_tasks: int, tasks in `test`, rounded up to whole batches.
+        **episodes: `test_ways`, `test_shots`, `test_queries`, `meta_batch`, `seed`, `start`,
+            `validation_tasks`, `test_tasks`, as in `maml_tf.tasks.Episodes`, with a
+            `meta_batch` of 32 by default. The drawings are the same whatever `seed` is.
 
     Returns:
         `(train, validation, test)`, each a `tf.data.Dataset`, with no script in common.
@@ -64,7 +50,7 @@ def glyphs(
     Raises:
         ImportError: matplotlib is not installed.
         OSError: the drawings can be written nowhere.
-        TypeError: a number or `seed` is not an integer.
+        TypeError: a number or `seed` is not an integer, or there is no option of such a name.
         ValueError: a number is too small, or a task needs more characters or more than the 20
             drawings that there are.
 
@@ -74,22 +60,12 @@ def glyphs(
         >>> inputs["support_x"].shape, query_y.shape
         (TensorShape([16, 20, 28, 28, 1]), TensorShape([16, 20]))
     """
-    settings = {
-        "ways": ways,
-        "shots": shots,
-        "queries": queries,
-        "test_queries": test_queries,
-        "meta_batch": meta_batch,
-        "seed": seed,
-        "start": start,
-        "validation_tasks": validation_tasks,
-        "test_tasks": test_tasks,
-    }
-    splits.check(**settings)
+    given = {"ways": ways, "shots": shots, "queries": queries, "meta_batch": 32}
+    few = Episodes.asked_of(glyphs, episodes, **given)
     arguments.boolean("rotate", rotate)
     characters = load_glyphs()
     classes = sampling.index_by_class(characters.images, characters.labels, rotate=rotate)
-    return splits.three_way(classes, split_scripts(characters.groups), **settings)
+    return splits.three_way(classes, split_scripts(characters.groups), few)
 
 
 def split_scripts(groups):

@@ -17,6 +17,7 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.tasks import image_decoding, image_files, packed, sampling, splits
+from maml_tf.tasks.episodes import Episodes
 
 # Bytes of decoded pictures that are held in memory; more are packed into one file on disk.
 _IN_MEMORY = 2**28
@@ -30,19 +31,15 @@ def image_folder(
     ways=5,
     shots=1,
     queries=15,
-    test_queries=None,
-    meta_batch=4,
-    seed=0,
-    start=0,
+    *,
     image_size=84,
     channels=3,
     split=None,
     split_seed=0,
     on_error="raise",
     cache=None,
-    validation_tasks=600,
-    test_tasks=600,
     follow_links=False,
+    **episodes,
 ):
     """Builds the training, validation and test tasks of a folder with one folder per class.
 
@@ -60,11 +57,6 @@ def image_folder(
         ways: int, N, classes a task.
         shots: int, K, support pictures a class.
         queries: int or None, query pictures a class in training; None stands for `shots`.
-        test_queries: int or None, the same in validation and test; None stands for `queries`.
-        meta_batch: int, T, tasks a batch, in all three data sets.
-        seed: int; the same seed gives the same tasks.
-        start: int, index of the first training batch: a training resumed after `n` steps takes
-            `start=n` and sees what it would have seen. Validation and test do not depend on it.
         image_size: int, or `(height, width)`, in pixels.
         channels: int, 3 for colour or 1 for grey.
         split: three numbers that add up to 1, shares of the classes in training, validation and
@@ -74,9 +66,9 @@ def image_folder(
         split_seed: int; the same seed splits the same classes alike.
         on_error: "raise" at a file that cannot be decoded, or "skip" and log its name.
         cache: path or None, folder of packed sets; see `load_image_folder`.
-        validation_tasks: int, tasks in `validation`, rounded up to whole batches.
-        test_tasks: int, tasks in `test`, rounded up to whole batches.
         follow_links: bool, whether links may lead out of the folder.
+        **episodes: `test_ways`, `test_shots`, `test_queries`, `meta_batch`, `seed`, `start`,
+            `validation_tasks`, `test_tasks`, as in `maml_tf.tasks.Episodes`.
 
     Returns:
         `(train, validation, test)`, each a `tf.data.Dataset`, with no class in common. `train`
@@ -86,7 +78,7 @@ def image_folder(
     Raises:
         FileNotFoundError: there is no such folder.
         ImportError: Pillow is not installed.
-        TypeError: a number or `seed` is not an integer.
+        TypeError: a number or `seed` is not an integer, or there is no option of such a name.
         ValueError: a setting is out of range, the folder is not laid out as above, a split has
             fewer classes than `ways`, a class fewer pictures than `shots + queries`, or a file
             cannot be decoded.
@@ -97,18 +89,7 @@ def image_folder(
         >>> inputs["support_x"].shape, query_y.shape
         (TensorShape([4, 5, 84, 84, 3]), TensorShape([4, 25]))
     """
-    settings = {
-        "ways": ways,
-        "shots": shots,
-        "queries": queries,
-        "test_queries": test_queries,
-        "meta_batch": meta_batch,
-        "seed": seed,
-        "start": start,
-        "validation_tasks": validation_tasks,
-        "test_tasks": test_tasks,
-    }
-    splits.check(**settings)
+    few = Episodes.asked_of(image_folder, episodes, ways=ways, shots=shots, queries=queries)
     image_decoding.check_settings(image_size, channels, on_error)
     if split is not None:
         check = splits.check_parts if isinstance(split, dict) else splits.check_fractions
@@ -124,11 +105,11 @@ def image_folder(
         )
     split = _SPLIT if split is None else split
     parts = _parts(listing, split, split_seed)
-    _check_parts(listing, parts, split, ways, shots, queries, test_queries)
+    _check_parts(listing, parts, split, few)
     images = _load(path, listing, image_size, channels, on_error, cache)
     classes = sampling.index_by_class(images.images, images.labels)
     classes = dataclasses.replace(classes, labels=images.names)  # what errors call them
-    return splits.three_way(classes, parts, **settings)
+    return splits.three_way(classes, parts, few)
 
 
 def load_image_folder(
@@ -188,35 +169,35 @@ def _parts(listing, split, split_seed):
     return splits.shuffled(len(listing.names), split, split_seed)
 
 
-def _check_parts(listing, parts, split, ways, shots, queries, test_queries):
+def _check_parts(listing, parts, split, few):
     """Checks, before anything is decoded, that there are enough classes and pictures."""
-    queries = shots if queries is None else queries
-    held_out = queries if test_queries is None else test_queries
     by_share = not any(listing.groups) and not isinstance(split, dict)
     sizes = np.bincount(listing.labels, minlength=len(listing.names))
     for i, (name, part) in enumerate(zip(splits.NAMES, parts, strict=True)):
         # No validation is a choice; a share that was rounded to nothing is not.
         if name == "validation" and not len(part) and not (by_share and split[i] > 0):
             continue
-        if len(part) < ways:
+        asked = few.of(name)
+        of_part = "test_" if i else ""
+        if len(part) < asked["ways"]:
             if by_share:
                 advice = f"other shares than split={tuple(split)}"
             else:
                 advice = "the split more classes"
             raise ValueError(
-                f"Expected at least ways={ways} classes in the {name} split. Received: "
-                f"{len(part)} of {len(listing.names)} classes. Give {advice}, fewer `ways`, or "
-                "more classes."
+                f"Expected at least ways={asked['ways']} classes in the {name} split. Received: "
+                f"{len(part)} of {len(listing.names)} classes. Give {advice}, fewer "
+                f"`{of_part}ways`, or more classes."
             )
-        needed = shots + (held_out if i else queries)
+        needed = asked["shots"] + asked["queries"]
         small = [p for p in part if sizes[p] < needed]
         if small:
             others = f" and {len(small) - 1} more classes with too few" if small[1:] else ""
             raise ValueError(
-                f"Expected at least shots + queries = {shots} + {needed - shots} pictures in every "
-                f"class of the {name} split. Received: {sizes[small[0]]} in "
-                f"{listing.names[small[0]]!r}{others}. Give fewer `shots` or "
-                f"`{'test_queries' if i else 'queries'}`, more pictures, or remove such classes."
+                f"Expected at least shots + queries = {asked['shots']} + {asked['queries']} "
+                f"pictures in every class of the {name} split. Received: {sizes[small[0]]} in "
+                f"{listing.names[small[0]]!r}{others}. Give fewer `{of_part}shots` or "
+                f"`{of_part}queries`, more pictures, or remove such classes."
             )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.tasks import sampling, splits
+from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.omniglot_data import BACKGROUND, CHARACTERS, load_omniglot
 
 _VALIDATION = 100
@@ -19,18 +20,12 @@ def omniglot(
     ways=5,
     shots=1,
     queries=None,
-    test_ways=None,
-    test_shots=None,
-    test_queries=None,
-    meta_batch=32,
-    seed=0,
-    start=0,
+    *,
     data_dir=None,
     download=False,
     split="paper",
     rotate=True,
-    validation_tasks=600,
-    test_tasks=600,
+    **episodes,
 ):
     """Builds the training, validation and test tasks of N-way K-shot Omniglot.
 
@@ -44,21 +39,15 @@ def omniglot(
         shots: int, K, support drawings a character.
         queries: int or None, query drawings a character in training; None stands for `shots`,
             as in the paper.
-        test_ways: int or None, N in `validation` and `test`; None stands for `ways`.
-        test_shots: int or None, K in `validation` and `test`; None stands for `shots`.
-        test_queries: int or None, query drawings there; None stands for `queries`.
-        meta_batch: int, T, tasks a batch, in all three data sets.
-        seed: int; the same seed gives the same tasks.
-        start: int, index of the first training batch: a training resumed after `n` steps takes
-            `start=n` and sees what it would have seen. Validation and test do not depend on it.
         data_dir: path or None, directory of TensorFlow Datasets; None is its own default.
         download: bool, whether to download the data where they are not there.
         split: "paper", all characters shuffled once, 1,100 for training, 100 for validation and
             423 for test, irrespective of alphabet; or "alphabet", test on the 659 characters of
             the evaluation alphabets, train on 864 of the background alphabets and validate on 100.
         rotate: bool, whether to turn each character of a task by a random multiple of 90 degrees.
-        validation_tasks: int, tasks in `validation`, rounded up to whole batches.
-        test_tasks: int, tasks in `test`, rounded up to whole batches.
+        **episodes: `test_ways`, `test_shots`, `test_queries`, `meta_batch`, `seed`, `start`,
+            `validation_tasks`, `test_tasks`, as in `maml_tf.tasks.Episodes`, with a
+            `meta_batch` of 32 by default.
 
     Returns:
         `(train, validation, test)`, each a `tf.data.Dataset`, with no character in common.
@@ -67,7 +56,7 @@ def omniglot(
     Raises:
         ImportError: TensorFlow Datasets is not installed.
         FileNotFoundError: the data are not there and `download` is False.
-        TypeError: a number or `seed` is not an integer.
+        TypeError: a number or `seed` is not an integer, or there is no option of such a name.
         ValueError: a number is too small, `split` is unknown, or a task needs more characters or
             more than the 20 drawings that there are.
 
@@ -77,24 +66,12 @@ def omniglot(
         >>> inputs["support_x"].shape, query_y.shape
         (TensorShape([16, 20, 28, 28, 1]), TensorShape([16, 20]))
     """
-    settings = {
-        "ways": ways,
-        "shots": shots,
-        "queries": queries,
-        "test_ways": test_ways,
-        "test_shots": test_shots,
-        "test_queries": test_queries,
-        "meta_batch": meta_batch,
-        "seed": seed,
-        "start": start,
-        "validation_tasks": validation_tasks,
-        "test_tasks": test_tasks,
-    }
-    splits.check(**settings)
+    given = {"ways": ways, "shots": shots, "queries": queries, "meta_batch": 32}
+    few = Episodes.asked_of(omniglot, episodes, **given)
     arguments.boolean("rotate", rotate)
     parts = split_characters(split)
     classes = sampling.index_by_class(load_omniglot(data_dir, download).images, rotate=rotate)
-    return splits.three_way(classes, parts, **settings)
+    return splits.three_way(classes, parts, few)
 
 
 def split_characters(split):

@@ -3,120 +3,46 @@
 import numpy as np
 
 from maml_tf import arguments
-from maml_tf.tasks import sampling, streams
+from maml_tf.tasks import sampling
 
 NAMES = ("train", "validation", "test")
 
 
-def three_way(
-    classes,
-    parts,
-    *,
-    ways=5,
-    shots=1,
-    queries=15,
-    test_ways=None,
-    test_shots=None,
-    test_queries=None,
-    meta_batch=4,
-    seed=0,
-    start=0,
-    validation_tasks=600,
-    test_tasks=600,
-):
+def three_way(classes, parts, episodes):
     """Builds the training, validation and test tasks of one set of examples.
 
     Args:
         classes: a `sampling.Classes`.
         parts: three int arrays, positions in `classes` of the training, validation and test
             classes. Where there are no validation classes, `validation` is None.
-        ways: int, N, classes a task.
-        shots: int, K, support examples a class.
-        queries: int or None, query examples a class in training; None stands for `shots`.
-        test_ways: int or None, N in validation and test; None stands for `ways`.
-        test_shots: int or None, K in validation and test; None stands for `shots`.
-        test_queries: int or None, query examples there; None stands for `queries`.
-        meta_batch: int, T, tasks a batch, in all three data sets.
-        seed: int; the same seed gives the same tasks.
-        start: int, index of the first training batch: a training resumed after `n` steps takes
-            `start=n` and sees what it would have seen. Validation and test do not depend on it.
-        validation_tasks: int, tasks in `validation`, rounded up to whole batches.
-        test_tasks: int, tasks in `test`, rounded up to whole batches.
+        episodes: a `maml_tf.tasks.Episodes`: how many of what.
 
     Returns:
         `(train, validation, test)`, each a `tf.data.Dataset` of task batches (see
         `sampling.episodes`). `train` never ends; the others are finite and the same at every pass.
 
     Raises:
-        TypeError: a number or `seed` is not an integer.
-        ValueError: a number is too small, or a part has too few classes or examples.
+        ValueError: a part has too few classes or examples.
+
+    Example:
+        >>> images = np.zeros([20, 12, 28, 28, 1], np.uint8)
+        >>> classes = sampling.index_by_class(images)
+        >>> few = maml_tf.tasks.Episodes(ways=3, queries=5)
+        >>> train, validation, test = three_way(classes, shuffled(20), few)
+        >>> next(iter(test))[1].shape
+        TensorShape([4, 15])
     """
-    queries = shots if queries is None else queries
-    held_out = {
-        "ways": ways if test_ways is None else test_ways,
-        "shots": shots if test_shots is None else test_shots,
-        "queries": queries if test_queries is None else test_queries,
-    }
-    check(
-        ways,
-        shots,
-        queries,
-        held_out["queries"],
-        meta_batch,
-        seed,
-        start,
-        validation_tasks,
-        test_tasks,
-        test_ways,
-        test_shots,
-    )
-    per_task = {"meta_batch": meta_batch, "seed": seed}
-    settings = [
-        {"ways": ways, "shots": shots, "queries": queries, "start": start},
-        {**held_out, "tasks": validation_tasks, "stream": streams.VALIDATION},
-        {**held_out, "tasks": test_tasks, "stream": streams.TEST},
-    ]
     sets = []
-    for name, part, own in zip(NAMES, parts, settings, strict=True):
+    for name, part in zip(NAMES, parts, strict=True):
         if name == "validation" and len(part) == 0:
             sets.append(None)
             continue
         try:
-            sets.append(
-                sampling.episodes(sampling.select(classes, np.asarray(part)), **per_task, **own)
-            )
+            some = sampling.select(classes, np.asarray(part))
+            sets.append(sampling.episodes(some, **episodes.of(name)))
         except ValueError as error:
             raise ValueError(f"In the {name} split: {error}") from None
     return tuple(sets)
-
-
-def check(
-    ways,
-    shots,
-    queries,
-    test_queries,
-    meta_batch,
-    seed,
-    start,
-    validation_tasks,
-    test_tasks,
-    test_ways=None,
-    test_shots=None,
-):
-    """Checks the arguments of `three_way`, where that is wanted before data are looked for."""
-    streams.check_counts(
-        ways=ways,
-        shots=shots,
-        queries=shots if queries is None else queries,
-        test_ways=ways if test_ways is None else test_ways,
-        test_shots=shots if test_shots is None else test_shots,
-        test_queries=shots if test_queries is None else test_queries,
-        meta_batch=meta_batch,
-        validation_tasks=validation_tasks,
-        test_tasks=test_tasks,
-    )
-    streams.check_counts(minimum=0, start=start)
-    streams.check_seed(seed)
 
 
 def shuffled(count, fractions=(0.64, 0.16, 0.2), seed=0):

@@ -57,11 +57,11 @@ def check_counts(minimum=1, **counts):
 
 
 def check_seed(seed):
-    """Checks that `seed` is an integer that fits 64 bits.
+    """Checks that `seed` is an integer that fits 64 bits, and gives it back as `int`.
 
     Raises:
         TypeError: it is not an integer.
         ValueError: it does not fit.
     """
     advice = "Give an integer that fits 64 bits, signed, such as seed=0."
-    arguments.integer("seed", seed, tf.int64.min, tf.int64.max, advice=advice)
+    return arguments.integer("seed", seed, tf.int64.min, tf.int64.max, advice=advice)

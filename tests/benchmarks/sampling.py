@@ -36,7 +36,8 @@ def cifar_fs_train(shots):
     """Builds training tasks from as many images as CIFAR-100 has, held in a tensor."""
     images = np.random.default_rng(0).integers(0, 256, [100, 600, 32, 32, 3], np.uint8)
     parts = splits.shuffled(100)
-    return splits.three_way(sampling.index_by_class(images), parts, shots=shots)[0]
+    few = tasks.Episodes(shots=shots)
+    return splits.three_way(sampling.index_by_class(images), parts, few)[0]
 
 
 def pack_mini_imagenet(folder):

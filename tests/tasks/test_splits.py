@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maml_tf.tasks import sampling, splits
+from maml_tf.tasks import Episodes, sampling, splits
 
 
 @settings(deadline=None)
@@ -45,9 +45,8 @@ def classes(count=9, examples=6):
 
 def test_each_set_takes_its_own_classes_and_numbers():
     parts = [np.array([0, 1, 2, 8]), np.array([4, 3]), np.array([5, 6, 7])]
-    sets = splits.three_way(
-        classes(), parts, ways=2, queries=4, test_queries=2, validation_tasks=5, test_tasks=9
-    )
+    few = Episodes(ways=2, queries=4, test_queries=2, validation_tasks=5, test_tasks=9)
+    sets = splits.three_way(classes(), parts, few)
     for dataset, part, queries in zip(sets, parts, (4, 2, 2), strict=True):
         found = set()
         for inputs, query_y in dataset.take(20).as_numpy_iterator():
@@ -59,7 +58,7 @@ def test_each_set_takes_its_own_classes_and_numbers():
 
 def test_without_validation_classes():
     parts = [np.arange(4), np.array([], int), np.arange(4, 9)]
-    train, validation, test = splits.three_way(classes(), parts, queries=1, ways=4)
+    train, validation, test = splits.three_way(classes(), parts, Episodes(queries=1, ways=4))
     assert validation is None
     assert next(iter(train))[1].shape == next(iter(test))[1].shape == (4, 4)
 
@@ -70,10 +69,11 @@ def test_without_validation_classes():
         ({"ways": 4}, "In the validation split: .*ways=4.*2 classes"),
         ({"test_queries": 6}, "In the validation split: .*7 examples.*class 4 with 6 examples"),
         ({"queries": 6}, "In the train split: .*7 examples"),
-        ({"queries": 0}, "`queries`.*at least 1"),
+        ({"test_ways": 3}, "In the validation split: .*ways=3.*2 classes"),
+        ({"test_shots": 5}, "In the validation split: .*7 examples.*class 4 with 6 examples"),
     ],
 )
 def test_too_few_are_told_with_their_split(options, message):
     parts = [np.array([0, 1, 2, 8]), np.array([4, 3]), np.array([5, 6, 7])]
     with pytest.raises(ValueError, match=message):
-        splits.three_way(classes(), parts, **{"ways": 2, "queries": 2, **options})
+        splits.three_way(classes(), parts, Episodes(**{"ways": 2, "queries": 2, **options}))
