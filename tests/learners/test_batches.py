@@ -1,11 +1,11 @@
 """Task batches taken apart: every axis and weight where it belongs."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from maml_tf.learners import batches
+from maml_tf.learners.task import Support
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
@@ -89,8 +89,8 @@ def test_weights_of_unknown_rank_are_told_apart_when_they_come(shape):
     np.testing.assert_array_equal(weights(weight), expected)
 
 
-def test_the_number_of_tasks_and_the_parts_of_one():
+def test_the_number_of_tasks_and_the_support_set_of_one():
     inputs = {"support_x": {"a": tf.ones([7, 2])}, "support_y": 1, "query_x": 2}
     assert int(batches.number_of_tasks(inputs["support_x"])) == 7
-    assert batches.parts(inputs) == (inputs["support_x"], 1, 2)
-    assert keras.tree.is_nested(batches.parts(inputs)[0])
+    assert Support.of(inputs) == (inputs["support_x"], 1, None)
+    assert Support.of({**inputs, "support_weight": 3}).weight == 3
