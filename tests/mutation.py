@@ -65,6 +65,7 @@ MODULES = {
     "maml_tf/learners/meta_step.py": (15, _LEARNERS),
     "maml_tf/learners/trainer.py": (30, [*_PARTS, "tests/learners/test_saving.py"]),
     "maml_tf/learners/adapted.py": (20, _LEARNERS),
+    "maml_tf/learners/adapted_models.py": (20, _LEARNERS),
     "maml_tf/learners/batches.py": (40, _PARTS),
     "maml_tf/learners/labels.py": (60, _PARTS),
     "maml_tf/learners/specs.py": (50, _PARTS),

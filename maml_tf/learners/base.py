@@ -317,7 +317,7 @@ class Learner(SavesNetwork, Trainer):
             metrics. Where adapting gives weights of the learner's model, it is a copy of that
             model; where Keras can make no copy that predicts the same, or would save it otherwise
             (low-rank factors, frozen sublayers), and for other methods, it is a model of
-            `maml_tf.learners.adapted`. Its batch normalisation uses the mean
+            `maml_tf.learners.adapted_models`. Its batch normalisation uses the mean
             and variance of the support set, whatever the learner's `batch_norm`, so that one may
             predict a single example.
 
