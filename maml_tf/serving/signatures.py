@@ -29,7 +29,7 @@ from maml_tf import functional
 from maml_tf.learners import specs
 from maml_tf.learners.task import Support
 from maml_tf.serving import examples, requests, resources
-from maml_tf.serving.flat_tensors import FlatTensors
+from maml_tf.serving.adapted_tensors import AdaptedTensors
 
 
 class Signatures:
@@ -67,7 +67,7 @@ class Signatures:
         self.module.state = [
             tf.Variable(v.value, name="s") for v in learner.non_trainable_variables
         ]
-        self._adapted_spec = self._flat = None
+        self._weights = None  # `AdaptedTensors`, once they are known
 
     def all(self):
         """`tf.function`s and concrete functions by signature name.
@@ -107,12 +107,9 @@ class Signatures:
     def examples(self):
         """Small requests for every signature: dicts of arrays by signature."""
         adapted = self._unadapted()
-        if adapted is None:  # where there are none to look at, any will do
-            adapted = tf.nest.map_structure(
-                lambda s: tf.zeros([5 if n is None else n for n in s.shape], s.dtype),
-                self._adapted_spec,
-            )
-        weights = {name: tensor.numpy() for name, tensor in self._pack(adapted).items()}
+        weights = self._weights.some()
+        if adapted is not None:
+            weights = {name: t.numpy() for name, t in self._weights.pack(adapted).items()}
         return examples.requests_of(
             self._x, self._y, self._labels, self._default, weights, self._transductive
         )
@@ -131,15 +128,7 @@ class Signatures:
         return self._adapted(support_x, support_y, inner_steps, support_weight)
 
     def _predict_with(self, query_x, **weights):
-        checks = [requests.finite(n, t) for n, t in weights.items() if t.dtype.is_floating]
-        if self._flat is not None:
-            wanted, given = self._flat.size, tf.size(weights["weights"])
-            message = (
-                f"Expected the {wanted} weights that `adapt` gave. Give all of them back. "
-                "Received: as many as"
-            )
-            checks.insert(0, requests.expect(tf.equal(given, wanted), message, given))
-        return self._checked_predictions(requests.after(checks, weights), query_x)
+        return self._checked_predictions(self._weights.checked(weights), query_x)
 
     def _predict(self, query_x, query_count=None):
         query_x = self._checked_query(query_x)
@@ -151,7 +140,7 @@ class Signatures:
             )
             check = requests.expect(tf.equal(given, query_count), message, query_count, given)
             query_x = requests.after([check], query_x)
-        return _finite_answer(self._predictions(self._pack(self._unadapted()), query_x))
+        return _finite_answer(self._predictions(self._weights.pack(self._unadapted()), query_x))
 
     def _adapted(self, support_x, support_y, inner_steps, weight=None):
         """What is adapted, by name, once the support set and it are good."""
@@ -166,7 +155,9 @@ class Signatures:
                 inner_steps,
             )
             inner_steps = requests.after([check], inner_steps)
-        adapted = self._pack(self._adapt_unchecked(support_x, support_y, inner_steps, weight))
+        adapted = self._weights.pack(
+            self._adapt_unchecked(support_x, support_y, inner_steps, weight)
+        )
         check = requests.expect(
             requests.are_finite(adapted.values()),
             "Expected an adaptation that stays finite. Ask for fewer steps, look for examples of "
@@ -199,7 +190,7 @@ class Signatures:
     def _predictions(self, weights, query_x):
         with self._scope():
             y = self._learner.predict_adapted(
-                self._unpack(weights),
+                self._weights.unpack(weights),
                 query_x,
                 mode=self._learner.mode(training=False),
                 then=lambda y: y,
@@ -219,7 +210,7 @@ class Signatures:
             return self._learner.unadapted()
 
     def _look_at_what_is_adapted(self):
-        """Learns of which tensors the adapted value consists, and whether one vector holds them."""
+        """Learns of which tensors the adapted value consists."""
         adapted = self._unadapted()
         if adapted is None:
             support = (self._x, self._y)
@@ -230,28 +221,7 @@ class Signatures:
                 autograph=False,
             )
             adapted = traced.get_concrete_function(*support).structured_outputs
-        self._adapted_spec = tf.nest.map_structure(
-            lambda t: tf.TensorSpec(t.shape, t.dtype), adapted
-        )
-        parts = tf.nest.flatten(self._adapted_spec)
-        if all(s.dtype.is_floating and s.shape.is_fully_defined() for s in parts):
-            self._flat = FlatTensors(parts)
-
-    def _weights_specs(self):
-        if self._flat is not None:
-            return {"weights": tf.TensorSpec([None], self._flat.dtype)}
-        return requests.entries("weights", self._adapted_spec)
-
-    def _pack(self, adapted):
-        if self._flat is not None:
-            return {"weights": self._flat.join(tf.nest.flatten(adapted))}
-        return requests.entries("weights", adapted)
-
-    def _unpack(self, weights):
-        if self._flat is not None:
-            tensors = self._flat.split(weights["weights"])
-            return tf.nest.pack_sequence_as(self._adapted_spec, tensors)
-        return requests.collect(weights, "weights", self._adapted_spec)
+        self._weights = AdaptedTensors(adapted)
 
     # Several tasks, one a row.
 
@@ -274,7 +244,7 @@ class Signatures:
                 good, tf.nest.map_structure(lambda t: t[:queries], query_x)
             )
             steps = tf.where(good, steps[0], 0) if steps else None
-            weights = self._pack(self._adapt_unchecked(support_x, support_y, steps))
+            weights = self._weights.pack(self._adapt_unchecked(support_x, support_y, steps))
             good &= requests.are_finite(weights.values())
             y = self._predictions(weights, query_x)
             good &= requests.are_finite(y.values())
@@ -305,8 +275,7 @@ class Signatures:
         specs, structures = self._specs(parts, axes=())
         specs |= more or {}
         if weights:
-            given = self._weights_specs()
-            specs |= {n: tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in given.items()}
+            specs |= self._weights.specs()
         elif self._default is not None:
             specs["inner_steps"] = tf.TensorSpec([], tf.int32, name="inner_steps")
 
