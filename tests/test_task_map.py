@@ -475,3 +475,12 @@ def test_weights_of_more_than_two_axes_are_convolutions(rank, expected):
             self.built = True
 
     assert task_map.choose("auto", Weight()) == expected
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_a_learner_works_on_so_many_tasks_at_the_same_time(tasks):
+    learner = compiled(dense_model(), task_map="loop", parallel_tasks=tasks)
+    traced = tf.function(learner.meta_gradient, autograph=False)
+    operations = traced.get_concrete_function(*task_batch(tasks=4)).graph.get_operations()
+    loops = [op for op in operations if "While" in op.type]
+    assert [op.get_attr("parallel_iterations") for op in loops] == [tasks]

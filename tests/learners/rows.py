@@ -30,6 +30,7 @@ class Row:
         exact: the meta-gradient is the derivative of the loss that is reported.
         draws: training draws something (dropout, minibatches), for each task of a batch apart.
         vectorizes: `tf.vectorized_map` can map it over tasks.
+        alike: another row is of its kind, so that what takes long is left to the slow tests.
         xla: its meta-gradient is compared with that of XLA, too (which is slow).
     """
 
@@ -41,6 +42,7 @@ class Row:
     exact: bool = True
     draws: bool = False
     vectorizes: bool = True
+    alike: bool = False
     xla: bool = False
 
     @property
@@ -123,35 +125,40 @@ def rates(**settings):
 ROWS = {
     "maml": Row(maml(dense_model, inner_steps=3), one_hot=True),
     "maml-first-order": Row(
-        maml(dense_model, first_order=True, task_map="vectorized"), exact=False
+        maml(dense_model, first_order=True, task_map="vectorized"), exact=False, alike=True
     ),
     "maml-momentum": Row(
         maml(dense_model, SGD([0.2, 0.1], momentum=0.9), inner_steps=2, rematerialize=True),
         one_hot=True,
+        alike=True,
     ),
     "maml-adam-head": Row(
-        maml(dense_model, Adam(0.05, epsilon=1e-3), inner_steps=2, adaptable=is_last)
+        maml(dense_model, Adam(0.05, epsilon=1e-3), inner_steps=2, adaptable=is_last), alike=True
     ),
-    "maml-dropout": Row(maml(dropout_model, inner_steps=2), draws=True),
-    "maml-transductive-norm": Row(maml(conv_model, inner_steps=2, parallel_tasks=1), IMAGES),
+    "maml-dropout": Row(maml(dropout_model, inner_steps=2), draws=True, alike=True),
+    "maml-transductive-norm": Row(
+        maml(conv_model, inner_steps=2, parallel_tasks=1), IMAGES, alike=True
+    ),
     "maml-support-norm": Row(maml(conv_model, batch_norm="support"), IMAGES),
-    "maml-moving-norm": Row(maml(conv_model, batch_norm="moving", rematerialize=True), IMAGES),
-    "maml-rate-per-weight": Row(lambda: maml(dense_model, rates())(), xla=True),
+    "maml-moving-norm": Row(
+        maml(conv_model, batch_norm="moving", rematerialize=True), IMAGES, alike=True
+    ),
+    "maml-rate-per-weight": Row(lambda: maml(dense_model, rates())(), xla=True, alike=True),
     "maml-rate-per-tensor-and-step": Row(
         lambda: maml(dense_model, rates(per="tensor", steps=2), inner_steps=2, rematerialize=True)()
     ),
-    "reptile": Row(reptile(), exact=False, outer_rate=0.1),
+    "reptile": Row(reptile(), exact=False, outer_rate=0.1, alike=True),
     "reptile-minibatches": Row(reptile(inner_batch=2), exact=False, draws=True, outer_rate=0.1),
-    "prototypical": Row(prototypical(dense_model)),
+    "prototypical": Row(prototypical(dense_model), alike=True),
     "prototypical-cosine": Row(
         prototypical(dense_model, distance="cosine", learned_scale=True, task_map="vectorized")
     ),
-    "prototypical-moving-norm": Row(prototypical(conv_model), IMAGES),
+    "prototypical-moving-norm": Row(prototypical(conv_model), IMAGES, alike=True),
     "prototypical-support-norm": Row(prototypical(conv_model, batch_norm="support"), IMAGES),
     "prototypical-transductive-norm": Row(
-        prototypical(conv_model, batch_norm="transductive"), IMAGES
+        prototypical(conv_model, batch_norm="transductive"), IMAGES, alike=True
     ),
-    "prototypical-ways": Row(prototypical(dense_model, ways=WAYS), xla=True),
+    "prototypical-ways": Row(prototypical(dense_model, ways=WAYS), xla=True, alike=True),
     "ridge": Row(lambda: Ridge(dense_model(), WAYS, task_map="loop"), one_hot=True),
     "memory": Row(lambda: Memory(dense_model(), WAYS, task_map="loop")),
 }

@@ -118,9 +118,25 @@ def close(received, expected):
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture(scope="module", params=ROWS.values(), ids=ROWS)
+@pytest.fixture(scope="module")
 def case(request):
     return Case(request.param)
+
+
+def takes_long(function):
+    """A test that runs by default on one row of each kind, and on the others as a slow one."""
+    function.takes_long = True
+    return function
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        long = getattr(metafunc.function, "takes_long", False)
+        rows = [
+            pytest.param(row, id=name, marks=[pytest.mark.slow] if long and row.alike else [])
+            for name, row in ROWS.items()
+        ]
+        metafunc.parametrize("case", rows, indirect=True, scope="module")
 
 
 def test_the_meta_gradient_has_the_shapes_of_what_it_belongs_to_and_assigns_nothing(case):
@@ -179,6 +195,7 @@ def test_a_batch_of_tasks_is_the_mean_of_its_tasks(case):
         close(case.results[4], np.concatenate(y_before))
 
 
+@takes_long
 def test_the_other_way_over_tasks_gives_the_same(case):
     if not case.row.vectorizes:
         pytest.skip("its operations cannot be mapped over tasks")
@@ -358,6 +375,7 @@ def test_another_run_gives_the_same_bits(case):
     assert_same(tf.nest.flatten(again), tf.nest.flatten(case.results))
 
 
+@takes_long
 def test_it_is_served_as_it_predicts(case, tmp_path):
     path = maml_tf.serving.export(case.learner, tmp_path / "served", warm_up=False)
     exported = tf.saved_model.load(str(path))
@@ -376,6 +394,7 @@ def test_it_is_served_as_it_predicts(case, tmp_path):
     close(later, answer)
 
 
+@takes_long
 def test_keras_exports_it_as_it_predicts(case, tmp_path):
     case.learner.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(str(tmp_path / "exported"))
