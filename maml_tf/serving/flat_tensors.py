@@ -31,6 +31,11 @@ class FlatTensors:
 
     def split(self, vector):
         """The list of tensors in the shapes and dtypes of `like` whose vector is `[size]`."""
+        if len(self._sizes) == 1:
+            # TensorFlow takes a split into one part out of the graph, and has the reshape of a
+            # vector of another size fail before the check of its size that it is to wait for.
+            missing = tf.maximum(self.size - tf.size(vector), 0)
+            vector = tf.pad(vector, [[0, missing]])[: self.size]
         parts = tf.split(vector, self._sizes)
         return [
             tf.cast(tf.reshape(part, s.shape), s.dtype)

@@ -79,7 +79,6 @@ def test_labels_that_leave_a_class_out_are_refused_and_the_next_request_is_unhar
         server("adapt", **{**task, "support_y": task["support_y"] + np.int32(1)})
 
 
-@pytest.mark.xfail(reason="the reshape of a single tensor does not wait for the check", strict=True)
 def test_prototypes_of_another_width_are_refused_in_words(three):
     _, _, server = three
     task, query_x = task_of(3, 1)
