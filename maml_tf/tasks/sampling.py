@@ -272,7 +272,7 @@ def turns_as_classes(classes):
 
     Example:
         >>> turned = index_by_class(np.zeros([3, 2, 5, 5, 1]), rotate=True)
-        >>> list(turns_as_classes(turned).labels[:3])
+        >>> turns_as_classes(turned).labels[:3].tolist()
         ['0 turned by 0', '0 turned by 90', '0 turned by 180']
     """
     order = classes.order.numpy()
