@@ -129,3 +129,18 @@ class Closed(Again):
 )
 def test_what_a_constructor_takes_through_the_classes_that_it_hands_on_to(cls, expected):
     assert arguments.of_constructor(cls) == expected
+
+
+def test_an_option_of_another_name_is_told_with_the_most_similar_one():
+    arguments.known_options("glyphs", {"seed": 1}, ["ways", "seed"])
+    check(
+        Wrong(
+            lambda: arguments.known_options("glyphs", {"seed": 1, "sead": 2}, ["ways", "seed"]),
+            TypeError,
+            "options of `glyphs`, which are `ways`, `seed`",
+            "sead=2",
+            "Did you mean `seed`?",
+        )
+    )
+    with pytest.raises(TypeError, match=r"xyz=0 .*\. Correct the name"):
+        arguments.known_options("glyphs", {"xyz": 0}, ["ways", "seed"])

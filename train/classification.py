@@ -115,12 +115,14 @@ class Settings:
 
 
 def task_options(settings):
-    """The settings that every task family takes."""
-    names = ("ways", "shots", "queries", "test_queries", "meta_batch", "seed")
-    names += ("validation_tasks", "test_tasks")
-    given = {name: getattr(settings, name) for name in names}
-    others = {name: getattr(settings, name) for name in ("test_ways", "test_shots")}
-    return given | {name: value for name, value in others.items() if value is not None}
+    """The settings that every task family takes, but for the index of the first batch."""
+    names = {field.name for field in dataclasses.fields(maml_tf.tasks.Episodes)} - {"start"}
+    return {name: getattr(settings, name) for name in names}
+
+
+def tested(settings):
+    """Ways and shots of the test tasks, which results and titles are of."""
+    return settings.test_ways or settings.ways, settings.test_shots or settings.shots
 
 
 def check(settings):
@@ -134,6 +136,13 @@ def check(settings):
             "Expected at most one of --clip-value and --clip-norm (the modern recipe clips the "
             f"norm). Received: --clip-value {settings.clip_value} --clip-norm "
             f"{settings.clip_norm}. Leave one out."
+        )
+    ways, _ = tested(settings)
+    if ways > settings.ways and methods.takes_ways(settings.method):
+        sys.exit(
+            f"Expected --test-ways to be at most --ways for --method {settings.method}, whose "
+            f"network has an output for each class. Received: --ways {settings.ways} --test-ways "
+            f"{ways}. Give more --ways, or a method of embeddings such as prototypical."
         )
 
 
@@ -364,7 +373,7 @@ def draw(settings, folder, learner, result, figure_task, title, paper):
     labels = learner.predict_path(one, steps).numpy().argmax(axis=-1)[0]
     support = one["support_x"][0].numpy(), one["support_y"][0].numpy()
     query = one["query_x"][0].numpy(), query_y[0].numpy()
-    few = _few(query[1], 30 // (settings.test_ways or settings.ways) or 1)
+    few = _few(query[1], 30 // tested(settings)[0] or 1)
     task = plots.classification_task(
         support,
         (query[0][few], query[1][few]),

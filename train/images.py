@@ -111,10 +111,11 @@ def main():
         common.parse(Settings, "python -m train.images", quick, classification.RECIPES)
     )
     name = pathlib.Path(settings.data).name
+    ways, shots = classification.tested(settings)
     classification.run(
         settings,
         make_tasks,
-        title=f"{name}, {settings.ways}-way {settings.shots}-shot",
+        title=f"{name}, {ways}-way {shots}-shot",
         free=FREE,
     )
 

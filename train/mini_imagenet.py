@@ -73,12 +73,14 @@ def main():
     recipes = {name: dict(changes) for name, changes in classification.RECIPES.items()}
     recipes["modern"] |= {"queries": 15, "meta_batch": 4}
     settings = resolve(common.parse(Settings, "python -m train.mini_imagenet", quick, recipes))
-    paper = settings.network == "conv4_max_pool" and settings.ways == 5
+    ways, shots = classification.tested(settings)
+    maml = settings.method == "maml" and settings.network == "conv4_max_pool"
+    paper = PAPER.get((settings.first_order, shots)) if maml and ways == 5 else None
     classification.run(
         settings,
         make_tasks,
-        title=f"mini-ImageNet, {settings.ways}-way {settings.shots}-shot",
-        paper=PAPER.get((settings.first_order, settings.shots)) if paper else None,
+        title=f"mini-ImageNet, {ways}-way {shots}-shot",
+        paper=paper,
         figure_queries=15,
         hint="As options of this script: --data-dir DIR, or --source FOLDER_OR_TAR.",
         free=FREE,

@@ -35,8 +35,12 @@ DRAWINGS = 20
 class Settings(classification.Settings):
     """The defaults are the paper's."""
 
-    split: Literal["paper", "alphabet"] = "paper"
-    """Characters shuffled irrespective of alphabet (paper), or test on unseen alphabets."""
+    split: Literal["paper", "alphabet", "vinyals"] = "paper"
+    """Characters shuffled irrespective of alphabet (paper), test on unseen alphabets, or the split
+    of Vinyals et al. (2016), that of prototypical networks."""
+    rotate: Literal["classes"] | None = None
+    """Where not given, each character of a task is turned at random (paper); "classes" makes each
+    of its four rotations a class of its own (Vinyals et al., prototypical networks)."""
     output: str = "runs/omniglot"
     """Run directory: checkpoints, history, results, figures, exported model."""
 
@@ -68,6 +72,7 @@ def make_tasks(settings, start=0):
         data_dir=settings.data_dir,
         download=settings.download,
         split=settings.split,
+        rotate=settings.rotate or True,
     )
 
 
@@ -77,7 +82,7 @@ def main():
     settings = resolve(
         common.parse(Settings, "python -m train.omniglot", quick, classification.RECIPES)
     )
-    ways, shots = settings.test_ways or settings.ways, settings.test_shots or settings.shots
+    ways, shots = classification.tested(settings)
     classification.run(
         settings,
         make_tasks,

@@ -7,13 +7,14 @@ Each task tells N characters apart from K drawings of each; each character of a 
 import numpy as np
 
 from maml_tf import arguments
-from maml_tf.tasks import sampling, splits
+from maml_tf.tasks import class_lists, sampling, splits
 from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.omniglot_data import BACKGROUND, CHARACTERS, load_omniglot
 
 _VALIDATION = 100
 _PAPER_TRAIN = 1100
 _SPLIT_SEED = 0
+SPLITS = ("paper", "alphabet", "vinyals")
 
 
 def omniglot(
@@ -42,9 +43,16 @@ def omniglot(
         data_dir: path or None, directory of TensorFlow Datasets; None is its own default.
         download: bool, whether to download the data where they are not there.
         split: "paper", all characters shuffled once, 1,100 for training, 100 for validation and
-            423 for test, irrespective of alphabet; or "alphabet", test on the 659 characters of
-            the evaluation alphabets, train on 864 of the background alphabets and validate on 100.
-        rotate: bool, whether to turn each character of a task by a random multiple of 90 degrees.
+            423 for test, irrespective of alphabet; "alphabet", test on the 659 characters of
+            the evaluation alphabets, train on 864 of the background alphabets and validate on 100;
+            or "vinyals", the 1,028, 172 and 423 characters of Vinyals et al. (2016), whole
+            alphabets but one, as prototypical networks have them (Snell et al. 2017).
+        rotate: True turns each character of a task by a random multiple of 90 degrees, and a task
+            has `ways` different characters, as in the paper. "classes" makes each of the four
+            rotations a class of its own, as Vinyals et al. and Snell et al. do: four times as many
+            classes, and a task may hold a character beside its own rotation (one 5-way task in
+            140 of training does, and most 60-way tasks), even one that looks the same turned.
+            False leaves the drawings as they are.
         **episodes: `test_ways`, `test_shots`, `test_queries`, `meta_batch`, `seed`, `start`,
             `validation_tasks`, `test_tasks`, as in `maml_tf.tasks.Episodes`, with a
             `meta_batch` of 32 by default.
@@ -56,7 +64,8 @@ def omniglot(
     Raises:
         ImportError: TensorFlow Datasets is not installed.
         FileNotFoundError: the data are not there and `download` is False.
-        TypeError: a number or `seed` is not an integer, or there is no option of such a name.
+        TypeError: a number or `seed` is not an integer, there is no option of such a name, or
+            `rotate` is neither True nor False nor text.
         ValueError: a number is too small, `split` is unknown, or a task needs more characters or
             more than the 20 drawings that there are.
 
@@ -68,25 +77,36 @@ def omniglot(
     """
     given = {"ways": ways, "shots": shots, "queries": queries, "meta_batch": 32}
     few = Episodes.asked_of(omniglot, episodes, **given)
-    arguments.boolean("rotate", rotate)
-    parts = split_characters(split)
-    classes = sampling.index_by_class(load_omniglot(data_dir, download).images, rotate=rotate)
+    arguments.choice("split", split, SPLITS)
+    if isinstance(rotate, str):
+        arguments.choice("rotate", rotate, (True, False, "classes"))
+    else:
+        arguments.boolean("rotate", rotate)
+    data = load_omniglot(data_dir, download)
+    parts = split_characters(split, data.characters)
+    classes = sampling.index_by_class(data.images, rotate=bool(rotate))
+    if isinstance(rotate, str):
+        classes = sampling.turns_as_classes(classes)
+        parts = [np.add.outer(4 * part, np.arange(4)).ravel() for part in parts]
     return splits.three_way(classes, parts, few)
 
 
-def split_characters(split):
+def split_characters(split, characters):
     """Splits the characters into training, validation and test, the same way every time.
 
     Args:
-        split: "paper" or "alphabet", as in `omniglot`.
+        split: one of `SPLITS`, as in `omniglot`.
+        characters: str array `[1623]`, `load_omniglot().characters`.
 
     Returns:
         `(train, validation, test)`, int arrays of indices into `load_omniglot().images`.
 
     Raises:
-        ValueError: `split` is neither.
+        ValueError: `split` is none of them.
     """
-    arguments.choice("split", split, ("paper", "alphabet"))
+    arguments.choice("split", split, SPLITS)
+    if split == "vinyals":
+        return _published(characters)
     # NumPy keeps the stream of RandomState the same in all its versions, not that of Generator.
     random = np.random.RandomState(_SPLIT_SEED)
     if split == "paper":
@@ -95,3 +115,11 @@ def split_characters(split):
     background = random.permutation(BACKGROUND)
     train, validation = np.split(background, [BACKGROUND - _VALIDATION])
     return train, validation, np.arange(BACKGROUND, CHARACTERS)
+
+
+def _published(characters):
+    """The split of Vinyals et al.: by alphabet, but for the characters that are named."""
+    listed = class_lists.load("omniglot_vinyals")
+    part_of = {name: part for part, names in listed.items() for name in names}
+    parts = [part_of.get(name) or part_of[name.rpartition("_")[0]] for name in characters]
+    return tuple(np.flatnonzero(np.array(parts) == part) for part in splits.NAMES)

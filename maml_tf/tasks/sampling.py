@@ -69,8 +69,8 @@ def episodes(
             or `Classes`. An array may be memory-mapped (`np.load(path, mmap_mode="r")`) and larger
             than memory. Kept as it is and cast batch by batch: uint8 becomes float32 in [0, 1],
             other floating types float32, other integers stay what they are.
-        labels: array `[rows]` of integers or text, the class of each row of `images`, in any
-            order.
+        labels: array `[rows]` of integers or text (bytes are text, too), the class of each row of
+            `images`, in any order.
         class_sizes: integer array `[classes]` where `images` holds all rows of the first class,
             then all of the second, and so on.
         ways: int, N, classes a task.
@@ -258,6 +258,38 @@ def select(classes, which):
     )
 
 
+def turns_as_classes(classes):
+    """Makes each of the four rotations of a class a class of its own.
+
+    A task may then hold two rotations of one class, which it has to tell apart.
+
+    Args:
+        classes: a `Classes` of `index_by_class(..., rotate=True)`.
+
+    Returns:
+        A `Classes` of four times as many: class `4 * c + k` is class c turned by k quarters.
+        The examples are not copied.
+
+    Example:
+        >>> turned = index_by_class(np.zeros([3, 2, 5, 5, 1]), rotate=True)
+        >>> turns_as_classes(turned).labels[:3].tolist()
+        ['0 turned by 0', '0 turned by 90', '0 turned by 180']
+    """
+    order = classes.order.numpy()
+    rows = [order[o : o + size] for o, size in zip(classes.offsets, classes.sizes, strict=True)]
+    sizes = np.repeat(classes.sizes, 4)
+    names = [f"{one} turned by {90 * k}" for one in classes.labels for k in range(4)]
+    with tf.device("CPU:0"):
+        return dataclasses.replace(
+            classes,
+            order=tf.convert_to_tensor(np.concatenate([4 * r + k for r in rows for k in range(4)])),
+            offsets=(np.cumsum(sizes) - sizes).astype(np.int32),
+            sizes=sizes,
+            labels=np.array(names),
+            turns=1,
+        )
+
+
 def check_classes(classes, ways, per_class):
     """Checks that there are `ways` classes and that each has `per_class` examples.
 
@@ -341,9 +373,9 @@ def _from_class_axis(images):
 
 
 def _from_labels(images, labels):
-    labels = np.asarray(labels)
+    labels = _as_text(np.asarray(labels))
     if labels.dtype.kind != "U":
-        labels = _integers("labels", labels)
+        labels = _integers("labels", labels, "integers or text")
     if images.ndim < 2 or labels.shape != images.shape[:1]:
         raise ValueError(
             "Expected `images` of shape [rows, ...], of rank 2 or more, and `labels` of shape "
@@ -353,6 +385,19 @@ def _from_labels(images, labels):
         )
     names, sizes = np.unique(labels, return_counts=True)
     return np.argsort(labels, kind="stable"), sizes, names
+
+
+def _as_text(labels):
+    """Makes `str` of text in whatever form it came: bytes, a column of pandas, a string tensor."""
+    kind = labels.dtype.kind
+    if kind in "ST" or (kind == "O" and all(isinstance(one, (str, bytes)) for one in labels.flat)):
+        # Bytes that are no UTF-8 are shown as such: two classes must not become one.
+        texts = [
+            one.decode(errors="backslashreplace") if isinstance(one, bytes) else one
+            for one in labels.flat
+        ]
+        return np.array(texts, str).reshape(labels.shape)
+    return labels
 
 
 def _from_sizes(images, class_sizes):
@@ -367,12 +412,12 @@ def _from_sizes(images, class_sizes):
     return np.arange(len(images)), sizes, np.arange(len(sizes))
 
 
-def _integers(name, values):
+def _integers(name, values, expected="integers"):
     values = np.asarray(values)
     if not np.issubdtype(values.dtype, np.integer):
         raise TypeError(
-            f"Expected `{name}` to be integers. Received: {name} of shape {values.shape} and dtype "
-            f"{values.dtype}. Convert them, or number the classes from 0."
+            f"Expected `{name}` to be {expected}. Received: {name} of shape {values.shape} and "
+            f"dtype {values.dtype}. Convert them, or number the classes from 0."
         )
     return values
 

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import PIL.Image
 
-from maml_tf.tasks import class_lists, mini_imagenet_data
+from maml_tf.tasks import class_lists, mini_imagenet_staging
 
 PARTS = class_lists.load("mini_imagenet")
 WNIDS = [wnid for part in PARTS.values() for wnid in part]
@@ -20,7 +20,7 @@ FOLDERS = {"train": "train", "validation": "val", "test": "test"}
 
 def small():
     """While it lasts, mini-ImageNet has 4 images a class."""
-    return mock.patch.object(mini_imagenet_data, "_IMAGES", IMAGES)
+    return mock.patch.object(mini_imagenet_staging, "IMAGES", IMAGES)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import graphlib
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -200,6 +201,22 @@ def test_seeds_and_streams_differ(family):
     for dataset, other in zip((train, validation, test), build(seed=1), strict=True):
         assert differ(first(dataset, 3), first(other, 3))
     assert differ(first(validation, 3), first(test, 3))
+
+
+def test_imports_are_floors_and_no_circle():
+    """Imports within functions count: they hide a circle, they do not open it."""
+    root = pathlib.Path(tasks.__file__).parent
+    paths = [path for path in root.rglob("*.py") if path.parent != root or path.stem != "__init__"]
+    names = {".".join(path.relative_to(root).with_suffix("").parts): path for path in paths}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {}
+    for name, path in names.items():
+        found = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+        froms = [(node.module, alias.name) for node in found for alias in node.names]
+        modules = {module for module, _ in froms} | {".".join(one) for one in froms}
+        graph[name] = {m.removeprefix("maml_tf.tasks.") for m in modules} & set(names)
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert order.index("mini_imagenet_staging") < order.index("tfds_builders.mini_imagenet")
 
 
 @pytest.mark.parametrize(

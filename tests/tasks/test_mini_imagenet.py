@@ -10,7 +10,7 @@ import pytest
 
 import maml_tf
 from maml_tf import tasks
-from maml_tf.tasks import class_lists, imagenet_source, mini_imagenet_data
+from maml_tf.tasks import class_lists, imagenet_source, mini_imagenet_staging
 from maml_tf.tasks.imagenet_layouts import Picture
 from tests.tasks import small_imagenet
 from tests.tasks.small_imagenet import FOREIGN, IMAGES, PARTS, WNIDS, chosen, encode
@@ -216,13 +216,17 @@ def picture(path, data):
 class TestImages:
     def test_size_is_kept_where_it_is_right(self, tmp_path):
         image = np.random.default_rng(0).integers(0, 256, [84, 84, 3], np.uint8)
-        kept = mini_imagenet_data.shrink(picture(tmp_path / "a.png", encode(image, format="PNG")))
+        kept = mini_imagenet_staging.shrink(
+            picture(tmp_path / "a.png", encode(image, format="PNG"))
+        )
         np.testing.assert_array_equal(kept, image)
 
     def test_stripes_finer_than_a_pixel_are_averaged(self, tmp_path):
         image = np.zeros([840, 336, 3], np.uint8)
         image[::2] = 200
-        small = mini_imagenet_data.shrink(picture(tmp_path / "a.png", encode(image, format="PNG")))
+        small = mini_imagenet_staging.shrink(
+            picture(tmp_path / "a.png", encode(image, format="PNG"))
+        )
         np.testing.assert_allclose(small[2:-2], 100, atol=2)
 
     @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "1", "PNG"])
@@ -234,7 +238,7 @@ class TestImages:
         file_format = "JPEG" if mode in ("L", "CMYK") else "PNG"
         data = encode(converted, format=file_format, quality=95)
         assert PIL.Image.open(io.BytesIO(data)).mode == ("RGB" if mode == "PNG" else mode)
-        small = mini_imagenet_data.shrink(picture(tmp_path / "n01532829_1.JPEG", data))
+        small = mini_imagenet_staging.shrink(picture(tmp_path / "n01532829_1.JPEG", data))
         assert small.shape == (84, 84, 3)
         assert small.dtype == np.uint8
         np.testing.assert_allclose(small[:, :35], 0, atol=12)
@@ -246,14 +250,14 @@ class TestImages:
         for settings in ({}, {"format": "PNG"}):
             broken = picture(tmp_path / "n01532829_1.JPEG", damage(encode(image, **settings)))
             with pytest.raises(ValueError, match=r"image in .*/n01532829_1\.JPEG\. Reading it"):
-                mini_imagenet_data.shrink(broken)
+                mini_imagenet_staging.shrink(broken)
 
     def test_damaged_image_in_a_tar_is_named_and_the_tar(self, tmp_path):
         data = b"0123456789"
         broken = picture(tmp_path / "n01532829.tar", data)._replace(name="a.JPEG", offset=3, size=4)
         assert broken.read() == b"3456"
         with pytest.raises(ValueError, match=r"image in a\.JPEG of .*n01532829\.tar\. Reading"):
-            mini_imagenet_data.shrink(broken)
+            mini_imagenet_staging.shrink(broken)
 
 
 class Interrupted(BaseException):
@@ -306,7 +310,7 @@ class TestPreparing:
         assert pickle.loads(pickle.dumps(builder)).is_prepared()  # noqa: S301
 
     def test_interrupted_preparation_goes_on(self, copy, tmp_path, monkeypatch, expected):
-        shrink, done = mini_imagenet_data.shrink, []
+        shrink, done = mini_imagenet_staging.shrink, []
 
         def interrupt(picture):
             if picture.name.startswith(WNIDS[40]):
@@ -317,7 +321,7 @@ class TestPreparing:
             done.append(picture.name[:9])
             return shrink(picture)
 
-        monkeypatch.setattr(mini_imagenet_data, "shrink", interrupt)
+        monkeypatch.setattr(mini_imagenet_staging, "shrink", interrupt)
         with pytest.raises(Interrupted):
             tasks.load_mini_imagenet(tmp_path / "data", copy)
         staging = tmp_path / "data" / "mini_imagenet" / ".staging-1.0.0"
@@ -328,7 +332,7 @@ class TestPreparing:
         path.unlink()
         path.write_bytes(chosen(WNIDS[5])[0][1])
 
-        monkeypatch.setattr(mini_imagenet_data, "shrink", count)
+        monkeypatch.setattr(mini_imagenet_staging, "shrink", count)
         images = tasks.load_mini_imagenet(tmp_path / "data", copy).images
         np.testing.assert_array_equal(images, expected[0])
         assert set(done) == {WNIDS[2], WNIDS[5], *WNIDS[40:]}
@@ -374,7 +378,7 @@ class TestPreparing:
             tasks.mini_imagenet(data_dir=tmp_path)
 
     def test_prepared_with_fewer_images(self, mini_imagenet_dir, monkeypatch):
-        monkeypatch.setattr(mini_imagenet_data, "_IMAGES", 600)
+        monkeypatch.setattr(mini_imagenet_staging, "IMAGES", 600)
         with pytest.raises(ValueError, match=r"Expected {'train': 38400, 'validation': 9600, 'te"):
             tasks.load_mini_imagenet(mini_imagenet_dir)
 

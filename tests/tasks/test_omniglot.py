@@ -1,3 +1,4 @@
+import hashlib
 import logging
 import sys
 
@@ -6,7 +7,7 @@ import PIL.Image
 import pytest
 
 from maml_tf import tasks
-from maml_tf.tasks.omniglot import split_characters
+from maml_tf.tasks.omniglot import SPLITS, split_characters
 from maml_tf.tasks.omniglot_data import Omniglot, read_packed
 
 TFDS = "tensorflow_datasets"
@@ -16,15 +17,15 @@ TFDS = "tensorflow_datasets"
     ("split", "sizes"), [("paper", [1100, 100, 423]), ("alphabet", [864, 100, 659])]
 )
 def test_splits_are_disjoint_and_cover_everything(split, sizes):
-    parts = split_characters(split)
+    parts = split_characters(split, ())
     assert [len(part) for part in parts] == sizes
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(1623))
-    for part, again in zip(parts, split_characters(split), strict=True):
+    for part, again in zip(parts, split_characters(split, ()), strict=True):
         np.testing.assert_array_equal(part, again)
 
 
 def test_the_paper_split_is_shuffled_and_fixed():
-    train, validation, _ = split_characters("paper")
+    train, validation, _ = split_characters("paper", ())
     np.testing.assert_array_equal(train[:3], [501, 752, 1520])
     assert 0 < np.mean(validation < 964) < 1
 
@@ -32,7 +33,11 @@ def test_the_paper_split_is_shuffled_and_fixed():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"split": "mine"}, ValueError, r"`split` to be one of 'paper', 'alphabet'.*'mine'"),
+        (
+            {"split": "mine"},
+            ValueError,
+            r"`split`.*'paper', 'alphabet', 'vinyals'.*'mine'",
+        ),
         ({"ways": 0}, ValueError, r"`ways`.*at least 1"),
         ({"test_queries": 0}, ValueError, r"`test_queries`.*at least 1"),
         ({"seed": 0.5}, TypeError, r"`seed`"),
@@ -177,12 +182,24 @@ class TestRealData:
             difference = np.abs(images[label, :, :, :, 0] - ink)
             assert difference.max(axis=(1, 2)).min() < 0.51
 
-    @pytest.mark.parametrize("split", ["paper", "alphabet"])
+    def test_the_published_split_is_that_of_the_published_lists(self, omniglot_dir):
+        """Of which the digests are: names as here, sorted, one a line."""
+        _, characters, alphabets = tasks.load_omniglot(omniglot_dir)
+        parts = split_characters("vinyals", characters)
+        assert [len(part) for part in parts] == [1028, 172, 423]
+        digests = [
+            hashlib.sha256("\n".join(sorted(characters[part])).encode()).hexdigest()[:16]
+            for part in parts
+        ]
+        assert digests == ["7a1cb388c4cd7a23", "59555aaa193c720c", "96127b9ea0d70398"]
+        assert set(alphabets[parts[0]]) & set(alphabets[parts[2]]) == {"Gurmukhi"}
+
+    @pytest.mark.parametrize("split", SPLITS)
     def test_tasks_take_their_own_characters(self, omniglot_dir, split):
-        images = tasks.load_omniglot(omniglot_dir).images
+        images, characters, _ = tasks.load_omniglot(omniglot_dir)
         character = {image.tobytes(): n for n, row in enumerate(images) for image in row}
         sets = tasks.omniglot(data_dir=omniglot_dir, split=split, rotate=False, shots=2)
-        for part, dataset in zip(split_characters(split), sets, strict=True):
+        for part, dataset in zip(split_characters(split, characters), sets, strict=True):
             inputs, query_y = next(dataset.as_numpy_iterator())
             x = np.concatenate([inputs["support_x"], inputs["query_x"]], axis=1)
             y = np.concatenate([inputs["support_y"], query_y], axis=1)

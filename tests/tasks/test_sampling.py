@@ -86,6 +86,23 @@ def test_without_rotation_images_lie_as_they_were():
     assert np.all(support_x.reshape(-1, 4).argmin(axis=1) == 0)
 
 
+def test_a_rotation_may_be_a_class_of_its_own():
+    """Class 4 c + k has the examples of class c, all turned by k quarters."""
+    images = turned_images(5, 4)
+    rows = images.reshape(20, 2, 2, 1)
+    turned = sampling.index_by_class(rows, class_sizes=[4, 4, 3, 5, 4], rotate=True)
+    apart = sampling.turns_as_classes(turned)
+    assert list(apart.sizes) == list(np.repeat([4, 4, 3, 5, 4], 4))
+    assert list(apart.labels[8:10]) == ["2 turned by 0", "2 turned by 90"]
+    first = np.cumsum([0, 4, 4, 3, 5, 4])
+    for c, k in [(0, 0), (2, 3), (4, 1)]:
+        one = sampling.select(apart, np.array([4 * c + k]))
+        size = first[c + 1] - first[c]
+        support_x, *_ = draw(one, ways=1, shots=size - 1)
+        expected = {np.rot90(row, k).tobytes() for row in rows[first[c] : first[c + 1]]}
+        assert {row.tobytes() for task in support_x for row in task} == expected
+
+
 def test_position_and_class_tell_nothing_about_the_label():
     tasks, ways = 20_000, 5
     classes = sampling.index_by_class(named_rows([3] * 7), class_sizes=[3] * 7)
@@ -204,6 +221,17 @@ def test_selected_classes_keep_their_examples_and_names():
     support_x, _, query_x, _ = draw(some, ways=2, shots=2, queries=3)
     assert set(support_x[..., 0].ravel()) | set(query_x[..., 0].ravel()) == {1, 3}
     assert some.examples is classes.examples
+
+
+@pytest.mark.parametrize("labels", [None, np.repeat(np.arange(6), 4)], ids=["axis", "labels"])
+def test_grey_pictures_need_no_channel_axis(labels):
+    grey = np.arange(6 * 4 * 9, dtype=np.uint8).reshape(6, 4, 3, 3)
+    images = grey if labels is None else grey.reshape(24, 3, 3)
+    with_axis = sampling.episodes(images[..., np.newaxis], labels, queries=2)
+    inputs, _ = next(iter(sampling.episodes(images, labels, queries=2)))
+    expected, _ = next(iter(with_axis))
+    assert inputs["query_x"].shape == (4, 10, 3, 3)
+    np.testing.assert_array_equal(inputs["query_x"], expected["query_x"][..., 0])
 
 
 def test_classes_of_just_enough_examples_are_enough():

@@ -22,7 +22,7 @@ from maml_tf.tasks import (
     image_decoding,
     image_files,
     imagenet_layouts,
-    mini_imagenet_data,
+    mini_imagenet_staging,
     omniglot_data,
     packed,
 )
@@ -82,7 +82,7 @@ class TestPictures:
             list(image_decoding.read([tmp_path / name]))
         picture = imagenet_layouts.Picture(name, str(tmp_path / name))
         with pytest.raises(ValueError, match="cannot identify image file"):
-            mini_imagenet_data.shrink(picture)
+            mini_imagenet_staging.shrink(picture)
 
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     @pytest.mark.parametrize("trusting", [False, True])
@@ -110,7 +110,7 @@ class TestPictures:
         with pytest.raises(ValueError, match=r"Received: .*a\.png"):
             list(image_decoding.read([tmp_path / "a.png"]))
         with pytest.raises(ValueError, match=r"Reading it failed"):
-            mini_imagenet_data.shrink(imagenet_layouts.Picture("a", str(tmp_path / "a.png")))
+            mini_imagenet_staging.shrink(imagenet_layouts.Picture("a", str(tmp_path / "a.png")))
         assert not loaded
         assert time.process_time() - started < 5
 

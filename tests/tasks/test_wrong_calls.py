@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from maml_tf import tasks
 from maml_tf.tasks import (
@@ -77,7 +78,26 @@ def of_family(family, name, value, error):
     )
 
 
+# Of families that take the options of `tasks.Episodes`.
+OPTIONS = [("test_ways", 0, ValueError), ("test_shots", 1.5, TypeError)]
+OPTIONS += [("test_queries", -1, ValueError), ("validation_tasks", None, TypeError)]
+OF_EPISODES = [family for family in FAMILIES if family not in ("sinusoid", "episodes")]
+
+
+def misspelled(family):
+    return Wrong(
+        lambda: FAMILIES[family](test_quries=5),
+        TypeError,
+        "`test_shots`, ",
+        "test_quries=5",
+        "Did you mean `test_queries`?",
+        id=f"{family}(test_quries=5)",
+    )
+
+
 WRONG = [of_family(family, *row) for family in FAMILIES for row in NUMBERS]
+WRONG += [of_family(family, *row) for family in OF_EPISODES for row in OPTIONS]
+WRONG += [misspelled(family) for family in OF_EPISODES]
 WRONG += [
     Wrong(lambda: tasks.sinusoid(oracle="no"), TypeError, "`oracle`", "oracle='no'"),
     Wrong(lambda: tasks.sinusoid(test_support=0), ValueError, "`test_support`", "=0"),
@@ -85,6 +105,8 @@ WRONG += [
     Wrong(lambda: tasks.glyphs(rotate="no"), TypeError, "`rotate`", "rotate='no'"),
     Wrong(lambda: tasks.glyphs(test_tasks=-600), ValueError, "`test_tasks`", "=-600"),
     Wrong(lambda: tasks.omniglot(rotate=1), TypeError, "`rotate`", "rotate=1"),
+    Wrong(lambda: tasks.omniglot(rotate="clases"), ValueError, "`rotate`", "mean 'classes'"),
+    Wrong(lambda: tasks.omniglot(data_dri="a"), TypeError, "data_dri='a'", "mean `data_dir`"),
     Wrong(lambda: tasks.omniglot(split="papre"), ValueError, "`split`", "'papre'", "mean 'paper'"),
     Wrong(lambda: tasks.omniglot(download="no"), TypeError, "`download`", "download='no'"),
     Wrong(lambda: tasks.omniglot(data_dir=3), TypeError, "`data_dir`", "data_dir=3"),
@@ -146,7 +168,9 @@ WRONG += [
     Wrong(lambda: episodes(with_nan(), [0, 0, 0, 1, 1, 1]), ValueError, "finite", "(4, 1, 0, 0)"),
     Wrong(lambda: episodes(np.full([4, 3, 2], np.inf)), ValueError, "finite", "(0, 0, 0)"),
     Wrong(lambda: episodes(ROWS, [0.0, 0, 0, 1, 1, 1]), TypeError, "`labels`", "float64"),
-    Wrong(lambda: episodes(ROWS, [0.5] * 6), TypeError, "`labels`", "float64"),
+    Wrong(lambda: episodes(ROWS, [0.5] * 6), TypeError, "`labels` to be integers or text", "64"),
+    Wrong(lambda: episodes(ROWS, ["a", "b", None] * 2), TypeError, "`labels`", "object"),
+    Wrong(lambda: episodes(IMAGES[..., 0], rotate=True), ValueError, "square", "channel axis"),
     Wrong(lambda: episodes(ROWS, [True] * 6), TypeError, "`labels`", "bool"),
     Wrong(lambda: episodes(ROWS, [0, 1]), ValueError, "`labels`", "(6, 2, 2, 1)", "(2,)"),
     Wrong(lambda: episodes(ROWS, [[0] * 6]), ValueError, "`labels`", "(1, 6)"),
@@ -199,8 +223,18 @@ def test_a_folder_of_splits_takes_no_other_split(tmp_path):
     check(wrong)
 
 
-def test_labels_may_be_text():
-    labels = ["oak", "elm", "oak", "elm", "oak", "elm"]
+TEXT = ["oak", "elm", "oak", "elm", "oak", "elm"]
+FORMS = {
+    "list": TEXT,
+    "objects, as a column of pandas": np.array(TEXT, object),
+    "bytes": np.array(TEXT, "S"),
+    "a tensor": tf.constant(TEXT),
+    "strings of any length": np.array(TEXT, np.dtypes.StringDType()),
+}
+
+
+@pytest.mark.parametrize("labels", FORMS.values(), ids=FORMS)
+def test_labels_may_be_text(labels):
     data = sampling.episodes(np.arange(6)[:, None], labels, ways=2, shots=1, queries=2, tasks=1)
     inputs, query_y = next(data.as_numpy_iterator())
     parity = inputs["support_x"][0, :, 0] % 2

@@ -115,9 +115,9 @@ def start(script, place, data, pattern="*", number=None):
         words = [word.format(place=place, data=data) for word in OPTIONS[script]]
         sys.argv = [script, *words, "--output", str(place / "run")]
         if script == "mini_imagenet":
-            from maml_tf.tasks import mini_imagenet_data
+            from maml_tf.tasks import mini_imagenet_staging
 
-            mini_imagenet_data._IMAGES = 4
+            mini_imagenet_staging.IMAGES = 4
             few = module(script).make_tasks
 
             def make_tasks(settings, start=0):

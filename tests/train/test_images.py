@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import maml_tf
-from train import classification, common, images, mini_imagenet
+from tests.tasks import made_up
+from train import classification, common, images, mini_imagenet, omniglot
 
 
 def parse(monkeypatch, module, *options):
@@ -105,6 +106,23 @@ def test_mini_imagenet_is_the_papers(monkeypatch):
     learner = classification.make_learner(one, (84, 84, 3))
     assert sum(v.numpy().size for v in learner.trainable_variables) == 32_773
     assert learner.optimizer.clipvalue == 10.0
+
+
+@pytest.mark.parametrize("data", ["glyphs", "cifar_fs", "from_tfds", "omniglot", "mini_imagenet"])
+def test_ways_and_shots_of_the_test_may_be_others(data, monkeypatch):
+    getattr(made_up, data)(monkeypatch)
+    script = {"omniglot": omniglot, "mini_imagenet": mini_imagenet}.get(data, images)
+    of_images = ("--data", data) if script is images else ()
+    options = ("--ways", 7, "--shots", 2, "--queries", 1, "--meta-batch", 3)
+    options += ("--test-ways", 4, "--test-shots", 3, "--test-queries", 5)
+    settings = parse(monkeypatch, script, *of_images, *options)
+    for dataset, sizes in zip(
+        script.make_tasks(settings), [(14, 7), (12, 20), (12, 20)], strict=True
+    ):
+        inputs, query_y = dataset.element_spec
+        assert (inputs["support_y"].shape[1], query_y.shape[1]) == sizes
+    assert classification.tested(settings) == (4, 3)
+    assert classification.tested(dataclasses.replace(settings, test_ways=None)) == (7, 3)
 
 
 def test_mini_imagenet_says_how_to_get_it(run_script, tmp_path):

@@ -30,6 +30,9 @@ OF_CLASSES = [
     ("--shots 0", "--shots 0"),
     ("--queries 0", "--queries 0"),
     ("--test-queries -1", "--test-queries"),
+    ("--test-ways 1", "--test-ways 1", "at least 2"),
+    ("--test-shots 0", "--test-shots 0"),
+    ("--ways 5 --test-ways 6", "--test-ways 6", "--method maml"),
     ("--iterations -5", "--iterations"),
     ("--iterations 1e3", "--iterations", "'1e3'"),
     ("--iterations 750", "--iterations 750", "--epoch-iterations 500", "--iterations 1000"),
@@ -60,9 +63,10 @@ OF_CLASSES = [
 WRONG = [("images", *row) for row in OF_CLASSES]
 # The same code: a few rows show that they come through it.
 WRONG += [(s, *row) for s in ("omniglot", "mini_imagenet") for row in OF_CLASSES[:1]]
-WRONG += [(s, *row) for s in ("omniglot", "mini_imagenet") for row in OF_CLASSES[22:29]]
+WRONG += [(s, *row) for s in ("omniglot", "mini_imagenet") for row in OF_CLASSES[25:32]]
 WRONG += [
     ("omniglot", "--split papre", "--split", "'papre'", "'alphabet'"),
+    ("omniglot", "--rotate tasks", "--rotate", "'tasks'", "'classes'"),
     ("mini_imagenet", "--download", "--download", "--source"),
     ("mini_imagenet", "--source nowhere --data-dir {tmp}", "nowhere", "--source"),
     ("mini_imagenet", "--data-dir {tmp}", "mini-ImageNet", "--source"),

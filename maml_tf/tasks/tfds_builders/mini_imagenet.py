@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import tensorflow_datasets as tfds
 
-from maml_tf.tasks import class_lists, imagenet_source, mini_imagenet_data, packed
+from maml_tf.tasks import class_lists, imagenet_source, mini_imagenet_staging, packed
 
 _DESCRIPTION = """
 100 classes of ImageNet (ILSVRC 2012) with 600 images each, 84x84 in colour, in the split of Ravi &
@@ -60,7 +60,7 @@ class MiniImagenet(tfds.core.GeneratorBasedBuilder):
 
     def _info(self):
         names = [wnid for part in class_lists.load(self.name).values() for wnid in part]
-        size = mini_imagenet_data.SIZE
+        size = mini_imagenet_staging.SIZE
         return tfds.core.DatasetInfo(
             builder=self,
             description=_DESCRIPTION,
@@ -85,17 +85,17 @@ class MiniImagenet(tfds.core.GeneratorBasedBuilder):
         shutil.rmtree(self._staging, ignore_errors=True)
 
     def _split_generators(self, dl_manager):
-        mini_imagenet_data.check_pillow()
+        mini_imagenet_staging.check_pillow()
         bar = tfds.core.utils.tqdm
         parts = class_lists.load(self.name)
         pictures = imagenet_source.find(
             dl_manager.manual_dir if self._source is None else self._source,
             parts,
-            mini_imagenet_data._IMAGES,
+            mini_imagenet_staging.IMAGES,
             self._csv_dir,
             lambda classes: bar(classes, desc="Looking for images", unit=" classes"),
         )
-        staged = mini_imagenet_data.stage(pictures, self._staging, bar)
+        staged = mini_imagenet_staging.stage(pictures, self._staging, bar)
         return {
             part: self._generate_examples([(w, staged[w], pictures[w]) for w in wnids])
             for part, wnids in parts.items()
