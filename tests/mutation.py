@@ -67,10 +67,10 @@ MODULES = {
     "maml_tf/learners/adapted.py": (20, _LEARNERS),
     "maml_tf/learners/batches.py": (40, _PARTS),
     "maml_tf/learners/labels.py": (60, _PARTS),
-    "maml_tf/learners/specs.py": (25, _PARTS),
+    "maml_tf/learners/specs.py": (50, _PARTS),
     "maml_tf/learners/checks.py": (20, _REFUSALS),
     "maml_tf/learners/batch_checks.py": (25, _REFUSALS),
-    "maml_tf/learners/reports.py": (15, _PARTS),
+    "maml_tf/learners/reports.py": (30, _PARTS),
     "maml_tf/learners/train_function.py": (10, _PARTS),
     "maml_tf/tasks/sampling.py": (
         50,
