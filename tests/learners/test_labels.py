@@ -128,6 +128,24 @@ def test_no_rule_for_other_losses_and_none_for_an_unknown_number_of_classes():
     assert described(labels.rules_of_support(made, x, y)) == [("support_y", 2, None)]
 
 
+class Tokens(keras.Model):
+    """Takes integers alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = layers.Dense(2)
+
+    def call(self, x):
+        return self.head(tf.one_hot(x, 4))
+
+
+def test_a_model_is_asked_with_the_dtype_of_the_examples():
+    model, x = Tokens(), tf.zeros([4], tf.int32)
+    model(x)
+    received = labels.rules_of_support(learner(model, LOGITS), x, x)
+    assert described(received) == [("support_y", 2, None)]
+
+
 # What a rule finds.
 
 
