@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments, files
-from maml_tf.learners import Learner, checks, labels
-from maml_tf.learners.batches import masks_of, merge_tasks, number_of_tasks, with_masks
+from maml_tf.learners import Learner
+from maml_tf.learners.base import checks, labels
+from maml_tf.learners.base.batches import masks_of, merge_tasks, number_of_tasks, with_masks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from maml_tf import files, image_plots
-from maml_tf.tasks import image_decoding, image_files
+from maml_tf.tasks.data import image_decoding, image_files
 from train import common, picture_models
 
 _PRINTED, _WIDTH = 20, 32  # rows of the printed table, characters of a cell

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import maml_tf
-from maml_tf.learners import specs
+from maml_tf.learners.base import specs
 from maml_tf.serving import requests
 from train import checkpoints, graph_check
 

@@ -7,7 +7,7 @@ Learners and meta-policies hold one and ask it for their inner steps; the arithm
 import dataclasses
 from typing import Any
 
-from maml_tf import inner_loop
+from maml_tf.inner import loop as inner_loop
 
 
 @dataclasses.dataclass(frozen=True)

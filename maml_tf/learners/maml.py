@@ -12,7 +12,7 @@ steps (second order); `first_order=True` leaves the second derivatives out (sect
 import keras
 
 from maml_tf import arguments
-from maml_tf.learners.gradient_learner import GradientLearner
+from maml_tf.learners.base.gradient_learner import GradientLearner
 
 
 @keras.saving.register_keras_serializable("maml_tf")

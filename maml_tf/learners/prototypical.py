@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 
 from maml_tf import arguments
-from maml_tf.learners import checks
-from maml_tf.learners.embedding_learner import EmbeddingLearner
+from maml_tf.learners.base import checks
+from maml_tf.learners.base.embedding_learner import EmbeddingLearner
 
 DISTANCES = ("squared_euclidean", "cosine")
 

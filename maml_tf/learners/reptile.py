@@ -11,9 +11,9 @@ import keras
 import tensorflow as tf
 
 from maml_tf import arguments, functional
-from maml_tf.learners import meta_step
-from maml_tf.learners.gradient_learner import GradientLearner
-from maml_tf.learners.task import Support
+from maml_tf.learners.base import meta_step
+from maml_tf.learners.base.gradient_learner import GradientLearner
+from maml_tf.learners.base.task import Support
 
 
 @keras.saving.register_keras_serializable("maml_tf")

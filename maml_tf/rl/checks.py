@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
-from maml_tf import arguments, functional, inner_loop, inner_optimizers
-from maml_tf.learners import specs
+from maml_tf import arguments, functional
+from maml_tf.inner import loop as inner_loop
+from maml_tf.inner import optimizers as inner_optimizers
+from maml_tf.learners.base import specs
 from maml_tf.rl import trust_region
 
 _OF_FIT = ("callbacks", "verbose", "initial_epoch")

@@ -8,7 +8,7 @@ TensorFlow Serving do.
 import tensorflow as tf
 
 from maml_tf import arguments
-from maml_tf.learners import specs
+from maml_tf.learners.base import specs
 from maml_tf.rl import checks
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.signatures import Signatures

@@ -15,8 +15,8 @@ import dataclasses
 import tensorflow as tf
 
 from maml_tf import exact
+from maml_tf.learners.base.task_map import map_tasks, task_mean
 from maml_tf.rl import objectives, policies
-from maml_tf.task_map import map_tasks, task_mean
 
 
 class MetaObjective:

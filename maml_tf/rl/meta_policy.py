@@ -16,9 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments, copying
-from maml_tf.adaptable import chosen_weights, still_chosen, weight_constraints
+from maml_tf.inner.adaptable import chosen_weights, still_chosen, weight_constraints
 from maml_tf.inner.description import InnerLoop
-from maml_tf.learners.saving import SavesNetwork
+from maml_tf.learners.base.saving import SavesNetwork
 from maml_tf.rl import advantages, checks, objectives, outer_steps, policies, trust_region
 from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
@@ -117,7 +117,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         return still_chosen(self._adaptable, self.policy)
 
     def network(self):
-        """See `maml_tf.learners.saving`."""
+        """See `maml_tf.learners.base.saving`."""
         return self.policy
 
     def get_config(self):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maml_tf.plots import _figure
+from maml_tf.plots.figures import _figure
 
 
 def navigation_paths(paths, masks, goal):

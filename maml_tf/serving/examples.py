@@ -15,7 +15,7 @@ def requests_of(x_spec, y_spec, labels, inner_steps, weights, counted):
     Args:
         x_spec: structure of `tf.TensorSpec` `[None, ...]`, the model's inputs.
         y_spec: structure of `tf.TensorSpec` `[None, ...]`, labels.
-        labels: list of `maml_tf.learners.specs.Labels` or None, for each tensor of `y_spec`.
+        labels: list of `maml_tf.learners.base.specs.Labels` or None, for each tensor of `y_spec`.
         inner_steps: int, or None for a learner that takes none.
         weights: dict of arrays by name, for `predict_with`.
         counted: bool, whether `predict` takes `query_count`.

@@ -8,8 +8,9 @@ import keras
 import tensorflow as tf
 
 from maml_tf import arguments
-from maml_tf.learners import Learner, specs
-from maml_tf.learners import checks as learner_checks
+from maml_tf.learners import Learner
+from maml_tf.learners.base import checks as learner_checks
+from maml_tf.learners.base import specs
 from maml_tf.serving import card as card_file
 from maml_tf.serving import folder, requests, versions, warmup
 from maml_tf.serving.signatures import Signatures

@@ -42,7 +42,8 @@ def checked_support(support_x, support_y, labels, most):
     Args:
         support_x: structure of tensors `[S, ...]`.
         support_y: structure of tensors `[S, ...]`.
-        labels: list of `maml_tf.learners.specs.Labels` or None, for each tensor of `support_y`.
+        labels: list of `maml_tf.learners.base.specs.Labels` or None, one for each tensor of
+            `support_y`.
         most: int, the largest S.
 
     Returns:
@@ -155,7 +156,7 @@ def is_label(y, known):
 
     Args:
         y: tensor of integers, or of floating numbers that should be whole.
-        known: `maml_tf.learners.specs.Labels`.
+        known: `maml_tf.learners.base.specs.Labels`.
     """
     whole = tf.cast(y, tf.int64)
     classes = known.classes

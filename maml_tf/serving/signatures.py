@@ -26,8 +26,8 @@ import inspect
 import tensorflow as tf
 
 from maml_tf import functional
-from maml_tf.learners import specs
-from maml_tf.learners.task import Support
+from maml_tf.learners.base import specs
+from maml_tf.learners.base.task import Support
 from maml_tf.serving import examples, requests, resources
 from maml_tf.serving.adapted_tensors import AdaptedTensors
 

@@ -6,15 +6,15 @@
 
 from maml_tf.tasks import sampling
 from maml_tf.tasks.cifar import cifar_fs, fc100
+from maml_tf.tasks.data.glyphs import load_glyphs
+from maml_tf.tasks.data.mini_imagenet import load_mini_imagenet
+from maml_tf.tasks.data.omniglot import load_omniglot
 from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.from_tfds import from_tfds, load_tfds_images
 from maml_tf.tasks.glyphs import glyphs
-from maml_tf.tasks.glyphs_data import load_glyphs
 from maml_tf.tasks.image_folder import image_folder, load_image_folder
 from maml_tf.tasks.mini_imagenet import mini_imagenet
-from maml_tf.tasks.mini_imagenet_data import load_mini_imagenet
 from maml_tf.tasks.omniglot import omniglot
-from maml_tf.tasks.omniglot_data import load_omniglot
 from maml_tf.tasks.sinusoid import sinusoid
 
 __all__ = [

@@ -4,7 +4,8 @@ import pathlib
 
 import tensorflow as tf
 
-from maml_tf.tasks import image_decoding, packed, prepared, sampling, splits
+from maml_tf.tasks import sampling, splits
+from maml_tf.tasks.data import image_decoding, packed, prepared
 from maml_tf.tasks.episodes import Episodes
 
 _SPLIT = (0.64, 0.16, 0.2)
@@ -87,7 +88,7 @@ def load_tfds_images(name, image_size=None, data_dir=None, download=False):
         download: as in `from_tfds`.
 
     Returns:
-        A `maml_tf.tasks.packed.Images`, memory-mapped; a class belongs to the group "".
+        A `maml_tf.tasks.data.packed.Images`, memory-mapped; a class belongs to the group "".
 
     Raises:
         ImportError, FileNotFoundError, ValueError: as `from_tfds`.

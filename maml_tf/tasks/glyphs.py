@@ -11,8 +11,8 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.tasks import sampling, splits
+from maml_tf.tasks.data.glyphs import load_glyphs
 from maml_tf.tasks.episodes import Episodes
-from maml_tf.tasks.glyphs_data import load_glyphs
 
 PARTS = {
     "train": ("Latin", "Greek", "Cyrillic", "Canadian Syllabics", "Arabic", "Ogham"),

@@ -16,7 +16,8 @@ import re
 import numpy as np
 
 from maml_tf import arguments
-from maml_tf.tasks import image_decoding, image_files, packed, sampling, splits
+from maml_tf.tasks import sampling, splits
+from maml_tf.tasks.data import image_decoding, image_files, packed
 from maml_tf.tasks.episodes import Episodes
 
 # Bytes of decoded pictures that are held in memory; more are packed into one file on disk.
@@ -47,8 +48,8 @@ def image_folder(
     `inputs["support_x"]` float32 `[meta_batch, ways * shots, height, width, channels]` in [0, 1],
     `inputs["support_y"]` int32 `[meta_batch, ways * shots]`, `inputs["query_x"]` float32
     `[meta_batch, ways * queries, height, width, channels]`, `query_y` int32
-    `[meta_batch, ways * queries]`. How a picture is decoded: `maml_tf.tasks.image_decoding.read`;
-    where pictures are kept: `load_image_folder`.
+    `[meta_batch, ways * queries]`. How a picture is decoded:
+    `maml_tf.tasks.data.image_decoding.read`; where pictures are kept: `load_image_folder`.
 
     Args:
         path: path of a folder with one folder per class, each named after its class. Where it

@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 
 from maml_tf.tasks import sampling, splits
+from maml_tf.tasks.data.mini_imagenet import load_mini_imagenet
 from maml_tf.tasks.episodes import Episodes
-from maml_tf.tasks.mini_imagenet_data import load_mini_imagenet
 
 
 def mini_imagenet(

@@ -8,8 +8,8 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.tasks import class_lists, sampling, splits
+from maml_tf.tasks.data.omniglot import BACKGROUND, CHARACTERS, load_omniglot
 from maml_tf.tasks.episodes import Episodes
-from maml_tf.tasks.omniglot_data import BACKGROUND, CHARACTERS, load_omniglot
 
 _VALIDATION = 100
 _PAPER_TRAIN = 1100

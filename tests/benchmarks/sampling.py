@@ -19,7 +19,8 @@ import tensorflow as tf
 from PIL import Image
 
 from maml_tf import tasks
-from maml_tf.tasks import packed, sampling, splits
+from maml_tf.tasks import sampling, splits
+from maml_tf.tasks.data import packed
 
 
 def omniglot_train(data_dir, ways, meta_batch):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from maml_tf import inner_loop
 from maml_tf.inner.description import InnerLoop
-from maml_tf.inner_optimizers import SGD
+from maml_tf.inner.optimizers import SGD
 
 WEIGHTS = [tf.constant([2.0, -3.0]), tf.constant([[1.0]])]
 STATE = [tf.constant(0)]

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf import inner_optimizers
-from maml_tf.inner_optimizers import SGD, LearnedRates
+from maml_tf.inner.optimizers import SGD, LearnedRates
 from tests.problems import (
     adapt_by_hand,
     dense_by_hand,

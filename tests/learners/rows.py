@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.inner_optimizers import SGD, Adam, LearnedRates
+from maml_tf.inner.optimizers import SGD, Adam, LearnedRates
 from tests.learners.toys import Memory, Ridge
 from tests.problems import conv_model, dense_model, layers
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.adapted_models import AdaptedLearner
+from maml_tf.learners.base.adapted_models import AdaptedLearner
 from tests.learners.toys import Memory
 from tests.problems import conv_model, dense_model
 

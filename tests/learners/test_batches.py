@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.learners import batches
-from maml_tf.learners.task import Support
+from maml_tf.learners.base import batches
+from maml_tf.learners.base.task import Support
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])

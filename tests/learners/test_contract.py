@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf import functional
-from maml_tf.learners.task import Support
+from maml_tf.learners.base.task import Support
 from tests.learners.rows import QUERIES, ROWS, TASKS, WAYS
 from tests.problems import flat, relative_error
 

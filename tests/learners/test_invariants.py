@@ -14,7 +14,7 @@ import tensorflow as tf
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from maml_tf.inner_optimizers import SGD, Adam
+from maml_tf.inner.optimizers import SGD, Adam
 from tests.problems import compiled, layers, task_batch, traced_meta_gradient
 
 EAGER = {"run_eagerly": True, "task_map": "loop"}

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners import labels
+from maml_tf.learners.base import labels
 from tests.problems import dense_model, layers, task_batch
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.adapted_models import AdaptedModel
+from maml_tf.learners.base.adapted_models import AdaptedModel
 from tests.problems import compiled, dense_model, layers, task_batch
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import inner_loop
-from maml_tf.inner_optimizers import SGD, Adam
+from maml_tf.inner.optimizers import SGD, Adam
 from tests.problems import (
     adapt_by_hand,
     compiled,

@@ -8,7 +8,7 @@ import tensorflow as tf
 import maml_tf
 from maml_tf import noise
 from maml_tf.exact import keras_internals
-from maml_tf.learners.task import Support
+from maml_tf.learners.base.task import Support
 from tests.problems import compiled, layers, task_batch, traced_meta_gradient
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.task import Support
+from maml_tf.learners.base.task import Support
 from tests.problems import conv_model, dense_model, relative_error
 
 RANDOM = np.random.default_rng(0)

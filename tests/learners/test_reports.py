@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.learners import reports
-from maml_tf.learners.meta_step import Answers
+from maml_tf.learners.base import reports
+from maml_tf.learners.base.meta_step import Answers
 from tests.problems import dense_model, layers
 
 Y = np.array([[[1.0], [2.0]], [[3.0], [5.0]], [[0.0], [1.0]]], "float32")  # T = 3, Q = 2

@@ -83,7 +83,7 @@ class Seen(maml_tf.Reptile):
             drawn.append(ordinary(seed, step, count))
             return drawn[-1]
 
-        support = maml_tf.learners.task.Support(tf.ones([count, 3]), tf.ones([count, 2]))
+        support = maml_tf.learners.base.task.Support(tf.ones([count, 3]), tf.ones([count, 2]))
         with self.with_values(values[0], state):
             self._chosen = chosen
             objective = self.inner_objective(support, training)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners import specs
+from maml_tf.learners.base import specs
 from tests.problems import compiled, dense_model, layers, task_batch
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.task import Support
+from maml_tf.learners.base.task import Support
 from tests.problems import (
     adapt_by_hand,
     compiled,

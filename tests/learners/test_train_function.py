@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.learners.train_function import make_compiled_loop
+from maml_tf.learners.base.train_function import make_compiled_loop
 
 
 class Digits:

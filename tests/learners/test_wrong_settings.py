@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners import labels
+from maml_tf.learners.base import labels
 from tests.problems import compiled, dense_model, layers, task_batch
 from tests.wrong_calls import Wrong, check
 

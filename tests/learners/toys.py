@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.embedding_learner import EmbeddingLearner
+from maml_tf.learners.base.embedding_learner import EmbeddingLearner
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf import functional, inner_loop
-from maml_tf.inner_optimizers import SGD, Adam
+from maml_tf.inner.optimizers import SGD, Adam
 from tests.problems import flat, layers, mean_squared, relative_error
 
 pytestmark = pytest.mark.usefixtures("float64")

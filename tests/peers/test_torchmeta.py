@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf import functional, inner_loop
-from maml_tf.inner_optimizers import SGD
+from maml_tf.inner.optimizers import SGD
 from maml_tf.tasks import sampling, streams
 from tests.problems import layers
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.inner_optimizers import SGD, Adam
+from maml_tf.inner.optimizers import SGD, Adam
 from tests.problems import layers, relative_error
 
 pytestmark = pytest.mark.usefixtures("float64")

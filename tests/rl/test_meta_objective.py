@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from maml_tf import inner_loop
 from maml_tf.inner.description import InnerLoop
-from maml_tf.inner_optimizers import SGD, Adam
+from maml_tf.inner.optimizers import SGD, Adam
 from maml_tf.rl import advantages, objectives, policies
 from maml_tf.rl.meta_objective import MetaObjective
 from tests.rl.problems import central_difference, flat, problem, unflat

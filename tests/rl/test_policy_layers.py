@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import inner_optimizers, rl
-from maml_tf.adaptable import weight_constraints
+from maml_tf.inner.adaptable import weight_constraints
 from maml_tf.inner.description import InnerLoop
 from maml_tf.rl import meta_objective, policies
 from maml_tf.rl.environments import Navigation2D

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners import specs
+from maml_tf.learners.base import specs
 from tests.problems import compiled
 from tests.serving.test_export import steps
 

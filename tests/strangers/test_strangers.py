@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.adapted_models import AdaptedModel
+from maml_tf.learners.base.adapted_models import AdaptedModel
 from tests.strangers.rows import loss_of, task_batch
 from tests.strangers.table import ROWS
 

@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 
-from maml_tf.tasks import class_lists, packed
+from maml_tf.tasks import class_lists
+from maml_tf.tasks.data import packed
+from maml_tf.tasks.data.omniglot import Omniglot
 from maml_tf.tasks.glyphs import PARTS
-from maml_tf.tasks.omniglot_data import Omniglot
 
 
 def numbered(classes, examples, base=256):

@@ -9,7 +9,8 @@ from unittest import mock
 import numpy as np
 import PIL.Image
 
-from maml_tf.tasks import class_lists, mini_imagenet_staging
+from maml_tf.tasks import class_lists
+from maml_tf.tasks.data import mini_imagenet_staging
 
 PARTS = class_lists.load("mini_imagenet")
 WNIDS = [wnid for part in PARTS.values() for wnid in part]

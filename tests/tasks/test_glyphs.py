@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maml_tf import tasks
-from maml_tf.tasks import glyphs_data
+from maml_tf.tasks.data import glyphs as glyphs_data
 from maml_tf.tasks.glyphs import PARTS, split_scripts
 
 

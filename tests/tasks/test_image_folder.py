@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from maml_tf import tasks
-from maml_tf.tasks import image_decoding, image_files, sampling, splits
+from maml_tf.tasks import sampling, splits
+from maml_tf.tasks.data import image_decoding, image_files
 
 SMALL = {"ways": 2, "shots": 1, "queries": 2, "image_size": 4, "meta_batch": 3}
 TINY = {"validation_tasks": 6, "test_tasks": 6}

@@ -10,8 +10,9 @@ import pytest
 
 import maml_tf
 from maml_tf import tasks
-from maml_tf.tasks import class_lists, imagenet_source, mini_imagenet_staging
-from maml_tf.tasks.imagenet_layouts import Picture
+from maml_tf.tasks import class_lists
+from maml_tf.tasks.data import imagenet_source, mini_imagenet_staging
+from maml_tf.tasks.data.imagenet_layouts import Picture
 from tests.tasks import small_imagenet
 from tests.tasks.small_imagenet import FOREIGN, IMAGES, PARTS, WNIDS, chosen, encode
 
@@ -299,7 +300,7 @@ class TestPreparing:
         assert example["file_name"].decode() == expected[1][80 * IMAGES]
 
     def test_builder_takes_a_manual_dir(self, tmp_path, expected):
-        from maml_tf.tasks.tfds_builders.mini_imagenet import MiniImagenet
+        from maml_tf.tasks.data.tfds_builders.mini_imagenet import MiniImagenet
 
         source = small_imagenet.tar_of_tars(tmp_path / "source").parent
         builder = MiniImagenet(data_dir=tmp_path / "data")
@@ -373,7 +374,7 @@ class TestPreparing:
             with pytest.raises(ImportError, match=r"needs Pillow.*maml_tf\[datasets\]"):
                 tasks.load_mini_imagenet(tmp_path, source)
         monkeypatch.setitem(sys.modules, TFDS, None)
-        monkeypatch.delitem(sys.modules, "maml_tf.tasks.tfds_builders.mini_imagenet")
+        monkeypatch.delitem(sys.modules, "maml_tf.tasks.data.tfds_builders.mini_imagenet")
         with pytest.raises(ImportError, match=r'pip install "maml_tf\[datasets\]"'):
             tasks.mini_imagenet(data_dir=tmp_path)
 

@@ -7,8 +7,8 @@ import PIL.Image
 import pytest
 
 from maml_tf import tasks
+from maml_tf.tasks.data.omniglot import Omniglot, read_packed
 from maml_tf.tasks.omniglot import SPLITS, split_characters
-from maml_tf.tasks.omniglot_data import Omniglot, read_packed
 
 TFDS = "tensorflow_datasets"
 

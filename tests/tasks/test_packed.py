@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from maml_tf.tasks import packed
+from maml_tf.tasks.data import packed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, [30, 6, 5, 3], np.uint8)
 LABELS = np.arange(30) % 4

@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 
 from maml_tf import tasks
-from maml_tf.tasks import (
+from maml_tf.tasks.data import (
     image_decoding,
     image_files,
     imagenet_layouts,
     mini_imagenet_staging,
-    omniglot_data,
     packed,
 )
+from maml_tf.tasks.data import omniglot as omniglot_data
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
 WNID = "n01532829"

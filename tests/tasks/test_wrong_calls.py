@@ -5,15 +5,8 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import tasks
-from maml_tf.tasks import (
-    class_lists,
-    image_decoding,
-    image_files,
-    imagenet_source,
-    packed,
-    sampling,
-    splits,
-)
+from maml_tf.tasks import class_lists, sampling, splits
+from maml_tf.tasks.data import image_decoding, image_files, imagenet_source, packed
 from tests.wrong_calls import Wrong, check
 
 IMAGES = np.zeros([4, 3, 2, 2, 1], np.uint8)

@@ -1,0 +1,349 @@
+"""Errors of task batches and support sets, before work begins."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from maml_tf import arguments
+from maml_tf.learners.base import labels
+
+KEYS = ("support_x", "support_y", "query_x")
+WEIGHT = "support_weight"  # may be there, too
+
+
+def check_sample_weight(query_y, sample_weight):
+    """Refuses weights that do not belong to query labels, by static shape and concrete value.
+
+    Args:
+        query_y: labels that `check_task_batch` let pass.
+        sample_weight: `[T]`, `[T, Q]` or `[T, Q, ...]`, a structure of them for several outputs,
+            or None.
+    """
+    if sample_weight is None:
+        return
+    ys, weights = keras.tree.flatten(query_y), keras.tree.flatten(sample_weight)
+    arrays = all(hasattr(w, "shape") and hasattr(w, "dtype") for w in weights)
+    if not weights or not arrays or isinstance(sample_weight, (str, bytes)):
+        raise TypeError(
+            "Expected `sample_weight` to be an array or a tensor, [tasks] or [tasks, query]. "
+            f"Received: {arguments.received('sample_weight', sample_weight)}. Convert it with "
+            "`np.array(sample_weight, ...)`; for a learner of several outputs, one for each."
+        )
+    if len(weights) not in (1, len(ys)):
+        raise ValueError(
+            f"Expected `sample_weight` for all of the {len(ys)} outputs, or one array for each. "
+            f"Received: {len(weights)} arrays. Give one array, or {len(ys)} as the labels are."
+        )
+    for w, y in zip(weights, ys if len(weights) == len(ys) else ys[:1], strict=True):
+        if not labels.is_numeric(w.dtype):
+            raise TypeError(
+                "Expected `sample_weight` to be numbers. Received: sample_weight of dtype "
+                f"{w.dtype}. Give a weight for each query."
+            )
+        _check_weight_shape(w, y, trailing=len(weights) == len(ys))
+        _check_weight_values(w)
+
+
+def _check_weight_shape(weight, y, trailing):
+    """Refuses other shapes than `[T]` and `[T, Q, ...]`, the rest as that of the labels or 1."""
+    shape, wanted = tf.TensorShape(weight.shape), tf.TensorShape(y.shape)
+    if shape.rank is None or wanted.rank is None:
+        return
+    fits = shape.rank > 0 and shape[:2].is_compatible_with(wanted[: min(shape.rank, 2)])
+    for i, size in enumerate(shape[2:] if trailing else [], 2):
+        same = i < wanted.rank and (wanted[i] is None or size == wanted[i])
+        fits = fits and (size in (1, None) or same)
+    if not fits:
+        raise ValueError(
+            "Expected `sample_weight` with a weight for each task, [tasks], or for each query, "
+            f"[tasks, query]: of shape {tuple(wanted[:1])} or {tuple(wanted[:2])}, and an axis "
+            "more where queries have several labels. Received: sample_weight of shape "
+            f"{tuple(shape)} beside labels of shape {tuple(wanted)}. Reshape it to one of them."
+        )
+
+
+def _check_weight_values(weight):
+    concrete = isinstance(weight, np.ndarray) or (
+        tf.is_tensor(weight) and tf.executing_eagerly() and hasattr(weight, "numpy")
+    )
+    if concrete and not np.isfinite(np.asarray(weight, np.float64)).all():
+        raise ValueError(
+            "Expected `sample_weight` to be finite. Received: sample_weight of shape "
+            f"{tuple(weight.shape)} with values that are NaN or infinite. Give queries that shall "
+            "not count the weight 0."
+        )
+
+
+def check_inputs(inputs):
+    """Refuses inputs that are not a task batch, by structure and static shape."""
+    if not isinstance(inputs, dict) or not set(KEYS) <= set(inputs):
+        received = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
+        raise ValueError(
+            "Expected a task batch: a dict with the keys 'support_x' [tasks, support, ...], "
+            f"'support_y' [tasks, support, ...] and 'query_x' [tasks, query, ...]. Received: "
+            f"{received}. Make task batches of labelled arrays with maml_tf.tasks.sampling."
+        )
+    unknown = sorted(set(inputs) - {*KEYS, WEIGHT})
+    if unknown:
+        raise ValueError(
+            f"Expected a task batch with the keys {', '.join(map(repr, KEYS))}, with "
+            f"{WEIGHT!r} where support examples have weights, and no others. Received also: "
+            f"{unknown}, which no learner would use. Remove them, or correct their "
+            "names; weights of queries go beside the labels: `(inputs, query_y, sample_weight)`."
+        )
+    for key in KEYS:
+        _check_tensors(key, inputs[key])
+    _check_sizes({k: inputs[k] for k in KEYS}, 0, "task", KEYS)
+    _check_sizes({k: inputs[k] for k in KEYS}, 1, "support example", KEYS[:2])
+    if inputs.get(WEIGHT) is not None:
+        check_support_weight(inputs[WEIGHT], inputs["support_y"], "[tasks, support]")
+
+
+def check_support_weight(weight, support_y, axes):
+    """Refuses weights that do not belong to support examples, by static shape and concrete value.
+
+    Args:
+        weight: `[T, S]`, or `[S]` of one task.
+        support_y: labels that go with it.
+        axes: str, the axes that it should have.
+    """
+    if not hasattr(weight, "shape") or not hasattr(weight, "dtype"):
+        raise TypeError(
+            f"Expected {WEIGHT!r} to be an array or a tensor, {axes}. Received: "
+            f"{arguments.received(WEIGHT, weight)}. Convert it with `np.array(...)`."
+        )
+    shape, rank = tf.TensorShape(weight.shape), axes.count(",") + 1
+    labelled = tf.TensorShape(keras.tree.flatten(support_y)[0].shape)
+    if not shape.is_compatible_with(labelled[:rank] if labelled.rank is not None else labelled):
+        raise ValueError(
+            f"Expected {WEIGHT!r} {axes}, a number for each support example. Received: "
+            f"{WEIGHT!r} of shape {tuple(shape)} beside labels of shape {tuple(labelled)}. Give "
+            "one for each."
+        )
+    if "float" not in str(getattr(weight.dtype, "name", weight.dtype)):
+        raise TypeError(
+            f"Expected {WEIGHT!r} to be floating numbers. Received: {WEIGHT!r} of dtype "
+            f"{weight.dtype}. Convert it, for example with `.astype('float32')`."
+        )
+    if isinstance(weight, np.ndarray) or (tf.executing_eagerly() and hasattr(weight, "numpy")):
+        values = np.asarray(weight, np.float64)
+        if not (np.isfinite(values) & (values >= 0)).all() or not values.any(axis=-1).all():
+            raise ValueError(
+                f"Expected {WEIGHT!r} to be finite, at least 0, and above 0 for one example of "
+                f"each task. Received: {WEIGHT!r} of shape {tuple(shape)} with values from "
+                f"{values.min()} to {values.max()}. Give padding the weight 0, and examples 1."
+            )
+
+
+def check_task_batch(inputs, query_y):
+    """Refuses a task batch whose inputs and query labels do not belong together."""
+    check_inputs(inputs)
+    if query_y is None:
+        raise ValueError(
+            "Expected a task batch `(inputs, query_y)`. Received: inputs without query labels. "
+            "Give both: training and evaluation compare the predictions for 'query_x' with them."
+        )
+    _check_tensors("query_y", query_y)
+    parts = {"query_x": inputs["query_x"], "query_y": query_y, "support_x": inputs["support_x"]}
+    _check_sizes(parts, 0, "task", ("support_x", "query_x", "query_y"))
+    _check_sizes(parts, 1, "query", ("query_x", "query_y"))
+
+
+def _check_tensors(key, structure):
+    """Refuses nested lists, ragged and sparse tensors, and labels that are no numbers."""
+    leaves = keras.tree.flatten(structure)
+    for tensor in leaves:
+        if isinstance(tensor, (tf.RaggedTensor, tf.SparseTensor)):
+            raise ValueError(
+                f"Expected {key!r} to be a dense array, with as many examples in every task. "
+                f"Received: a {type(tensor).__name__} of shape {tensor.shape}. Fill the smaller "
+                "tasks up with examples drawn again, or make batches of tasks of one size."
+            )
+        if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
+            raise TypeError(
+                f"Expected {key!r} to be an array or a tensor. Received: "
+                f"{arguments.received(key, structure)}. Convert it with `np.array({key}, ...)`."
+            )
+        if key.endswith("_y") and not labels.is_numeric(tensor.dtype):
+            raise TypeError(
+                f"Expected {key!r} to be real numbers. Received: {key!r} of dtype {tensor.dtype}. "
+                "Number the classes of each task from 0."
+            )
+    if not leaves:
+        raise ValueError(
+            f"Expected {key!r} to be an array or a tensor. Received: {key}={structure!r}. Give one."
+        )
+
+
+def _check_sizes(parts, axis, what, keys):
+    sizes = {}
+    for key in keys:
+        for tensor in keras.tree.flatten(parts[key]):
+            if tensor.shape.__len__() <= axis:
+                raise ValueError(
+                    f"Expected {key!r} with axes [tasks, examples, ...]. Received: shape "
+                    f"{tuple(tensor.shape)}. Give a single task a leading axis of size 1."
+                )
+            if tensor.shape[axis] == 0:
+                raise ValueError(
+                    f"Expected at least one {what}. Received: {key!r} of shape "
+                    f"{tuple(tensor.shape)}. Leave tasks without examples out."
+                )
+            if tensor.shape[axis] is not None:
+                sizes.setdefault(key, tensor.shape[axis])
+                if sizes[key] != tensor.shape[axis]:
+                    break
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"Expected one entry for each {what} along axis {axis} of {' and '.join(keys)}. "
+            f"Received: sizes {sizes}. Give as many of each."
+        )
+
+
+def check_data(learner, x, y, sample_weight=None, name="x"):
+    """Checks the first task batch of what `fit` or `evaluate` was given.
+
+    Generators are left alone: looking would consume. Their batches, like all later ones, are
+    checked by static shape when the step is traced, and by value where it runs
+    (`maml_tf.learners.base.labels`).
+    """
+    _check_kind(name, x)
+    if isinstance(x, tf.data.Dataset):
+        for element in x.take(1):
+            if isinstance(element, tuple) and len(element) > 3:
+                raise ValueError(
+                    "Expected a data set of `(inputs, query_y)` or of `(inputs, query_y, "
+                    f"sample_weight)`. Received: elements of {len(element)} parts. Drop the others."
+                )
+            check_batch_values(learner, *keras.utils.unpack_x_y_sample_weight(element))
+    elif isinstance(x, dict):
+        check_batch_values(learner, x, y, sample_weight)
+
+
+def _check_kind(name, x):
+    if x is None or isinstance(x, (str, bytes, bool, int, float)):
+        raise TypeError(
+            f"Expected `{name}` to be task batches: a `tf.data.Dataset` of `(inputs, query_y)`, or "
+            f"a dict of arrays beside `y`. Received: {arguments.received(name, x)}. Make them with "
+            "maml_tf.tasks."
+        )
+
+
+def check_validation(learner, data):
+    """Checks what `fit` was given as `validation_data`, before training begins."""
+    if data is None:
+        return
+    several = isinstance(data, (tuple, list)) and len(data) > 1
+    x, y, sample_weight = (*data, None)[:3] if several else (data, None, None)
+    check_data(learner, x, y, sample_weight, "validation_data")
+
+
+def check_queries(x):
+    """Checks what `predict` was given: by static shape, where it is the arrays of a task batch."""
+    _check_kind("x", x)
+    if isinstance(x, dict):
+        check_inputs(x)
+
+
+def check_one_batch(x, y, sample_weight):
+    """Checks the arrays of one task batch by static shape, and its weights by value."""
+    check_task_batch(x, y)
+    check_sample_weight(y, sample_weight)
+
+
+def check_batch_values(learner, inputs, query_y, sample_weight=None):
+    """Checks structure, sizes, labels and weights of one concrete task batch."""
+    check_one_batch(inputs, query_y, sample_weight)
+    for rule in labels.rules(learner, inputs, query_y):
+        rule.check()
+
+
+def check_support(learner, support_x, support_y):
+    """Checks the one task that `learner.adapt` was given, as tensors, and gives it back as such.
+
+    Raises:
+        TypeError: nested lists, labels that are no numbers, or examples of a kind that the model
+            does not take.
+        ValueError: sizes or shapes that do not fit, no example, labels that the model has no
+            output for, or values that are not finite.
+    """
+    parts = {"support_x": support_x, "support_y": support_y}
+    for key, part in parts.items():
+        _check_tensors(key, part)
+    _check_examples(learner.model, support_x)
+    for key, part in parts.items():
+        parts[key] = keras.tree.map_structure(tf.convert_to_tensor, part)
+    _check_sizes(parts, 0, "support example", ("support_x", "support_y"))
+    for rule in labels.rules_of_support(learner, parts["support_x"], parts["support_y"]):
+        rule.check()
+    for key, part in parts.items():
+        for tensor in keras.tree.flatten(part):
+            _check_finite(key, tensor)
+    return parts["support_x"], parts["support_y"]
+
+
+def _check_examples(model, support_x):
+    """Refuses examples that are no inputs of `model`, where it tells what those are."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return
+    tensors = _by_input(model, inputs, support_x)
+    if tensors is None:
+        names = [t.name for t in inputs]
+        raise ValueError(
+            f"Expected 'support_x' to have one array for each input of the model, {names}. "
+            f"Received: {_shapes(support_x)}. Give "
+            + ("one array." if len(inputs) == 1 else "as many, in the model's own structure.")
+        )
+    for tensor, wanted in zip(tensors, inputs, strict=True):
+        if labels.is_numeric(wanted.dtype) and not labels.is_numeric(tensor.dtype):
+            raise TypeError(
+                f"Expected 'support_x' to be real numbers, {wanted.dtype} for the input "
+                f"{wanted.name!r} of the model. Received: 'support_x' of dtype {tensor.dtype}. "
+                "Convert it, "
+                "for example with `support_x.astype('float32')`."
+            )
+        if not _takes(wanted.shape, tensor.shape):
+            raise ValueError(
+                f"Expected 'support_x' of shape {('support', *wanted.shape[1:])} for the input "
+                f"{wanted.name!r} of the model. Received: 'support_x' of shape "
+                f"{tuple(tensor.shape)}. Give the examples of one task, shaped as the model "
+                "takes them."
+            )
+
+
+def _by_input(model, inputs, x):
+    """The part of `x` for each of a model's inputs, as Keras finds it, or None."""
+    if isinstance(x, dict):
+        own = getattr(model, "_inputs_struct", None)
+        names = sorted(own) if isinstance(own, dict) else [t.name for t in inputs]
+        x = [x[name] for name in names] if set(names) <= set(x) else []
+    flat = keras.tree.flatten(x)
+    return flat if len(flat) == len(inputs) else None
+
+
+def _takes(wanted, shape):
+    """Whether examples of this shape fit; Keras adds or takes away a last axis of 1."""
+    wanted, shape = tf.TensorShape([None, *wanted[1:]]), tf.TensorShape(shape)
+    if shape.rank is None or shape.rank == wanted.rank:
+        return wanted.is_compatible_with(shape)
+    if shape.rank == wanted.rank + 1 and shape[-1] == 1:
+        return wanted.is_compatible_with(shape[:-1])
+    return (
+        shape.rank == wanted.rank - 1 and wanted[-1] == 1 and wanted[:-1].is_compatible_with(shape)
+    )
+
+
+def _shapes(structure):
+    return keras.tree.map_structure(lambda t: f"shape {tuple(t.shape)}", structure)
+
+
+def _check_finite(key, tensor):
+    if not tensor.dtype.is_floating or not tf.executing_eagerly():
+        return
+    if not bool(tf.reduce_all(tf.math.is_finite(tensor))):
+        count = int(tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), tf.int32)))
+        raise ValueError(
+            f"Expected {key!r} to be finite. Received: {key!r} of shape {tuple(tensor.shape)} with "
+            f"{count} values that are NaN or infinite. Remove or replace these examples."
+        )

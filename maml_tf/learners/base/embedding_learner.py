@@ -1,0 +1,105 @@
+"""What learners by embedding share: one network for all tasks, and a head for each.
+
+The head is computed from the embeddings of the support set, and not descended to.
+"""
+
+from maml_tf import functional
+from maml_tf.learners.base.learner import Learner
+from maml_tf.learners.base.task import Mode
+
+
+class EmbeddingLearner(Learner):
+    """A learner whose network gives embeddings, to which each task fits a head of its own.
+
+    A method is two functions, `fit_head` and `apply_head`. It takes no inner steps, its gradient
+    is a first derivative, and it predicts before `compile`, because it needs no inner loss.
+
+    Args:
+        model: a built `keras.Model` from examples to embeddings `[n, D]`; of several axes they
+            are flattened.
+        batch_norm: `"moving"` (Keras' own way, the default): in training support and query
+            examples are each normalised by their own mean and variance, in prediction by the
+            moving averages. `"transductive"`: by their own, always. `"support"`: all by those of
+            the support set.
+        **settings: see `maml_tf.Learner`.
+
+    Raises:
+        TypeError, ValueError: see `maml_tf.Learner`.
+    """
+
+    needs_loss = False
+    # Nothing is differentiated twice.
+    first_order = True
+
+    def __init__(self, model, *, batch_norm="moving", **settings):
+        super().__init__(model, batch_norm=batch_norm, **settings)
+
+    def fit_head(self, z, support):
+        """A head for one task.
+
+        Args:
+            z: `[S, D]`, embeddings of the support examples.
+            support: `maml_tf.learners.base.task.Support`.
+
+        Returns:
+            Any structure of tensors.
+        """
+        raise NotImplementedError
+
+    def apply_head(self, head, z):
+        """Predictions `[Q, ...]` of a head for embeddings `[Q, D]`."""
+        raise NotImplementedError
+
+    # One task; see `Learner`.
+
+    def adapt_task(self, support, *, steps, mode):
+        """See `Learner`: `head`, and `state` where support statistics go along to the queries."""
+        del steps
+        norm = {"transductive": "batch", "support": "store", "moving": None}[mode.batch_norm]
+        head = self._run(
+            support.x, mode, norm, lambda z: self.fit_head(z, support), support.counted
+        )
+        return {"head": head, "state": self._statistics() if norm == "store" else []}
+
+    def predict_adapted(self, adapted, query_x, *, mode, then):
+        """See `Learner`."""
+        norm = {"transductive": "batch", "support": "moving", "moving": None}[mode.batch_norm]
+        if norm == "moving":
+            functional.assign(self._normalised_by(), adapted["state"])
+        return self._run(query_x, mode, norm, lambda z: then(self.apply_head(adapted["head"], z)))
+
+    def mode_of_adapt(self):
+        """See `Learner`: moving averages do for a single example, too."""
+        return Mode(False, "moving" if self.batch_norm == "moving" else "support")
+
+    def _run(self, x, mode, norm, then, counted=None):
+        """`then(embeddings)`; what the network and other layers make of their state is kept."""
+        model, others = self.model, self._other_state()
+
+        def and_state(z):
+            return then(functional.flattened(z)), functional.values_of(others)
+
+        (answer, after), state = functional.call(
+            model,
+            functional.values_of(model.trainable_variables),
+            functional.values_of(model.non_trainable_variables),
+            x,
+            training=mode.training,
+            batch_norm=norm,
+            counted=counted,
+            then=and_state,
+        )
+        functional.assign([*model.non_trainable_variables, *others], [*state, *after])
+        return answer
+
+    def _other_state(self):
+        """State of layers that the method has beside the network."""
+        of_model = {id(v) for v in self.model.non_trainable_variables}
+        return [v for v in self.non_trainable_variables if id(v) not in of_model]
+
+    def _normalised_by(self):
+        layers = functional.batch_norm_layers(self.model)
+        return [v for layer in layers for v in layer.non_trainable_variables]
+
+    def _statistics(self):
+        return functional.values_of(self._normalised_by())

@@ -1,0 +1,207 @@
+"""What learners by gradients share: an inner loss, an inner loop, and fast weights.
+
+What adapting gives is a dict of two lists of tensors of one task:
+
+    fast: the fast weights, of the trainable weights of the model those that adapt
+    state: of its other variables those that are floating, such as moving averages
+"""
+
+import keras
+import tensorflow as tf
+
+from maml_tf import arguments, functional, noise
+from maml_tf.inner import loop as inner_loop
+from maml_tf.inner import optimizers as inner_optimizers
+from maml_tf.inner.adaptable import chosen_weights, still_chosen
+from maml_tf.inner.description import InnerLoop
+from maml_tf.learners.base import adapted as adapted_models
+from maml_tf.learners.base import checks, meta_step
+from maml_tf.learners.base.learner import Learner
+
+
+class GradientLearner(Learner):
+    """A learner that adapts by steps of an inner optimizer on the loss of the support set.
+
+    Args:
+        model: see `maml_tf.Learner`.
+        inner_optimizer: one of `maml_tf.inner_optimizers`, or a number: the step size of plain
+            gradient descent.
+        inner_steps: `int`, steps in training and prediction.
+        adaptable: which trainable weights the inner loop changes; see `maml_tf.MAML`.
+        rematerialize: compute the activations of inner steps again in the backward pass.
+        **settings: see `maml_tf.Learner`.
+
+    Raises:
+        TypeError, ValueError: see `maml_tf.Learner`; a setting of another kind or out of range.
+    """
+
+    def __init__(
+        self,
+        model,
+        inner_optimizer,
+        inner_steps=1,
+        *,
+        adaptable=None,
+        rematerialize=False,
+        **settings,
+    ):
+        super().__init__(model, **settings)
+        self.inner_optimizer = inner_optimizers.get(inner_optimizer)
+        self.inner_steps = checks.check_inner_steps(inner_steps)
+        self.rematerialize = arguments.boolean("rematerialize", rematerialize)
+        self._adaptable = chosen_weights(adaptable, model)
+        inner_optimizers.build(self.inner_optimizer, self._inner_variables())
+
+    @property
+    def adaptable(self):
+        """Which of `model.trainable_variables` the inner loop changes: list of `bool`, or None."""
+        return still_chosen(self._adaptable, self.model)
+
+    @property
+    def inner_loop(self):
+        """`maml_tf.inner.description.InnerLoop` of this learner."""
+        return InnerLoop(
+            self.inner_optimizer,
+            self.inner_steps,
+            adaptable=self.adaptable,
+            constraints=inner_loop.weight_constraints(self.model),
+            first_order=self.first_order,
+            rematerialize=self.rematerialize,
+        )
+
+    # Where the inner loop begins, what runs there, and which loss it descends.
+
+    def start(self):
+        """`(weights, state)` at which adaptation begins: those of the model."""
+        return (
+            functional.values_of(self.model.trainable_variables),
+            functional.values_of(self.model.non_trainable_variables),
+        )
+
+    def run(self, weights, state, x, **settings):
+        """`(predictions, state)` at given weights; see `maml_tf.functional.call`."""
+        return functional.call(self.model, weights, state, x, **settings)
+
+    def inner_objective(self, support, training):
+        """The support loss as `maml_tf.inner_loop` wants it.
+
+        Args:
+            support: `maml_tf.learners.base.task.Support`.
+            training: `bool`.
+
+        Returns:
+            `objective(weights, state, step) -> (loss, state)`.
+        """
+
+        def objective(weights, state, step):
+            with noise.stream(step):
+                return self.run(
+                    weights,
+                    state,
+                    support.x,
+                    training=training,
+                    batch_norm="batch",
+                    counted=support.counted,
+                    then=lambda y: self.support_loss(support, y, training),
+                )
+
+        return objective
+
+    def support_loss(self, support, y_pred, training):
+        """The inner loss of predictions for the support set, penalties among it: a scalar.
+
+        Where examples have weights, it is their weighted mean, so that padding changes nothing; of
+        a loss of Keras that adds up, `reduction="sum"`, the weighted sum.
+        """
+        losses = keras.tree.flatten(self.loss if self._inner_loss is None else self._inner_loss)
+        adds_up = any(getattr(loss, "reduction", None) == "sum" for loss in losses)
+        weight = support.weight if adds_up else support.relative_weight
+        if self._inner_loss is None:
+            loss = self.compute_loss(
+                y=support.y, y_pred=y_pred, sample_weight=weight, training=training
+            )
+            return meta_step.scalar_loss("loss", loss)
+        loss = self._inner_loss(support.y, y_pred, sample_weight=weight)
+        loss = meta_step.scalar_loss("inner_loss", loss)
+        return tf.add_n([loss, *[tf.cast(x, loss.dtype) for x in self.losses]])
+
+    # One task; see `Learner`.
+
+    def adapt_task(self, support, *, steps, mode):
+        """See `Learner`: the fast weights (equation 1 of Finn et al., 2017, for `SGD`)."""
+        weights, state = self.start()
+        if mode.training or _is_zero(steps):
+            # Where nothing is to be differentiated a step that is not taken needs no loop.
+            objective = self.inner_objective(support, mode.training)
+            weights, state, _ = self.inner_loop.adapt(objective, weights, state, steps)
+        else:
+            objective = self.inner_objective(support, training=False)
+            weights, state = self.inner_loop.adapt_in_loop(objective, weights, state, steps)
+        return self._prepared(weights, state, support, mode)
+
+    def adapt_path(self, support, steps, observe):
+        """See `Learner`."""
+        mode = self.mode(training=False)
+
+        def prepared(weights, state):
+            with functional.sealed():
+                return observe(self._prepared(weights, state, support, mode))
+
+        objective = self.inner_objective(support, training=False)
+        *_, observations = self.inner_loop.adapt_in_loop(
+            objective, *self.start(), steps, observe=prepared
+        )
+        return observations
+
+    def predict_adapted(self, adapted, query_x, *, mode, then):
+        """See `Learner`."""
+        norm = {"transductive": "batch", "support": "moving", "moving": None}[mode.batch_norm]
+        answer, state = self.run(
+            *self.values_at(adapted), query_x, training=mode.training, batch_norm=norm, then=then
+        )
+        functional.assign(self.model.non_trainable_variables, state)
+        return answer
+
+    def unadapted(self):
+        """See `Learner`: the meta-learned weights."""
+        return self._adapted_value(*self.start())
+
+    def values_at(self, adapted):
+        """`(weights, state)` of the model at an adapted value."""
+        weights, state = self.start()
+        floating = iter(adapted["state"])
+        state = [next(floating) if s.dtype.is_floating else s for s in state]
+        return self.inner_loop.among(weights, adapted["fast"]), state
+
+    def adapted_model(self, adapted, support_x):
+        """See `Learner`: the model with its weights and state."""
+        with self.with_values(*self.initial_values()):
+            values = self.values_at(adapted)
+        return adapted_models.adapted_model(self, *values, support_x)
+
+    def _prepared(self, weights, state, support, mode):
+        """The adapted value, with the state that queries are predicted with."""
+        if mode.batch_norm == "support" and functional.batch_norm_layers(self.model):
+            _, state = self.run(
+                weights,
+                state,
+                support.x,
+                training=False,
+                batch_norm="store",
+                counted=support.counted,
+            )
+        # Integers, such as seeds, are nothing that was learned: they go on from task to query.
+        functional.assign(self.model.non_trainable_variables, state)
+        return self._adapted_value(weights, state)
+
+    def _adapted_value(self, weights, state):
+        floating = [s for s in state if s.dtype.is_floating]
+        return {"fast": self.inner_loop.fast(weights), "state": floating}
+
+    def _inner_variables(self):
+        """The variables whose weights adapt."""
+        return inner_loop.select(self.model.trainable_variables, self.adaptable)
+
+
+def _is_zero(steps):
+    return not tf.is_tensor(steps) and steps == 0

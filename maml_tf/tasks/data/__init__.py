@@ -1,0 +1,1 @@
+"""How examples are found, decoded, packed and kept."""
