@@ -85,7 +85,7 @@ def adapt(
     steps = arguments.integer("steps", steps, minimum=0)
     step_function = gradient_step(objective, optimizer, adaptable, first_order, constraints)
     if arguments.boolean("rematerialize", rematerialize):
-        step_function = rematerialized(step_function, beside=[*weights, *state])
+        step_function = rematerialized(step_function)
     slots = initial_slots(optimizer, weights, adaptable)
     losses = []
     for step in range(steps):

@@ -14,22 +14,19 @@ import tensorflow as tf
 from maml_tf.exact import keras_internals
 
 
-def rematerialized(step_function, beside=()):
+def rematerialized(step_function):
     """An inner step that keeps only its inputs for the backward pass and runs again there.
 
     Args:
         step_function: what `maml_tf.inner_loop.gradient_step` gives:
             `(step, weights, state, slots) -> (weights, state, slots, loss)`.
-        beside: list of tensors which stand in the place of variables and which the first step is
-            given as its weights and state: they need not come in twice.
 
     Returns:
         A function of the same arguments and results.
     """
     scope = keras_internals.open_scope()
-    given = {id(t) for t in beside}
-    read = {} if scope is None else scope.state_mapping
-    read = {key: t for key, t in read.items() if id(t) not in given}
+    # Those of the network, too, though the first step is given them: an optimizer may read them.
+    read = {} if scope is None else dict(scope.state_mapping)
 
     def wrapped(step, weights, state, slots):
         inputs = [list(weights), list(state), list(slots), list(read.values())]

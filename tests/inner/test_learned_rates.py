@@ -232,7 +232,10 @@ def test_rates_are_saved_exported_and_restored(tmp_path):
     assert isinstance(optimizer.constraint, keras.constraints.NonNeg)
 
 
-@pytest.mark.parametrize("rematerialize", [False, True], ids=["kept", "rematerialized"])
+@pytest.mark.parametrize(
+    "rematerialize",
+    [pytest.param(False, marks=pytest.mark.slow, id="kept"), pytest.param(True, id="remade")],
+)
 def test_an_optimizer_that_is_a_network_trains_and_is_kept(tmp_path, rematerialize):
     learner = learner_with(Coordinatewise(), rematerialize=rematerialize)
     kept_after_saving(learner, tmp_path)

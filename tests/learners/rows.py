@@ -151,7 +151,8 @@ ROWS = {
     "reptile-minibatches": Row(reptile(inner_batch=2), exact=False, draws=True, outer_rate=0.1),
     "prototypical": Row(prototypical(dense_model), alike=True),
     "prototypical-cosine": Row(
-        prototypical(dense_model, distance="cosine", learned_scale=True, task_map="vectorized")
+        prototypical(dense_model, distance="cosine", learned_scale=True, task_map="vectorized"),
+        outer_rate=0.3,
     ),
     "prototypical-moving-norm": Row(prototypical(conv_model), IMAGES, alike=True),
     "prototypical-support-norm": Row(prototypical(conv_model, batch_norm="support"), IMAGES),
