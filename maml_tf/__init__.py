@@ -1,10 +1,17 @@
 """Model-agnostic meta-learning (MAML) for TensorFlow 2 and Keras 3."""
 
-from maml_tf import evaluation, learners, models, plots, serving, tasks
-from maml_tf.inner import loop as inner_loop
-from maml_tf.inner import optimizers as inner_optimizers
+from maml_tf import (
+    evaluation,
+    image_plots,
+    inner_loop,
+    inner_optimizers,
+    learners,
+    models,
+    plots,
+    serving,
+    tasks,
+)
 from maml_tf.learners import MAML, Learner, Prototypical, Reptile
-from maml_tf.plots import pictures as image_plots
 
 __version__ = "0.1.0"
 __all__ = [
