@@ -2,18 +2,23 @@
 
     python -m tests.benchmarks.strangers --rows "small GPT,convnet"
 
-Every line is a process of its own. The plain loop is what one would write by hand: two tapes, one
-task after another, in one `tf.function`. How far its meta-gradient is from ours is told where the
-model draws nothing at random: TensorFlow's own second derivatives are not all right. (What a plain
-loop cannot do at all is a dash.) In float32; nothing else should run.
+The plain loop is what one would write by hand: two tapes, one task after another, in one
+`tf.function`. How far its meta-gradient is from ours is told where the model draws nothing at
+random: TensorFlow's own second derivatives are not all right. (Where a plain loop cannot do it at
+all, there is a dash.) In float32, on four tasks of four support and three query examples.
+
+Both ways run in a process of their own, for their memory, and in turns, a fifth of a second each.
+Times are of the processor (user and system, all threads), the median of the turns: others may use
+the machine, but not so much that caches are all theirs.
 """
 
 import argparse
+import base64
+import inspect
 import json
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 
 import keras
@@ -24,20 +29,27 @@ import maml_tf
 from tests.strangers.rows import loss_of, task_batch
 from tests.strangers.table import ROWS
 
+TURN = 0.2  # seconds
+ANSWER = "answer "  # before what a process tells, among what libraries print
+WAYS = ("ours", "plain")
 
-def plain(model, loss, rate, inputs, query_y):
+
+def plain(model, loss, rate):
     """A function that gives the meta-gradient of one inner step, as one would write it."""
-    weights = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
-    state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
 
-    def loss_at(fast, x, y):
-        y_pred, _, penalties = model.stateless_call(
-            fast, state, x, training=True, return_losses=True
-        )
+    if isinstance(loss, str):
+        of_examples = keras.losses.get(loss)
+        loss = lambda y, y_pred: tf.reduce_mean(of_examples(y, y_pred))  # noqa: E731
+    mode = {"training": True} if "training" in inspect.signature(model.call).parameters else {}
+
+    def loss_at(weights, x, y):
+        state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
+        y_pred, _, penalties = model.stateless_call(weights, state, x, return_losses=True, **mode)
         return loss(y, y_pred) + sum(penalties)
 
     @tf.function(autograph=False)
-    def meta_gradient():
+    def meta_gradient(inputs, query_y):
+        weights = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
         gradients = []
         for task in range(query_y.shape[0]):
             parts = tf.nest.map_structure(lambda t: t[task], inputs)  # noqa: B023
@@ -46,60 +58,113 @@ def plain(model, loss, rate, inputs, query_y):
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
                     inner.watch(weights)
                     support = loss_at(weights, parts["support_x"], parts["support_y"])
-                slopes = inner.gradient(support, weights)
-                fast = [
-                    w if g is None else w - rate * g for w, g in zip(weights, slopes, strict=True)
-                ]
+                slopes = inner.gradient(support, weights, unconnected_gradients="zero")
+                slopes = [tf.convert_to_tensor(g) for g in slopes]  # of embeddings too
+                fast = [w - rate * g for w, g in zip(weights, slopes, strict=True)]
                 query = loss_at(fast, parts["query_x"], query_y[task])
-            gradients.append(outer.gradient(query, weights, unconnected_gradients="zero"))
+            of_task = outer.gradient(query, weights, unconnected_gradients="zero")
+            gradients.append([tf.convert_to_tensor(g) for g in of_task])
         return [tf.add_n(g) / len(g) for g in zip(*gradients, strict=True)]
 
     return meta_gradient
 
 
-def ours(model, loss, rate, inputs, query_y):
+def ours(model, loss, rate):
     """The same by a learner, losses before and after adaptation and predictions among it."""
     learner = maml_tf.MAML(model, rate)
     learner.compile("sgd", loss)
-    function = tf.function(lambda: learner.meta_gradient(inputs, query_y), autograph=False)
-    return lambda: function()[1]
+    function = tf.function(learner.meta_gradient, autograph=False)
+    return lambda inputs, query_y: function(inputs, query_y)[1]
 
 
-def measure(row, way, seconds):
-    """One line: seconds of the first call, milliseconds of the others, and memory beyond it."""
+def answer(**values):
+    """Tells the process that asks."""
+    print(ANSWER + json.dumps(values), flush=True)
+
+
+def take_turns(row, way):
+    """One process: tells of its first call, then for every line that it reads of a turn."""
     keras.utils.set_random_seed(0)
     model = row.build()
-    inputs, query_y = task_batch(row)
+    batch = task_batch(row, tasks=4)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    function = {"ours": ours, "plain": plain}[way](model, loss_of(row), row.rate, inputs, query_y)
-    begin = time.perf_counter()
-    gradient = np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in function()])
-    traced, times = time.perf_counter() - begin, []
-    while sum(times) < seconds or len(times) < 5:
-        begin = time.perf_counter()
-        function()[0].numpy()
-        times.append(time.perf_counter() - begin)
+    function = {"ours": ours, "plain": plain}[way](model, loss_of(row), row.rate)
+    begin = time.process_time()
+    gradient = np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in function(*batch)])
+    first, steps = time.process_time() - begin, 1
+    while True:  # how many steps are a turn
+        begin = time.process_time()
+        for _ in range(steps):
+            function(*batch)[0].numpy()
+        if time.process_time() - begin > TURN:
+            break
+        steps *= 2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {
-        "first_s": traced,
-        "ms": 1e3 * float(np.median(times)),
-        "mb": peak / 1024,
-        "random": any(v.path.endswith("seed_generator_state") for v in model.variables),
-        "gradient": gradient.astype(float).tolist(),
-    }
+    answer(
+        first_s=first,
+        mb=peak / 1024,
+        random=any(v.path.endswith("seed_generator_state") for v in model.variables),
+        gradient=base64.b64encode(gradient.astype("float32").tobytes()).decode(),
+    )
+    for _ in sys.stdin:
+        begin = time.process_time()
+        for _ in range(steps):
+            function(*batch)[0].numpy()
+        answer(ms=1e3 * (time.process_time() - begin) / steps)
 
 
-def in_process(row, way, seconds):
-    """`measure` in a process of its own, or None with the reason on standard error."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+class Process:
+    """A process that takes turns; what it tells is a dict, or None once it has ended."""
+
+    def __init__(self, row, way):
+        self.name = f"{row.name}, {way}"
         command = [sys.executable, "-m", "tests.benchmarks.strangers", "--rows", row.name]
-        command += ["--way", way, "--seconds", str(seconds), "--output", file.name]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            print(f"{row.name}, {way}: {reason[:200]}", file=sys.stderr)
-            return None
-        return json.load(file)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        pipes["stderr"] = subprocess.STDOUT
+        self.process = subprocess.Popen([*command, "--way", way], text=True, **pipes)
+
+    def read(self):
+        """The next answer; where there is none, the last line of the process is printed."""
+        last = "no message"
+        for line in self.process.stdout:
+            if line.startswith(ANSWER):
+                return json.loads(line[len(ANSWER) :])
+            last = line.strip() or last
+        print(f"{self.name}: {last[:200]}", file=sys.stderr)
+        return None
+
+    def turn(self):
+        """Milliseconds a step in one turn."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.read()["ms"]
+
+    def close(self):
+        """Lets the process end."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(row, turns):
+    """What both ways tell of a row, None for a way that fails."""
+    processes, told = [], []
+    for way in WAYS:  # one after the other: tracing is long
+        processes.append(Process(row, way))
+        told.append(processes[-1].read())
+    times = {i: [] for i, one in enumerate(told) if one is not None}
+    for _ in range(turns):
+        for i, of_way in times.items():
+            of_way.append(processes[i].turn())
+    for i, of_way in times.items():
+        told[i]["ms"] = float(np.median(of_way))
+    for process in processes:
+        process.close()
+    return told
+
+
+def gradient_of(told):
+    """The meta-gradient as one vector."""
+    return np.frombuffer(base64.b64decode(told["gradient"]), "float32").astype("float64")
 
 
 def line(row, both):
@@ -109,7 +174,7 @@ def line(row, both):
         cells += ["–" if one is None else format(one[key], form) for one in both]
     off = "–"
     if None not in both and not both[0]["random"]:
-        mine, theirs = (np.array(one["gradient"]) for one in both)
+        mine, theirs = map(gradient_of, both)
         off = f"{np.linalg.norm(mine - theirs) / np.linalg.norm(mine):.0e}"
     return f"| {' | '.join([*cells, off])} |"
 
@@ -120,24 +185,23 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", help="names, with commas between; all by default")
-    parser.add_argument("--seconds", type=float, default=1.0, help="timed in each process")
-    parser.add_argument("--way", choices=["ours", "plain"], help=argparse.SUPPRESS)
-    parser.add_argument("--output", help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, default=15, help="of each way, 0.2 s each")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = arguments.rows.split(",") if arguments.rows else [r.name for r in ROWS]
     unknown = sorted(set(names) - {row.name for row in ROWS})
     if unknown:
         parser.error(f"--rows: no rows {unknown}; there are {[row.name for row in ROWS]}")
+    if arguments.turns < 1:
+        parser.error(f"--turns: expected at least 1, received {arguments.turns}")
     rows = [row for row in ROWS if row.name in names and row.refused is None]
     if arguments.way:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump(measure(rows[0], arguments.way, arguments.seconds), file)
+        take_turns(rows[0], arguments.way)
         return
     print("| | first call, s: ours | plain | ms: ours | plain | MB: ours | plain | gradients off |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for row in rows:
-        both = [in_process(row, way, arguments.seconds) for way in ("ours", "plain")]
-        print(line(row, both), flush=True)
+        print(line(row, compare(row, arguments.turns)), flush=True)
 
 
 if __name__ == "__main__":

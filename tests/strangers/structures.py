@@ -62,8 +62,11 @@ def structured():
 
 def wide_and_deep():
     inputs = _inputs()
-    wide = layers.BatchNormalization()(layers.Concatenate()(_looked_up(inputs, "multi_hot")))
-    deep = layers.Concatenate()([*_scaled(inputs), *_embedded(inputs)])
+    # Of whole numbers alone a batch normalisation of Keras is computed in float32.
+    numbers = _scaled(inputs)
+    wide = layers.Concatenate()([*numbers, *_looked_up(inputs, "multi_hot")])
+    wide = layers.BatchNormalization()(wide)
+    deep = layers.Concatenate()([*numbers, *_embedded(inputs)])
     for _ in range(2):
         deep = layers.ReLU()(layers.BatchNormalization()(layers.Dense(6)(deep)))
     return keras.Model(inputs, layers.Dense(1, "sigmoid")(layers.Concatenate()([wide, deep])))
