@@ -104,3 +104,22 @@ def test_one_of_five_answers_is_right():
     np.testing.assert_allclose(learner.predict_on_batch(inputs), [[[0.25, 0.75]] * 5])
     results = learner.test_on_batch(inputs, labels, return_dict=True)
     np.testing.assert_allclose(results["accuracy"], 1 / 5)
+
+
+def test_scores_are_distances_to_class_means():
+    """`test_prototypical_networks_returns_expected_output_for_example_images`.
+
+    Its scores, [[-15.5485, -22.0652], [-21.3081, -18.0292]], are distances (ours are squared) of
+    two pictures from the means of two and of one. Here they are of points in a plane that are laid
+    out so: one mean at 0, the other at 20, each query where its two circles meet.
+    """
+    near, far = np.array([15.5485, 21.3081]), np.array([22.0652, 18.0292])
+    along = (near**2 - far**2 + 20**2) / 40
+    queries = np.stack([along, np.sqrt(near**2 - along**2)], -1)
+    support = np.array([[3.0, -4.0], [-3.0, 4.0], [20.0, 0.0]])
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2, kernel_initializer="identity")])
+    learner = maml_tf.Prototypical(model)
+    learner.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    adapted = learner.adapt(support, np.array([0, 0, 1]))
+    scores = -np.sqrt(-adapted.predict(queries, verbose=0))
+    np.testing.assert_allclose(scores, [[-15.5485, -22.0652], [-21.3081, -18.0292]], rtol=1e-5)

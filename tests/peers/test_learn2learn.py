@@ -247,3 +247,69 @@ def test_tasks_without_end_differ_from_one_to_the_next():
     assert len(tasks) == 6
     for one, other in zip(tasks[:-1], tasks[1:], strict=True):
         assert np.sum((one - other) ** 2) > 1e-6
+
+
+# algorithms/metasgd_test.py, algorithms/gbml_test.py (whose transform of a gradient is its product
+# with learned numbers): the same layers, a step size of .1 for every number, learned.
+
+
+def meta_sgd(steps=1, first_order=False):
+    rates = maml_tf.inner_optimizers.LearnedRates(0.1)
+    learner = maml_tf.MAML(dense_layers(), rates, steps, first_order)
+    learner.compile("sgd", loss=norm)
+    return learner, rates
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_two_clones_with_learned_rates_answer_as_the_model(first_order):
+    """`test_clone_module` of both."""
+    learner, _ = meta_sgd(first_order=first_order)
+    for _ in range(2):
+        clone = learner.adapt(X, Y, inner_steps=0)
+        np.testing.assert_allclose(clone(X), learner.model(X), atol=1e-8)
+
+
+def test_there_are_as_many_rates_as_weights():
+    """`test_meta_lr`: twice the parameters, the second half of them .1."""
+    learner, rates = meta_sgd()
+    assert learner.model.count_params() == 220 + 420 + 420
+    assert sum(np.size(v) for v in learner.trainable_variables) == 2 * (220 + 420 + 420)
+    for rate in rates.trainable_variables:
+        np.testing.assert_allclose(rate, np.full(rate.shape, 0.1), atol=1e-8)
+
+
+def test_the_norm_falls_and_every_rate_gets_a_gradient():
+    """`test_adaptation`, `test_graph_connection` of both; a rate's gradient is by hand."""
+    learner, _ = meta_sgd()
+    loss, gradients, *_ = learner.meta_gradient(ONE_TASK, Y[None])
+    assert len(gradients) == 12
+    assert loss < norm(None, learner.model(X))
+    assert all(np.linalg.norm(g) > 0 for g in gradients)
+    with tf.GradientTape() as tape:
+        before = norm(None, learner.model(X))
+    slopes = tape.gradient(before, [v.value for v in learner.model.trainable_variables])
+    adapted = learner.adapt(X, Y)
+    with tf.GradientTape() as tape:
+        after = norm(None, adapted(X))
+    of_query = tape.gradient(after, [v.value for v in adapted.trainable_variables])
+    expected = [-g * q for g, q in zip(slopes, of_query, strict=True)]
+    assert relative_error(gradients[6:], expected) < 1e-4
+    start = learner.get_weights()
+    learner.train_on_batch(ONE_TASK, Y[None])
+    assert all(np.any(a != b) for a, b in zip(learner.get_weights(), start, strict=True))
+
+
+@pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
+def test_prototypes_know_their_own_examples(distance):
+    """nn/protonet_test.py, `test_simple`: five times the same picture of each of five classes."""
+    pictures = np.random.default_rng(0).normal(size=(5, 28, 28, 1)).astype("float32")
+    x, y = np.repeat(pictures, 5, 0), np.repeat(range(5), 5)
+    body = [layers.Flatten(), layers.Dense(784, use_bias=False, kernel_initializer="identity")]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *body])
+    learner = maml_tf.Prototypical(model, distance=distance)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    learner.compile("sgd", loss, metrics=["accuracy"])
+    inputs = {"support_x": x[None], "support_y": y[None], "query_x": x[None]}
+    assert learner.test_on_batch(inputs, y[None], return_dict=True)["accuracy"] == 1
+    scores = learner.predict_on_batch(inputs)[0]
+    np.testing.assert_allclose(scores[range(25), y], 0, atol=1e-5)  # of 784, or of 1

@@ -207,3 +207,28 @@ def test_more_combinations_than_a_number_holds():
         names = dict(zip(support[task], support_y[task], strict=True))
         assert len(names) == 20
         assert [names[c] for c in query[task]] == query_y[task].tolist()
+
+
+# utils/test_prototype.py: two tasks of five examples with seven features, of three classes.
+
+
+def test_prototypes_are_means_of_classes():
+    """`test_get_prototypes`, `test_get_num_samples`: scores of queries, by loops of NumPy."""
+    rng = np.random.default_rng(0)
+    z, queries = (rng.uniform(size=(2, n, 7)).astype("float32") for n in (5, 4))
+    y = np.stack([rng.permutation([0, 0, 1, 1, 2]), rng.permutation([0, 1, 2, 2, 2])])
+    model = keras.Sequential([keras.Input((7,)), layers.Dense(7, use_bias=False)])
+    model.set_weights([np.eye(7)])  # a model must have something to train
+    learner = maml_tf.Prototypical(model)
+    learner.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    received = learner.predict_on_batch({"support_x": z, "support_y": y, "query_x": queries})
+    assert received.shape == (2, 4, 3)
+    for task in range(2):
+        for c in range(3):
+            prototype, number = np.zeros(7), 0
+            for example in range(5):
+                if y[task, example] == c:
+                    prototype, number = prototype + z[task, example], number + 1
+            for query in range(4):
+                distance = np.sum((queries[task, query] - prototype / number) ** 2)
+                np.testing.assert_allclose(received[task, query, c], -distance, rtol=1e-5)
