@@ -1,6 +1,7 @@
 """The papers' figures; pictures of tasks are in `maml_tf.image_plots`."""
 
 from maml_tf.plots.figures import (
+    SinePanel,
     classification_task,
     confusion,
     error_against_steps,
@@ -9,6 +10,7 @@ from maml_tf.plots.figures import (
 )
 
 __all__ = [
+    "SinePanel",
     "classification_task",
     "confusion",
     "error_against_steps",

@@ -82,7 +82,7 @@ def export(
             export writes.
 
     Example:
-        >>> from maml_tf import rl
+        >>> from maml_tf import inner_optimizers, rl
         >>> learner = rl.MetaPolicy(rl.policies.gaussian(2, 2), inner_optimizers.SGD(0.5))
         >>> ask = tf.saved_model.load(str(rl.export(learner, "exported/navigation"))).signatures
         >>> weights, o, seed = tf.zeros([0]), tf.zeros([20, 2]), tf.constant([0, 1])

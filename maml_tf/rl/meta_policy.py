@@ -66,7 +66,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
     Constraints hold after every inner step and every step of a Keras optimizer.
 
     Example:
-        >>> from maml_tf import rl
+        >>> from maml_tf import inner_optimizers, rl
         >>> environment = rl.environments.Navigation2D(tasks=4, rollouts=5, horizon=10)
         >>> learner = rl.MetaPolicy(rl.policies.gaussian(2, 2), inner_optimizers.SGD(0.5))
         >>> learner.compile(rl.TrustRegion(max_divergence=0.01))

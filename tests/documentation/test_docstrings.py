@@ -31,10 +31,10 @@ NEEDS_DATA = {
     "tasks.cifar.fc100": _DOWNLOAD,
     "tasks.from_tfds.from_tfds": _DOWNLOAD,
     "tasks.omniglot.omniglot": _DOWNLOAD,
-    "tasks.omniglot_data.load_omniglot": _DOWNLOAD,
+    "tasks.data.omniglot.load_omniglot": _DOWNLOAD,
     "tasks.mini_imagenet.mini_imagenet": _IMAGENET,
-    "tasks.mini_imagenet_data.load_mini_imagenet": _IMAGENET,
-    "tasks.tfds_builders.mini_imagenet.MiniImagenet": _IMAGENET,
+    "tasks.data.mini_imagenet.load_mini_imagenet": _IMAGENET,
+    "tasks.data.tfds_builders.mini_imagenet.MiniImagenet": _IMAGENET,
 }
 # Models that clients ask for: the exports that a stand-in serves.
 SERVED = {"omniglot": "saved_models/omniglot/1", "navigation": "saved_models/navigation/1"}

@@ -216,11 +216,18 @@ def test_imports_are_floors_and_no_circle():
         modules = {module for module, _ in froms} | {".".join(one) for one in froms}
         graph[name] = {m.removeprefix("maml_tf.tasks.") for m in modules} & set(names)
     order = list(graphlib.TopologicalSorter(graph).static_order())
-    assert order.index("mini_imagenet_staging") < order.index("tfds_builders.mini_imagenet")
+    assert order.index("data.mini_imagenet_staging") < order.index(
+        "data.tfds_builders.mini_imagenet"
+    )
+
+
+_ROOM = pathlib.Path(tasks.__file__).parent
 
 
 @pytest.mark.parametrize(
-    "path", pathlib.Path(tasks.__file__).parent.glob("*.py"), ids=lambda path: path.stem
+    "path",
+    [*_ROOM.glob("*.py"), *(_ROOM / "data").glob("*.py")],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_modules_import_no_data_set_library_and_nothing_else_of_ours(path):
     imported = set()

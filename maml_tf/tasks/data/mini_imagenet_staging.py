@@ -1,6 +1,6 @@
 """The images of mini-ImageNet made 84x84, class by class, before they are a data set.
 
-What `mini_imagenet_data` and the builder in `tfds_builders` both need stands here, below them.
+What `mini_imagenet` and the builder in `tfds_builders` both need stands here, below them.
 """
 
 import concurrent.futures
