@@ -377,7 +377,7 @@ def draw(settings, folder, learner, result, figure_task, title, paper):
     task = plots.classification_task(
         support,
         (query[0][few], query[1][few]),
-        labels[0][few],
+        None if steps is None else labels[0][few],
         labels[-1][few],
         title=f"{title}, one test task",
     )

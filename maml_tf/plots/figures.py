@@ -232,7 +232,7 @@ def classification_task(support, query, before, after, *, columns=10, title=None
     Args:
         support: `(images [S, height, width, channels], labels [S])`.
         query: the same for the queries.
-        before: int `[Q]`, predicted labels at the initial weights.
+        before: int `[Q]`, predicted labels at the initial weights; None where there are none.
         after: int `[Q]`, predicted labels after adaptation.
         columns: `int`, most images in a row.
         title: `str`, none by default.
@@ -250,20 +250,24 @@ def classification_task(support, query, before, after, *, columns=10, title=None
         plot_arguments.labelled("support", support),
         plot_arguments.labelled("query", query),
     )
-    before = plot_arguments.check_labels("before", before, len(query[1]))
     after = plot_arguments.check_labels("after", after, len(query[1]))
+    told = [f"{a}" for a in after]
+    if before is not None:
+        before = plot_arguments.check_labels("before", before, len(query[1]))
+        told = [f"{b} → {a}" for b, a in zip(before, after, strict=True)]
     texts = [
         [(f"{label}", "black") for label in support[1]],
         [
-            (f"{label},  {b} → {a}", "#00704F" if a == label else "#C02000")
-            for label, b, a in zip(query[1], before, after, strict=True)
+            (f"{label},  {text}", "#00704F" if a == label else "#C02000")
+            for label, text, a in zip(query[1], told, after, strict=True)
         ],
     ]
     columns = min(columns, max(len(support[1]), len(query[1])))
     heights = [-(-len(part[1]) // columns) for part in (support, query)]
     figure = _figure(max(5.0, 1.0 * columns), 1.25 * sum(heights) + 0.8)
     parts = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
-    headings = ("support set and its labels", "queries: label, prediction before → after adapting")
+    prediction = "prediction" if before is None else "prediction before → after adapting"
+    headings = ("support set and its labels", f"queries: label, {prediction}")
     for part, (images, labels), height, text, heading in zip(
         parts, (support, query), heights, texts, headings, strict=True
     ):

@@ -112,6 +112,14 @@ def sine_panel(title, steps=10, points=5):
     return plots.SinePanel(title, x, truth, path, support_x, 2 * np.sin(support_x))
 
 
+def test_a_task_without_a_before_tells_predictions_alone():
+    pixels, labels = np.zeros([2, 4, 4, 1]), np.array([0, 1])
+    figure = plots.classification_task((pixels, labels), (pixels, labels), None, [0, 0])
+    texts = [axes.get_title() for part in figure.subfigs for axes in part.axes]
+    assert texts == ["0", "1", "0,  0", "1,  0"]
+    assert figure.subfigs[1].get_suptitle() == "queries: label, prediction"
+
+
 def test_sine_adaptation_draws_truth_points_and_predictions():
     panels = [sine_panel(f"panel {i}", points=5 + i) for i in range(4)]
     figure = plots.sine_adaptation(panels)
