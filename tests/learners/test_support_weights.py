@@ -211,3 +211,16 @@ def test_each_output_is_weighted_as_its_own_loss_has_it():
     expected = learner.adapt(x[:2, :, 0], [y[:2, 0], y[:2, 1]])
     for one, other in zip(received.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, np.nan])
+def test_weights_that_make_no_sense_are_refused_in_later_batches(wrong):
+    learner = compiled(maml_tf.MAML(dense_model(), 0.1))
+    inputs, _, query_y = problem(learner, (3,))
+    weight = np.ones([2, 3, 3], np.float32)
+    weight[1, 0] = wrong
+    parts = {name: np.stack([part, part]) for name, part in inputs.items()}
+    parts["support_weight"] = weight
+    data = tf.data.Dataset.from_tensor_slices((parts, np.stack([query_y, query_y])))
+    with pytest.raises(ValueError, match="above 0 for one example of each task"):
+        learner.evaluate(data, verbose=0)
