@@ -4,8 +4,13 @@ Each entry says what it is needed for. Canary: `tests/exact/test_keras_internals
 where a new Keras names or treats one of them otherwise.
 """
 
+import contextlib
+
 from keras.src.backend.common import global_state, masking, stateless_scope
+from keras.src.layers.layer import CallContext
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+_CALL = "current_call_ctx"
 
 
 def mask_of(tensor):
@@ -31,6 +36,23 @@ def global_seed_generator():
 def set_global_seed_generator(generator):
     """Puts another generator in its place, for this thread; it needs a method `next(ordered)`."""
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
+
+
+@contextlib.contextmanager
+def calling(training):
+    """While open, layers that are called without `training` run in this mode, in this thread.
+
+    So it is within `call` of a Keras layer; a function that Keras does not call has no such mode,
+    and dropout and batch normalisation would be those of prediction.
+    """
+    around = global_state.get_global_attribute(_CALL)
+    context = CallContext(entry_layer=None)
+    context.set_value("training", training)
+    global_state.set_global_attribute(_CALL, context)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_CALL, around)
 
 
 def open_scope():

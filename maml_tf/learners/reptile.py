@@ -35,7 +35,7 @@ class Reptile(GradientLearner):
         **settings: `adaptable` (the others stay as they are) and those of `maml_tf.Learner`.
 
     Raises:
-        TypeError, ValueError: see `maml_tf.MAML`.
+        TypeError, ValueError: see `maml_tf.MAML`; an inner optimizer that would learn.
 
     Example:
         >>> train, validation, test = maml_tf.tasks.sinusoid()
@@ -51,11 +51,22 @@ class Reptile(GradientLearner):
         self, model, inner_optimizer, inner_steps=5, *, inner_batch=None, seed=0, **settings
     ):
         super().__init__(model, inner_optimizer, inner_steps, **settings)
+        self._check_inner_optimizer()
         if inner_batch is not None:
             inner_batch = arguments.integer("inner_batch", inner_batch, minimum=1)
         self.inner_batch = inner_batch
         self.seed = arguments.integer("seed", seed, minimum=0)
         self._order = None if inner_batch is None else keras.random.SeedGenerator(seed)
+
+    def _check_inner_optimizer(self):
+        """Refuses rates that nothing would train."""
+        if getattr(self.inner_optimizer, "trainable_variables", None):
+            raise ValueError(
+                "Expected an inner optimizer without trainable variables: the outer step moves the "
+                "weights that adapt, and nothing else. Received: inner_optimizer="
+                f"{self.inner_optimizer!r}. Give one that learns to `MAML`, or a fixed one here "
+                "(`trainable=False` where it has learned)."
+            )
 
     def task_gradient(self, task):
         """Theta - phi_t of the weights that adapt, zero of others; see `Learner`."""
@@ -82,18 +93,34 @@ class Reptile(GradientLearner):
         seed = tf.cast(self._order.next(), tf.int32) if training else tf.constant([self.seed, 0])
 
         def objective(weights, state, step):
-            chosen = self._chosen(seed, step, tf.shape(tf.nest.flatten(support.x)[0])[0])
-            part = support.at(chosen)
+            part = self._part(support, seed, step)
             return super(Reptile, self).inner_objective(part, training)(weights, state, step)
 
         return objective
 
-    def _chosen(self, seed, step, count):
-        """Indices `[inner_batch]` of the examples of a step: pieces of one order after another."""
+    def _part(self, support, seed, step):
+        """The examples of a step: a piece of one order after another of those that count."""
+        total = tf.shape(tf.nest.flatten(support.x)[0])[0]
+        if support.weight is None:
+            return support.at(self._chosen(seed, step, total))
+        size = tf.minimum(self.inner_batch, total)
+        counted = tf.maximum(tf.reduce_sum(tf.cast(support.counted, tf.int32)), 1)
+        # Those of weight 0 stand behind the others, and fill up a minibatch that they would miss.
+        behind = tf.argsort(tf.cast(~support.counted, tf.int32), stable=True)
+        part = support.at(tf.gather(behind, self._chosen(seed, step, counted, size)))
+        filling = tf.range(size) >= counted
+        return part._replace(weight=tf.where(filling, tf.zeros_like(part.weight), part.weight))
+
+    def _chosen(self, seed, step, count, width=None):
+        """Numbers below `count` of the examples of a step: a piece of one order after another.
+
+        As many as `inner_batch` and `count` allow, or `width`, the last ones then being filling.
+        """
         size = tf.minimum(self.inner_batch, count)
         first = tf.cast(step, tf.int32) * size
         orders = [self._shuffled(seed, first // count + i, count) for i in range(2)]
-        return tf.concat(orders, 0)[first % count :][:size]
+        places = first % count + tf.range(size if width is None else width)
+        return tf.gather(tf.concat(orders, 0), tf.minimum(places, 2 * count - 1))
 
     @staticmethod
     def _shuffled(seed, number, count):

@@ -34,3 +34,13 @@ def test_layers_without_a_seed_draw_from_the_generator_that_is_set():
         keras_internals.set_global_seed_generator(before)
     np.testing.assert_array_equal(one, other)
     assert np.abs(one - keras.random.normal((3,))).max() > 1e-3
+
+
+def test_layers_run_in_the_mode_that_is_set():
+    drop, x = keras.layers.Dropout(0.5, seed=0), np.ones((1, 100), np.float32)
+    with keras_internals.calling(True):
+        assert np.any(drop(x) == 0)
+        with keras_internals.calling(False):
+            assert np.all(drop(x) == 1)
+        assert np.any(drop(x) == 0)
+    assert np.all(drop(x) == 1)

@@ -282,3 +282,27 @@ def test_what_batch_normalisation_uses(mode):
     if mode != "support":
         # Keras' own way keeps moving averages; what is normalised by itself leaves none.
         assert changed == [mode == "moving"] * 2
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithLayersOfItsOwn(maml_tf.Prototypical):
+    def __init__(self, model, **settings):
+        super().__init__(model, **settings)
+        self.normal = keras.layers.BatchNormalization(momentum=0.0, epsilon=0.0)
+        self.normal.build((None, 2))
+        self.drop = keras.layers.Dropout(0.5, seed=0)
+
+    def fit_head(self, z, support):
+        return super().fit_head(self.drop(self.normal(z)), support)
+
+
+def test_layers_beside_the_network_hear_of_training():
+    learner = ready(WithLayersOfItsOwn(dense_model()))
+    learner.optimizer.learning_rate = 0.0
+    inputs, query_y = task_batch(tasks=1)
+    losses = {float(learner.train_on_batch(inputs, query_y)[0]) for _ in range(3)}
+    assert len(losses) > 1  # dropout
+    z = embedded(learner.model, inputs["support_x"][0])
+    np.testing.assert_allclose(learner.normal.moving_mean, z.mean(0), rtol=1e-4, atol=1e-5)
+    before = learner.predict(inputs, verbose=0)
+    np.testing.assert_array_equal(before, learner.predict(inputs, verbose=0))

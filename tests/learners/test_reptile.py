@@ -233,3 +233,21 @@ def test_averages_of_batch_normalisation_follow_the_tasks():
 def test_wrong_settings_are_refused(settings, error, match):
     with pytest.raises(error, match=match):
         maml_tf.Reptile(dense_model(), RATE, **settings)
+
+
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_minibatches_are_drawn_of_the_examples_that_count(size):
+    learner = ready(maml_tf.Reptile(dense_model(), RATE, 5, inner_batch=size))
+    inputs, _ = task_batch(tasks=1)
+    x, y = inputs["support_x"][0], inputs["support_y"][0]
+    weight = np.array([1, 1, 0, 0], np.float32)
+    received = learner.adapt(x, y, support_weight=weight).get_weights()
+    for one, other in zip(received, learner.adapt(x[:2], y[:2]).get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_rates_that_nothing_would_train_are_refused():
+    rates = maml_tf.inner_optimizers.LearnedRates
+    with pytest.raises(ValueError, match="without trainable variables.*LearnedRates"):
+        maml_tf.Reptile(dense_model(), rates(0.1))
+    maml_tf.Reptile(dense_model(), rates(0.1, trainable=False))

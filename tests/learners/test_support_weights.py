@@ -167,3 +167,60 @@ def test_an_export_takes_padded_support_sets(name, tmp_path):
         task["support_weight"] = tf.constant(wrong, tf.float32)
         with pytest.raises(tf.errors.InvalidArgumentError, match="support_weight"):
             ask["adapt_weighted"](**task, **steps)
+
+
+def mask_of_steps():
+    return [keras.Input((4, 3)), layers.Masking(), layers.GRU(5, return_sequences=True)]
+
+
+SEQUENCES = {
+    "mask": ("mse", None, 0),
+    "adds-up": (keras.losses.MeanSquaredError(reduction="sum"), None, 1),
+    "inner": ("mse", "mae", 1),
+    "ignored": (keras.losses.SparseCategoricalCrossentropy(True, ignore_class=7), None, 7),
+}
+
+
+@pytest.mark.parametrize(("loss", "inner_loss", "filling"), SEQUENCES.values(), ids=SEQUENCES)
+def test_padding_changes_nothing_for_labels_of_every_step(loss, inner_loss, filling):
+    """Four examples of four steps each: a weight belongs to an example, not to a step."""
+    learner = maml_tf.MAML(keras.Sequential([*mask_of_steps(), layers.Dense(2)]), 0.1)
+    learner.compile("sgd", loss, inner_loss=inner_loss)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(4, 4, 3)).astype("float32")
+    x[0, 2:] = 0  # masked
+    y = random.normal(size=(4, 4, 2)).astype("float32")
+    if filling == 7:
+        y = random.integers(0, 2, (4, 4))
+        y[1, 1] = 7
+    x[2:], y[2:] = min(filling, 1), filling
+    weight = np.array([1, 1, 0, 0], np.float32)
+    received = learner.adapt(x, y, support_weight=weight).get_weights()
+    for one, other in zip(received, learner.adapt(x[:2], y[:2]).get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_each_output_is_weighted_as_its_own_loss_has_it():
+    x = keras.Input((3,))
+    model = keras.Model(x, [layers.Dense(1)(x), layers.Dense(1)(x)])
+    learner = maml_tf.MAML(model, 0.1)
+    learner.compile("sgd", [keras.losses.MeanSquaredError(reduction="sum"), "mse"])
+    x, y = np.random.default_rng(0).normal(size=(2, 4, 3, 1)).astype("float32")
+    weight = np.array([1, 1, 0, 0], np.float32)
+    received = learner.adapt(x[..., 0], [y[:, 0], y[:, 1]], support_weight=weight)
+    expected = learner.adapt(x[:2, :, 0], [y[:2, 0], y[:2, 1]])
+    for one, other in zip(received.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, np.nan])
+def test_weights_that_make_no_sense_are_refused_in_later_batches(wrong):
+    learner = compiled(maml_tf.MAML(dense_model(), 0.1))
+    inputs, _, query_y = problem(learner, (3,))
+    weight = np.ones([2, 3, 3], np.float32)
+    weight[1, 0] = wrong
+    parts = {name: np.stack([part, part]) for name, part in inputs.items()}
+    parts["support_weight"] = weight
+    data = tf.data.Dataset.from_tensor_slices((parts, np.stack([query_y, query_y])))
+    with pytest.raises(ValueError, match="above 0 for one example of each task"):
+        learner.evaluate(data, verbose=0)

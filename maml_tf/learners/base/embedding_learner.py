@@ -4,6 +4,7 @@ The head is computed from the embeddings of the support set, and not descended t
 """
 
 from maml_tf import functional
+from maml_tf.exact import keras_internals
 from maml_tf.learners.base.learner import Learner
 from maml_tf.learners.base.task import Mode
 
@@ -12,7 +13,8 @@ class EmbeddingLearner(Learner):
     """A learner whose network gives embeddings, to which each task fits a head of its own.
 
     A method is two functions, `fit_head` and `apply_head`. It takes no inner steps, its gradient
-    is a first derivative, and it predicts before `compile`, because it needs no inner loss.
+    is a first derivative, and it predicts before `compile`, because it needs no inner loss. Layers
+    that they call run in training mode while the learner trains, as in `call` of a Keras layer.
 
     Args:
         model: a built `keras.Model` from examples to embeddings `[n, D]`; of several axes they
@@ -77,7 +79,9 @@ class EmbeddingLearner(Learner):
         model, others = self.model, self._other_state()
 
         def and_state(z):
-            return then(functional.flattened(z)), functional.values_of(others)
+            # A head is no `call` of Keras': its layers hear of training here.
+            with keras_internals.calling(mode.training):
+                return then(functional.flattened(z)), functional.values_of(others)
 
         (answer, after), state = functional.call(
             model,

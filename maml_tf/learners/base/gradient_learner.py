@@ -6,7 +6,6 @@ What adapting gives is a dict of two lists of tensors of one task:
     state: of its other variables those that are floating, such as moving averages
 """
 
-import keras
 import tensorflow as tf
 
 from maml_tf import arguments, functional, noise
@@ -15,7 +14,7 @@ from maml_tf.inner import optimizers as inner_optimizers
 from maml_tf.inner.adaptable import chosen_weights, still_chosen
 from maml_tf.inner.description import InnerLoop
 from maml_tf.learners.base import adapted as adapted_models
-from maml_tf.learners.base import checks, meta_step
+from maml_tf.learners.base import checks, labels, meta_step, support_weights
 from maml_tf.learners.base.learner import Learner
 
 
@@ -113,14 +112,14 @@ class GradientLearner(Learner):
         Where examples have weights, it is their weighted mean, so that padding changes nothing; of
         a loss of Keras that adds up, `reduction="sum"`, the weighted sum.
         """
-        losses = keras.tree.flatten(self.loss if self._inner_loss is None else self._inner_loss)
-        adds_up = any(getattr(loss, "reduction", None) == "sum" for loss in losses)
-        weight = support.weight if adds_up else support.relative_weight
         if self._inner_loss is None:
+            losses = labels.losses_of(self.loss, self.model, y_pred)
+            weight = support_weights.of_outputs(support, y_pred, losses)
             loss = self.compute_loss(
                 y=support.y, y_pred=y_pred, sample_weight=weight, training=training
             )
             return meta_step.scalar_loss("loss", loss)
+        weight = support_weights.of_outputs(support, y_pred, [self._inner_loss])
         loss = self._inner_loss(support.y, y_pred, sample_weight=weight)
         loss = meta_step.scalar_loss("inner_loss", loss)
         return tf.add_n([loss, *[tf.cast(x, loss.dtype) for x in self.losses]])

@@ -18,6 +18,10 @@ import tensorflow as tf
 
 # What an assertion says, to a client of an exported learner too; `explained` reads it again.
 _ASSERTED = "Expected {} to hold whole numbers in [0, {}), or {}. Received labels from and to:"
+_WEIGHTS = (
+    "Expected support_weight to be finite, at least 0, and above 0 for one example of each task. "
+    "Received: a task batch in which it is not. Give padding the weight 0, and examples 1."
+)
 # In the place of a number of classes, where it is not known beforehand.
 _ALL = "the number of classes of the support set"
 _PATTERN = re.escape(_ASSERTED).replace(r"\{\}", r"(.+?)") + r"\] \[(\S+)\] \[(\S+)\]"
@@ -174,15 +178,29 @@ def guarded(learner, inputs, query_y=None):
         for rule in found:
             rule.check()
         return inputs, query_y
+    weight = inputs.get("support_weight")
     if learner.jit_compile:
+        if weight is not None:
+            # Which make the loss NaN, too.
+            nan = tf.constant(float("nan"), weight.dtype)
+            inputs = {**inputs, "support_weight": tf.where(_are_weights(weight), weight, nan)}
         support_y = _spoiled(inputs["support_y"], [r for r in found if r.key == "support_y"])
         query_y = _spoiled(query_y, [r for r in found if r.key == "query_y"])
         return {**inputs, "support_y": support_y}, query_y
-    if not found:
+    assertions = [rule.assertion() for rule in found]
+    if weight is not None:
+        assertions.append(tf.debugging.Assert(tf.reduce_all(_are_weights(weight)), [_WEIGHTS]))
+    if not assertions:
         return inputs, query_y
-    with tf.control_dependencies([rule.assertion() for rule in found]):
+    with tf.control_dependencies(assertions):
         inputs = tf.nest.map_structure(tf.identity, inputs)
         return inputs, None if query_y is None else tf.nest.map_structure(tf.identity, query_y)
+
+
+def _are_weights(weight):
+    """Which weights of support examples make sense: bool `[T, S]`."""
+    good = tf.math.is_finite(weight) & (weight >= 0)
+    return good & tf.reduce_any(weight > 0, axis=-1, keepdims=True)
 
 
 def _spoiled(y, rules):
@@ -199,6 +217,8 @@ def explained():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
+        if _WEIGHTS in str(error):
+            raise ValueError(_WEIGHTS) from None
         found = re.search(_PATTERN, str(error))
         if found is None:
             raise
