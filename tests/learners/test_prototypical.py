@@ -244,6 +244,20 @@ def test_given_ways_refuse_more_classes():
         learner.adapt(inputs["support_x"][0], inputs["support_y"][0])
 
 
+@pytest.mark.parametrize("ways", [WAYS, None])
+def test_given_ways_are_known_before_the_task_is(ways):
+    """XLA compiles nothing whose size only the labels tell."""
+    learner = maml_tf.Prototypical(dense_model(), ways=ways)
+
+    @tf.function(autograph=False)
+    def logits(z, y):
+        return learner.apply_head(learner.fit_head(z, Support(None, y)), z)
+
+    z, y = tf.TensorSpec([8, 2]), tf.TensorSpec([8], tf.int32)
+    assert logits.get_concrete_function(z, y).output_shapes.as_list() == [8, ways]
+    assert learner.output_spec(keras.KerasTensor((8, 3))).shape == (8, ways)
+
+
 def network_with(layer, mean, variance, x):
     """`conv_model` by hand, normalised by these; `layer` is its batch normalisation."""
     kernel, bias, gamma, beta, last, last_bias = [np.asarray(v) for v in layer.trainable_variables]

@@ -220,6 +220,12 @@ def test_averages_of_batch_normalisation_follow_the_tasks():
     assert all(np.abs(v - b).max() > 1e-4 for v, b in zip(moving, before, strict=True))
 
 
+def test_by_default_there_are_five_steps_on_all_examples_in_no_order():
+    learner = maml_tf.Reptile(dense_model(), RATE)
+    assert (learner.inner_steps, learner.inner_batch, learner.seed) == (5, None, 0)
+    assert learner.non_trainable_variables == []
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [
