@@ -237,6 +237,13 @@ def test_wrong_settings_are_refused():
             maml_tf.Prototypical(dense_model(), **settings)
 
 
+def test_settings_that_every_learner_has_are_kept_and_restored():
+    settings = {"batch_norm": "support", "task_map": "loop", "parallel_tasks": 2, "name": "mine"}
+    learner = maml_tf.Prototypical(dense_model(), **settings)
+    for one in (learner, maml_tf.Prototypical.from_config(learner.get_config())):
+        assert {name: getattr(one, name) for name in settings} == settings
+
+
 def test_given_ways_refuse_more_classes():
     learner = maml_tf.Prototypical(dense_model(), ways=2)
     inputs, _ = task_batch()
