@@ -233,8 +233,9 @@ def test_by_default_there_are_five_steps_on_all_examples_in_no_order():
         ({"inner_batch": True}, TypeError, "`inner_batch` to be an integer"),
         ({"seed": -1}, ValueError, "`seed` to be an integer of at least 0"),
         ({"inner_steps": 1.5}, TypeError, "`inner_steps` to be an integer"),
+        ({"rematerialize": 1}, TypeError, "`rematerialize` to be True or False"),
     ],
-    ids=["no-example", "truth-value", "seed", "steps"],
+    ids=["no-example", "truth-value", "seed", "steps", "rematerialize"],
 )
 def test_wrong_settings_are_refused(settings, error, match):
     with pytest.raises(error, match=match):
