@@ -50,6 +50,11 @@ def _of_learners(*names):
 _LEARNERS = _of_learners("contract", "errors", "frozen", "losses", "state")
 _PARTS = _of_learners("batches", "labels", "reports", "specs", "train_function", "trainer")
 _REFUSALS = _of_learners("checks", "wrong_calls", "wrong_settings")
+# What tests rates that are learned; learners by gradients; by embedding; exports of any method.
+_STEPS = ["tests/inner/test_description.py", "tests/inner/test_learned_rates.py"]
+_GRADIENTS = _of_learners("reptile", "losses", "support_weights", "adapted_learner", "frozen")
+_EMBEDDINGS = _of_learners("prototypical", "adapted_learner")
+_EXPORTS = ["tests/serving/test_methods.py"]
 # Module: how many faults are drawn, and the test files that are to notice them.
 MODULES = {
     "maml_tf/inner/loop.py": (60, ["tests/inner/test_loop.py"]),
@@ -58,17 +63,24 @@ MODULES = {
         20,
         ["tests/inner/test_adaptable.py", "tests/inner/test_loop.py"],
     ),
-    "maml_tf/inner/rematerialization.py": (15, ["tests/inner/test_loop.py"]),
+    "maml_tf/inner/description.py": (10, _STEPS),
+    "maml_tf/inner/learned_rates.py": (12, _STEPS),
+    "maml_tf/inner/rematerialization.py": (15, _STEPS),
     "maml_tf/functional.py": (30, ["tests/test_functional.py"]),
     "maml_tf/learners/base/task_map.py": (30, ["tests/learners/test_task_map.py"]),
     "maml_tf/evaluation.py": (30, ["tests/test_evaluation.py"]),
     "maml_tf/exact/convolution.py": (60, ["tests/exact/test_convolution.py"]),
     "maml_tf/learners/maml.py": (10, _LEARNERS),
-    "maml_tf/learners/base/learner.py": (15, _LEARNERS),
-    "maml_tf/learners/base/meta_step.py": (15, _LEARNERS),
+    "maml_tf/learners/prototypical.py": (15, _EMBEDDINGS),
+    "maml_tf/learners/reptile.py": (12, _GRADIENTS),
+    "maml_tf/learners/base/embedding_learner.py": (10, _EMBEDDINGS),
+    "maml_tf/learners/base/gradient_learner.py": (15, _GRADIENTS),
+    "maml_tf/learners/base/learner.py": (10, _GRADIENTS),
+    "maml_tf/learners/base/meta_step.py": (10, _GRADIENTS),
+    "maml_tf/learners/base/predictor.py": (10, _GRADIENTS),
     "maml_tf/learners/base/trainer.py": (30, [*_PARTS, "tests/learners/test_saving.py"]),
-    "maml_tf/learners/base/adapted.py": (20, _LEARNERS),
-    "maml_tf/learners/base/adapted_models.py": (20, _LEARNERS),
+    "maml_tf/learners/base/adapted.py": (10, _GRADIENTS),
+    "maml_tf/learners/base/adapted_models.py": (10, _GRADIENTS),
     "maml_tf/learners/base/batches.py": (40, _PARTS),
     "maml_tf/learners/base/labels.py": (60, _PARTS),
     "maml_tf/learners/base/specs.py": (50, _PARTS),
@@ -80,9 +92,10 @@ MODULES = {
         50,
         ["tests/tasks/test_sampling.py", "tests/tasks/test_wrong_calls.py"],
     ),
-    "maml_tf/serving/signatures.py": (25, ["tests/serving"]),
+    "maml_tf/serving/adapted_tensors.py": (10, _EXPORTS),
+    "maml_tf/serving/signatures.py": (20, _EXPORTS),
     "maml_tf/rl/advantages.py": (40, ["tests/rl/test_advantages.py"]),
-    "maml_tf/rl/meta_objective.py": (30, ["tests/rl/test_meta_objective.py"]),
+    "maml_tf/rl/meta_objective.py": (20, ["tests/rl/test_meta_objective.py"]),
     "maml_tf/rl/trust_region.py": (40, ["tests/rl/test_trust_region.py"]),
 }
 OPERATORS = [
@@ -259,7 +272,7 @@ def in_child(copy, tests, limit, recorded=None):
     pid = os.fork()
     if pid == 0:
         try:
-            os.setsid()
+            os.setpgrp()  # what the tests start is of this group, and is killed with it
             os.chdir(copy)
             log = os.open(copy / "mutation.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
@@ -298,7 +311,7 @@ def run_tests(tests, recorded):
     hypothesis.settings.load_profile("mutation")
     # Nothing is collected in the end: TensorFlow may wait for ever for a data set's threads then.
     plugins = ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
-    options = ["-x", "-q", *plugins, "-o", "addopts=--strict-markers"]
+    options = ["-x", "-q", *plugins, "-o", "addopts=--strict-markers -m 'not slow'"]
     if recorded is None:
         return pytest.main([*options, *tests])
     paths, file = recorded

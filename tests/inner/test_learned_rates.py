@@ -313,6 +313,7 @@ def test_configuration_round_trip():
     config = keras.saving.serialize_keras_object(given)
     again = keras.saving.deserialize_keras_object(config)
     assert again.get_config() == given.get_config()
+    assert isinstance(again.constraint, keras.constraints.NonNeg)
     assert inner_optimizers.get(again) is again
 
 

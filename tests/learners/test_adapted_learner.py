@@ -21,6 +21,20 @@ def prototypical(**settings):
     return learner
 
 
+def test_support_sets_of_many_sizes_are_traced_twice():
+    sizes = []
+
+    class Counting(maml_tf.Prototypical):
+        def fit_head(self, z, support):
+            sizes.append(z.shape[0])
+            return super().fit_head(z, support)
+
+    learner = Counting(dense_model())
+    for shots in (1, 2, 3, 4):
+        learner.adapt(np.tile(X[:3], (shots, 1)), np.tile(Y[:3], shots))
+    assert sizes == [3, None]
+
+
 def test_it_trains_its_own_value_and_nothing_of_the_learner():
     learner = prototypical(learned_scale=True)
     weights = learner.get_weights()

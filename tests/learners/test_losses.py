@@ -286,3 +286,32 @@ def test_a_loss_takes_the_same_inner_step_as_loss_and_as_inner_loss(reduction):
     one, other = compiled(dense_model(), loss=loss), maml_tf.MAML(dense_model(), 0.1)
     other.compile("sgd", "mae", inner_loss=loss)
     np.testing.assert_array_equal(one.predict_on_batch(inputs), other.predict_on_batch(inputs))
+
+
+@pytest.mark.parametrize("method", [maml_tf.MAML, maml_tf.Reptile])
+def test_a_loss_of_ones_own_is_told_whether_it_is_for_training(method):
+    told = []
+
+    class Telling(method):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            told.append(training)
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    learner = Telling(dense_model(), 0.1, 2)
+    learner.compile("sgd", "mse")
+    inputs, query_y = task_batch(tasks=1)
+    learner.meta_gradient(inputs, query_y)
+    # Two inner steps and the queries train; the queries before them are only seen.
+    counts = told.count(True), told.count(False)
+    assert counts[0] >= 3
+    assert told == [True] * counts[0] + [False] * counts[1]
+    for way in (
+        lambda: learner(inputs),
+        lambda: learner.predict_path(inputs, 1),
+        lambda: learner.loss_path(inputs, query_y, 1),
+        lambda: learner.adapt(inputs["support_x"][0], inputs["support_y"][0]),
+    ):
+        told.clear()
+        way()
+        assert told
+        assert told == [False] * len(told)

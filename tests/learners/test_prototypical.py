@@ -237,11 +237,32 @@ def test_wrong_settings_are_refused():
             maml_tf.Prototypical(dense_model(), **settings)
 
 
+def test_settings_that_every_learner_has_are_kept_and_restored():
+    settings = {"batch_norm": "support", "task_map": "loop", "parallel_tasks": 2, "name": "mine"}
+    learner = maml_tf.Prototypical(dense_model(), **settings)
+    for one in (learner, maml_tf.Prototypical.from_config(learner.get_config())):
+        assert {name: getattr(one, name) for name in settings} == settings
+
+
 def test_given_ways_refuse_more_classes():
     learner = maml_tf.Prototypical(dense_model(), ways=2)
     inputs, _ = task_batch()
     with pytest.raises(ValueError, match=r"labels in \[0, 2\)"):
         learner.adapt(inputs["support_x"][0], inputs["support_y"][0])
+
+
+@pytest.mark.parametrize("ways", [WAYS, None])
+def test_given_ways_are_known_before_the_task_is(ways):
+    """XLA compiles nothing whose size only the labels tell."""
+    learner = maml_tf.Prototypical(dense_model(), ways=ways)
+
+    @tf.function(autograph=False)
+    def logits(z, y):
+        return learner.apply_head(learner.fit_head(z, Support(None, y)), z)
+
+    z, y = tf.TensorSpec([8, 2]), tf.TensorSpec([8], tf.int32)
+    assert logits.get_concrete_function(z, y).output_shapes.as_list() == [8, ways]
+    assert learner.output_spec(keras.KerasTensor((8, 3))).shape == (8, ways)
 
 
 def network_with(layer, mean, variance, x):

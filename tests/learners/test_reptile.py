@@ -220,6 +220,12 @@ def test_averages_of_batch_normalisation_follow_the_tasks():
     assert all(np.abs(v - b).max() > 1e-4 for v, b in zip(moving, before, strict=True))
 
 
+def test_by_default_there_are_five_steps_on_all_examples_in_no_order():
+    learner = maml_tf.Reptile(dense_model(), RATE)
+    assert (learner.inner_steps, learner.inner_batch, learner.seed) == (5, None, 0)
+    assert learner.non_trainable_variables == []
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [
@@ -227,8 +233,9 @@ def test_averages_of_batch_normalisation_follow_the_tasks():
         ({"inner_batch": True}, TypeError, "`inner_batch` to be an integer"),
         ({"seed": -1}, ValueError, "`seed` to be an integer of at least 0"),
         ({"inner_steps": 1.5}, TypeError, "`inner_steps` to be an integer"),
+        ({"rematerialize": 1}, TypeError, "`rematerialize` to be True or False"),
     ],
-    ids=["no-example", "truth-value", "seed", "steps"],
+    ids=["no-example", "truth-value", "seed", "steps", "rematerialize"],
 )
 def test_wrong_settings_are_refused(settings, error, match):
     with pytest.raises(error, match=match):
