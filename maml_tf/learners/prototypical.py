@@ -68,9 +68,16 @@ class Prototypical(EmbeddingLearner):
         """See `maml_tf.Learner`; the loss is given logits.
 
         Raises:
-            ValueError: a loss of Keras' that expects probabilities.
+            ValueError: a loss of Keras' that expects probabilities, or XLA without `ways`.
         """
         checks.check_logits(loss)
+        if settings.get("jit_compile") and self.ways is None:
+            raise ValueError(
+                "Expected `ways`, how many classes every task has, for XLA, which compiles for "
+                "shapes that it knows. Received: ways=None and jit_compile="
+                f"{settings['jit_compile']!r}. Give `Prototypical(model, ways=5)`, for example, or "
+                "leave `jit_compile` out."
+            )
         super().compile(optimizer, loss, **settings)
 
     def fit_head(self, z, support):

@@ -247,7 +247,7 @@ def test_settings_that_every_learner_has_are_kept_and_restored():
 def test_given_ways_refuse_more_classes():
     learner = maml_tf.Prototypical(dense_model(), ways=2)
     inputs, _ = task_batch()
-    with pytest.raises(ValueError, match=r"labels in \[0, 2\)"):
+    with pytest.raises(ValueError, match=r"of the support set, 2\)"):
         learner.adapt(inputs["support_x"][0], inputs["support_y"][0])
 
 
@@ -327,3 +327,28 @@ def test_layers_beside_the_network_hear_of_training():
     np.testing.assert_allclose(learner.normal.moving_mean, z.mean(0), rtol=1e-4, atol=1e-5)
     before = learner.predict(inputs, verbose=0)
     np.testing.assert_array_equal(before, learner.predict(inputs, verbose=0))
+
+
+@pytest.mark.parametrize("ways", [None, 3])
+def test_a_class_without_an_example_is_refused(ways):
+    """Its prototype would be 0 / 0; an example that is padding is none."""
+    made = maml_tf.Prototypical(dense_model(), ways=ways)
+    x, y = np.ones([4, 3], np.float32), np.array([0, 2, 2, 0])
+    for labels, weight in ((y, None), (np.array([0, 1, 2, 2]), np.array([1, 0, 1, 1], np.float32))):
+        inputs = {"support_x": x[None], "support_y": labels[None], "query_x": x[None]}
+        if weight is not None:
+            inputs["support_weight"] = weight[None]
+        calls = (
+            lambda: made.adapt(x, labels, support_weight=weight),  # noqa: B023
+            lambda: made.predict(inputs, verbose=0),  # noqa: B023
+            lambda: made(inputs),  # noqa: B023
+        )
+        for call in calls:
+            with pytest.raises(ValueError, match="leave none out"):
+                call()
+
+
+def test_xla_needs_the_number_of_classes():
+    made = maml_tf.Prototypical(dense_model())
+    with pytest.raises(ValueError, match=r"Received: ways=None and jit_compile=True"):
+        made.compile("sgd", jit_compile=True)

@@ -258,7 +258,7 @@ def check_batch_values(learner, inputs, query_y, sample_weight=None):
         rule.check()
 
 
-def check_support(learner, support_x, support_y):
+def check_support(learner, support_x, support_y, weight=None):
     """Checks the one task that `learner.adapt` was given, as tensors, and gives it back as such.
 
     Raises:
@@ -274,7 +274,7 @@ def check_support(learner, support_x, support_y):
     for key, part in parts.items():
         parts[key] = keras.tree.map_structure(tf.convert_to_tensor, part)
     _check_sizes(parts, 0, "support example", ("support_x", "support_y"))
-    for rule in labels.rules_of_support(learner, parts["support_x"], parts["support_y"]):
+    for rule in labels.rules_of_support(learner, parts["support_x"], parts["support_y"], weight):
         rule.check()
     for key, part in parts.items():
         for tensor in keras.tree.flatten(part):

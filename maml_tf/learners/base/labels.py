@@ -54,7 +54,7 @@ class Rule:
     def assertion(self):
         """An operation that fails where labels break the rule; to be run before the step."""
         broken, lowest, highest = self._broken(tf.convert_to_tensor(self._values))
-        text = _ASSERTED.format(self.name, self.classes or _ALL, self.ignored)
+        text = _ASSERTED.format(self.name, self._told(), self.ignored)
         return tf.debugging.Assert(~broken, [text, lowest, highest])
 
     def spoiled(self):
@@ -69,7 +69,11 @@ class Rule:
     def _wrong(self, values):
         # As wide as the number of classes may need: uint8 does not hold 300.
         wide = values if values.dtype.is_floating else tf.cast(values, tf.int64)
-        wrong = (wide < 0) | (wide >= self._outputs(wide.dtype))
+        outputs = self._outputs(wide.dtype)
+        wrong = (wide < 0) | (wide >= outputs)
+        if self._support is not None and self.classes is not None:
+            # A class without an example would be answered by NaN.
+            wrong |= outputs != self.classes
         if values.dtype.is_floating:
             wrong |= values != tf.floor(values)  # NaN is among them
         if self.ignored is not None:
@@ -78,7 +82,7 @@ class Rule:
 
     def _outputs(self, dtype):
         """How many classes there are, or for each task `[T, 1]` how many its support set names."""
-        if self.classes is not None:
+        if self._support is None:
             return self.classes
         support = tf.cast(self._support, dtype)
         named = tf.sort(tf.reshape(support, [tf.shape(support)[0], -1]), axis=-1)
@@ -88,12 +92,18 @@ class Rule:
 
     def _raise(self, broken, lowest, highest):
         if broken:
-            raise error_of(self.name, self.classes or _ALL, self.ignored, lowest, highest)
+            raise error_of(self.name, self._told(), self.ignored, lowest, highest)
+
+    def _told(self):
+        """How many classes there are, in words where the support set tells it."""
+        if self._support is None:
+            return self.classes
+        return _ALL if self.classes is None else f"{_ALL}, {self.classes}"
 
 
 def error_of(name, classes, ignored, lowest, highest):
     """The error for labels between these two."""
-    if classes == _ALL:
+    if str(classes).startswith(_ALL):
         return ValueError(
             f"Expected labels in [0, {classes}), whole numbers, every class of a task among its "
             f"support labels. Received: {name!r} with labels from {lowest} to {highest}. Number "
@@ -120,11 +130,23 @@ def rules(learner, inputs, query_y=None):
     """
     parts = [("support_y", inputs["support_y"])]
     parts += [] if query_y is None else [("query_y", query_y)]
-    support = inputs["support_y"] if learner.labels_are_classes else None
+    support = None
+    if learner.labels_are_classes:
+        support = _counted(inputs["support_y"], inputs.get("support_weight"))
     return _rules(learner, parts, lambda: learner.compute_output_spec(inputs), support)
 
 
-def rules_of_support(learner, support_x, support_y):
+def _counted(support_y, weight):
+    """Support labels `[T, S, ...]`, those of padding replaced by one that counts."""
+    if weight is None or keras.tree.is_nested(support_y):
+        return support_y
+    rows = tf.reshape(support_y, [tf.shape(support_y)[0], -1])
+    weight = tf.convert_to_tensor(weight)
+    first = tf.gather(rows, tf.argmax(weight, -1)[:, tf.newaxis], batch_dims=1)
+    return tf.where(weight > 0, rows, first)
+
+
+def rules_of_support(learner, support_x, support_y, weight=None):
     """The rules for the support set of one task, `[S, ...]`."""
 
     def spec():
@@ -134,7 +156,10 @@ def rules_of_support(learner, support_x, support_y):
         )
         return learner.output_spec(x)
 
-    support = support_y[tf.newaxis] if learner.labels_are_classes else None
+    support = None
+    if learner.labels_are_classes:
+        rows = None if weight is None else tf.convert_to_tensor(weight)[tf.newaxis]
+        support = _counted(support_y[tf.newaxis], rows)
     return _rules(learner, [("support_y", support_y)], spec, support)
 
 
