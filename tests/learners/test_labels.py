@@ -160,6 +160,7 @@ def test_a_model_is_asked_with_the_dtype_of_the_examples():
         ([0, 3], True),
         ([0.0, 1.5], True),
         ([np.nan, 0.0], True),
+        ([True, False], False),
         ([], False),
     ],
     ids=str,

@@ -64,6 +64,8 @@ class Rule:
 
     def _broken(self, values):
         wrong = self._wrong(values)
+        if values.dtype == tf.bool:
+            values = tf.cast(values, tf.int32)
         return tf.reduce_any(wrong), tf.reduce_min(values), tf.reduce_max(values)
 
     def _wrong(self, values):
