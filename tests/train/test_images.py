@@ -24,7 +24,7 @@ def test_glyphs_need_no_data(run_script, tmp_path):
     options = ("--quick", "--inductive", "--tensorboard", "--output", tmp_path / "run")
     done = run_script("images", *options)
     assert done.returncode == 0, done.stderr
-    assert "glyphs, 5-way 1-shot: test accuracy after 3 steps" in done.stdout
+    assert "glyphs, 5-way 1-shot, maml: test accuracy after 3 steps" in done.stdout
     content = json.loads((tmp_path / "run" / "results.json").read_text())
     assert content["settings"]["transductive"] is False
     for name in ("learning_curve", "accuracy_against_steps", "task", "confusion"):
@@ -54,7 +54,7 @@ def test_a_folder_of_ones_own(run_script, folder, tmp_path):
     options += ("--network", "conv4", "--inner-steps", 1, "--steps-to-evaluate", 2)
     done = run_script("images", *options, "--output", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert "pictures, 2-way 1-shot: test accuracy" in done.stdout
+    assert "pictures, 2-way 1-shot, maml: test accuracy" in done.stdout
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["step_size"], config["meta_batch"], config["inner_steps"]) == (0.02, 2, 1)
     learner = keras.saving.load_model(tmp_path / "run" / "checkpoint.keras")
