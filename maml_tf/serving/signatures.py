@@ -78,7 +78,7 @@ class Signatures:
         """
         try:
             self._look_at_what_is_adapted()
-            adapt = self._concrete(self._adapt, ("support_x", "support_y"))
+            adapt = self._concrete(self._adapted, ("support_x", "support_y"))
             _concrete_of(adapt)
         except Exception as error:
             raise ValueError(
@@ -98,7 +98,7 @@ class Signatures:
         if self._weighted:
             more = {"support_weight": tf.TensorSpec([None], tf.float32, name="support_weight")}
             parts = ("support_x", "support_y")
-            functions["adapt_weighted"] = self._concrete(self._adapt_weighted, parts, more=more)
+            functions["adapt_weighted"] = self._concrete(self._adapted, parts, more=more)
         if self._unadapted() is not None:
             functions["predict"] = self._concrete_predict()
         resources.track(self.module, self._learner, [_concrete_of(f) for f in functions.values()])
@@ -120,13 +120,6 @@ class Signatures:
         adapted = self._adapted(support_x, support_y, inner_steps)
         return self._checked_predictions(adapted, query_x)
 
-    def _adapt(self, support_x, support_y, inner_steps=None):
-        return self._adapted(support_x, support_y, inner_steps)
-
-    def _adapt_weighted(self, support_x, support_y, support_weight, inner_steps=None):
-        support_weight = requests.checked_weight(support_weight, requests.size(support_x))
-        return self._adapted(support_x, support_y, inner_steps, support_weight)
-
     def _predict_with(self, query_x, **weights):
         return self._checked_predictions(self._weights.checked(weights), query_x)
 
@@ -142,8 +135,10 @@ class Signatures:
             query_x = requests.after([check], query_x)
         return _finite_answer(self._predictions(self._weights.pack(self._unadapted()), query_x))
 
-    def _adapted(self, support_x, support_y, inner_steps, weight=None):
+    def _adapted(self, support_x, support_y, inner_steps=None, support_weight=None):
         """What is adapted, by name, once the support set and it are good."""
+        if support_weight is not None:
+            support_weight = requests.checked_weight(support_weight, requests.size(support_x))
         support_x, support_y = requests.checked_support(
             support_x, support_y, self._labels, self._limits.support
         )
@@ -156,7 +151,7 @@ class Signatures:
             )
             inner_steps = requests.after([check], inner_steps)
         adapted = self._weights.pack(
-            self._adapt_unchecked(support_x, support_y, inner_steps, weight)
+            self._adapt_unchecked(support_x, support_y, inner_steps, support_weight)
         )
         check = requests.expect(
             requests.are_finite(adapted.values()),

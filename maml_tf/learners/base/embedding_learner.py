@@ -65,7 +65,7 @@ class EmbeddingLearner(Learner):
 
     def predict_adapted(self, adapted, query_x, *, mode, then):
         """See `Learner`."""
-        norm = {"transductive": "batch", "support": "moving", "moving": None}[mode.batch_norm]
+        norm = mode.norm_of_queries
         if norm == "moving":
             functional.assign(self._normalised_by(), adapted["state"])
         return self._run(query_x, mode, norm, lambda z: then(self.apply_head(adapted["head"], z)))

@@ -154,9 +154,12 @@ class GradientLearner(Learner):
 
     def predict_adapted(self, adapted, query_x, *, mode, then):
         """See `Learner`."""
-        norm = {"transductive": "batch", "support": "moving", "moving": None}[mode.batch_norm]
         answer, state = self.run(
-            *self.values_at(adapted), query_x, training=mode.training, batch_norm=norm, then=then
+            *self.values_at(adapted),
+            query_x,
+            training=mode.training,
+            batch_norm=mode.norm_of_queries,
+            then=then,
         )
         functional.assign(self.model.non_trainable_variables, state)
         return answer

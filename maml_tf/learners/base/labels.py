@@ -36,8 +36,8 @@ class Rule:
         values: array or tensor of labels.
         classes: int, outputs of the model; None for as many as the support set names.
         ignored: int, the label that the loss passes over, or None.
-        support: support labels, `[T, S, ...]`, or `[1, S, ...]` of one task; where `classes` is
-            None.
+        support: support labels, `[T, S, ...]`, or `[1, S, ...]` of one task, where every class of a
+            task must be among them; None where it need not.
     """
 
     def __init__(self, key, path, values, classes, ignored=None, support=None):

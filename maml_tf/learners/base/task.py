@@ -57,3 +57,8 @@ class Mode(NamedTuple):
 
     training: bool
     batch_norm: str
+
+    @property
+    def norm_of_queries(self):
+        """`batch_norm` of `maml_tf.functional.call` for queries."""
+        return {"transductive": "batch", "support": "moving", "moving": None}[self.batch_norm]
