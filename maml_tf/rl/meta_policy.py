@@ -73,6 +73,8 @@ class MetaPolicy(SavesNetwork, Unbatched):
         >>> history = learner.fit(environment, steps_per_epoch=1, verbose=0)
     """
 
+    wraps = "policy"
+
     def __init__(
         self,
         policy,
@@ -115,27 +117,6 @@ class MetaPolicy(SavesNetwork, Unbatched):
     def adaptable(self):
         """Which of `policy.trainable_variables` the inner loop changes: list of `bool`, or None."""
         return still_chosen(self._adaptable, self.policy)
-
-    def network(self):
-        """See `maml_tf.learners.base.saving`."""
-        return self.policy
-
-    def get_config(self):
-        """What `from_config` makes it from."""
-        names = ["inner_steps", "inner_loss", "first_order", "discount", "gae_lambda", "seed"]
-        names.append("bootstrap")
-        return {
-            "name": self.name,
-            **copying.model_config(self.policy, "policy"),
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
-            # As booleans: a saved learner needs no function of the user's to load.
-            "adaptable": self.adaptable,
-        } | {name: getattr(self, name) for name in names}
-
-    @classmethod
-    def from_config(cls, config):
-        """The learner that `get_config` described."""
-        return cls(**copying.from_model_config(config, "policy"))
 
     def call(self, observation):
         """The outputs of the policy at the meta-learned weights, `[batch, ...]`."""

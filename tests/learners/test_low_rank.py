@@ -170,10 +170,10 @@ def test_a_file_of_before_loads_with_merged_kernels(tmp_path, monkeypatch):
     monkeypatch.setattr(low_rank, "save", lambda model, store: None)
     before = copying.model_config
 
-    def config_of_before(model):
+    def config_of_before(model, name):
         return {k: v for k, v in before(model).items() if k != "low_rank"}
 
-    monkeypatch.setattr("maml_tf.learners.base.learner.model_config", config_of_before)
+    monkeypatch.setattr("maml_tf.learners.base.saving.model_config", config_of_before)
     learner.model.layers[0].lora_alpha = 2  # the only one that Keras keeps: the rank
     learner.save(tmp_path / "old.keras")
     again = keras.saving.load_model(tmp_path / "old.keras")

@@ -5,11 +5,9 @@ loop trains whatever variables that takes. A method (one file beside this one) s
 makes a `keras.Model` of it: `compile`, `fit`, `evaluate`, `predict`, `adapt`, `save`, `export`.
 """
 
-import keras
 import tensorflow as tf
 
 from maml_tf import arguments, functional
-from maml_tf.copying import from_model_config, model_config
 from maml_tf.learners.base import adapted as adapted_models
 from maml_tf.learners.base import batch_checks, checks, meta_step, specs
 from maml_tf.learners.base.predictor import Predictor
@@ -242,10 +240,6 @@ class Learner(SavesNetwork, Predictor):
 
     # Files.
 
-    def network(self):
-        """See `maml_tf.learners.base.saving`."""
-        return self.model
-
     def export(self, filepath, *args, input_signature=None, **kwargs):
         """`keras.Model.export`: its endpoint takes a task batch without query labels.
 
@@ -254,21 +248,3 @@ class Learner(SavesNetwork, Predictor):
         self.require_compiled("export")
         signature = input_signature or [specs.task_batch_spec(self)]
         return super().export(filepath, *args, input_signature=signature, **kwargs)
-
-    def get_config(self):
-        """Arguments of the constructor, the wrapped model among them, and what of it is frozen.
-
-        A method has nothing to add: what its constructor takes stands in attributes of the same
-        names.
-        """
-        names = [name for name in arguments.of_constructor(type(self)) if name != "model"]
-        values = {name: getattr(self, name) for name in names}
-        return model_config(self.model) | {
-            name: keras.saving.serialize_keras_object(v) if hasattr(v, "get_config") else v
-            for name, v in values.items()
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """A learner from what `get_config` returned."""
-        return cls(**from_model_config(config))
