@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# What a model is; written by its export, or by hand where there is none.
+CARDS = sorted([*ROOT.glob("saved_models/*/README.md"), *ROOT.glob("saved_models/*/*/README.md")])
 
 
 @pytest.fixture(scope="module")

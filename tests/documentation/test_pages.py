@@ -1,9 +1,10 @@
-"""Every fenced block of the README, as a reader would paste it: run, or read for a stated reason.
+"""Every fenced block of README and handbook, as a reader would paste it: run, or read for a reason.
 
-Python runs as it stands, the blocks of a section from top to bottom in one namespace that begins
-empty; only a server's address is replaced by that of a stand-in. Commands run as processes, with
-options appended that make them short (`RUN`), or are read without being run (`PARSED`, where the
-reason stands). A block that is neither fails `test_every_block_has_its_treatment`.
+Python runs as it stands, the blocks of a page (in the README: of a section) from top to bottom in
+one namespace that begins empty; only a server's address is replaced by that of a stand-in. Commands
+run as processes, once where several pages have the same, with options appended that make them short
+(`RUN`), or are read without being run (`PARSED`, where the reason stands). A block that is neither
+fails `test_every_block_has_its_treatment`.
 """
 
 import contextlib
@@ -24,10 +25,11 @@ from google.protobuf import text_format
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 import maml_tf
-from tests.documentation.conftest import ROOT, draw_pictures
+from tests.documentation.conftest import PAGES, ROOT, draw_pictures
 
-README = ROOT / "README.md"
-FRONT = "front"  # the section before the first heading
+# The README's section before the first heading, which runs as in a new terminal.
+FRONT = "README.md: front"
+OF_TF_AGENTS = ("README.md: Reinforcement learning", "docs/reinforcement-learning.md")
 
 # How a command begins, and what is appended to it here. Nothing else of it changes.
 RUN = {
@@ -46,6 +48,8 @@ PARSED = {
     ".venv/bin/python -m pytest": "would run these tests within themselves",
     "docker run": "needs Docker and an image of TensorFlow Serving",
     "curl": "needs that server, and a request of somebody's",
+    "pip install": "downloads what an extra names; test_requirements reads them",
+    "python -m mkdocs serve": "serves until it is stopped; test_site builds the same site",
 }
 # How a block of text begins, and by which test it is checked. Others are what the Python before
 # them prints.
@@ -61,32 +65,39 @@ TOLERANCE = 0.15
 
 
 class Block(NamedTuple):
-    section: str
+    part: str  # blocks of one part share a namespace
     line: int
     language: str
     source: str
     example: sybil.Example
 
 
-def _read():
+def _read(page):
     parsers = [CodeBlockParser(language, lambda example: None) for language in ("bash", "text")]
-    document = sybil.Document.parse(str(README), PythonCodeBlockParser(), *parsers)
+    document = sybil.Document.parse(str(page), PythonCodeBlockParser(), *parsers)
+    name = page.relative_to(ROOT).as_posix()
     found = []
     for example in document.examples():
         headings = re.findall(r"^## (.+)$", document.text[: example.start], re.MULTILINE)
         language = re.match(r"```(\w+)", document.text[example.start :])[1]
-        section = headings[-1] if headings else FRONT
-        found.append(Block(section, example.line, language, str(example.parsed), example))
+        section = f": {headings[-1] if headings else 'front'}" if name == "README.md" else ""
+        found.append(Block(name + section, example.line, language, str(example.parsed), example))
     return found
 
 
-BLOCKS = _read()
+BLOCKS = [block for page in PAGES for block in _read(page)]
 
 
 def of_text(beginning):
-    """The one block of text that begins so."""
-    (block,) = [b for b in BLOCKS if b.language == "text" and b.source.startswith(beginning)]
-    return block.source
+    """All blocks of text that begin so, of whatever page; at least one."""
+    found = [b.source for b in BLOCKS if b.language == "text" and b.source.startswith(beginning)]
+    assert found
+    return found
+
+
+def block_id(block):
+    """The page, and the line in it."""
+    return f"{block.part.partition(':')[0]}:{block.line}"
 
 
 def split_commands(block):
@@ -102,29 +113,32 @@ def beginning(command, table):
 
 def is_output(block):
     before = BLOCKS[BLOCKS.index(block) - 1]
-    between = before.example.document.text[before.example.end : block.example.start]
-    return before.language == "python" and not between.strip()
+    document = block.example.document
+    between = document.text[before.example.end : block.example.start]
+    same = before.example.document is document
+    return same and before.language == "python" and not between.strip()
 
 
 def test_every_block_has_its_treatment():
-    fences = re.findall(r"^ *(?:```|~~~)(.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    texts = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    fences = re.findall(r"^ *(?:```|~~~)(.*)$", texts, re.MULTILINE)
     languages = [block.language for block in BLOCKS]
     assert fences[::2] == languages, "a block that is neither python, bash nor text"
     used = set()
     for block in BLOCKS:
         if block.language == "bash":
             found = [beginning(command, {**RUN, **PARSED}) for command in split_commands(block)]
-            assert all(len(keys) == 1 for keys in found), f"line {block.line}: neither run nor read"
+            assert all(len(keys) == 1 for keys in found), f"{block_id(block)}: neither run nor read"
             used.update(key for keys in found for key in keys)
         elif block.language == "text" and not is_output(block):
             keys = beginning(block.source, TEXT)
-            assert keys, f"line {block.line}: neither printed nor checked"
+            assert keys, f"{block_id(block)}: neither printed nor checked"
             used.update(keys)
     assert used == {*RUN, *PARSED, *TEXT}, "treatments that no block needs"
     assert all(name in globals() for name in TEXT.values())
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash"], ids=lambda b: b.line)
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash"], ids=block_id)
 def test_a_shell_reads_every_command(block):
     done = subprocess.run(["bash", "-n"], input=block.source, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -159,29 +173,33 @@ def connect(desk):
         server.close()
 
 
-def _marked(section):
-    needs = section == "Reinforcement learning"
-    return pytest.param(section, marks=pytest.mark.tf_agents if needs else ())
+@pytest.fixture(scope="module")
+def ran(desk):
+    """Commands that were run in that folder."""
+    return set()
+
+
+def _marked(part):
+    return pytest.param(part, marks=pytest.mark.tf_agents if part in OF_TF_AGENTS else ())
 
 
 @pytest.mark.usefixtures("pictures")
-@pytest.mark.parametrize(
-    "section", [_marked(s) for s in dict.fromkeys(block.section for block in BLOCKS)]
-)
-def test_a_section_runs_from_top_to_bottom(section, connect):
+@pytest.mark.parametrize("part", map(_marked, dict.fromkeys(block.part for block in BLOCKS)))
+def test_a_page_runs_from_top_to_bottom(part, connect, ran):
     namespace, printed = {}, None
-    for block in (b for b in BLOCKS if b.section == section):
+    for block in (b for b in BLOCKS if b.part == part):
         if block.language == "bash":
-            run_commands(block)
+            run_commands(block, ran)
         elif block.language == "python":
             printed = run_python(block, namespace, connect)
         elif is_output(block):
             assert_alike(printed, block.source)
 
 
-def run_commands(block):
+def run_commands(block, ran):
     for command in split_commands(block):
-        for key in beginning(command, RUN):
+        for key in beginning(command, RUN) if command not in ran else ():
+            ran.add(command)
             program, option, module, *words = shlex.split(f"{command} {RUN[key]}")
             assert (pathlib.Path(program).name, option) == ("python", "-m")
             if module in WITHIN:
@@ -190,18 +208,18 @@ def run_commands(block):
                 continue
             words = [sys.executable, "-m", module, *words]
             done = subprocess.run(words, capture_output=True, text=True)
-            assert done.returncode == 0, f"line {block.line}: {command}\n{done.stderr}"
+            assert done.returncode == 0, f"{block_id(block)}: {command}\n{done.stderr}"
 
 
 def run_python(block, namespace, connect):
-    """What the block prints; the front's runs as in a new terminal."""
-    if block.section == FRONT:
+    """What the block prints; the README's front runs as in a new terminal."""
+    if block.part == FRONT:
         words = [sys.executable, "-c", block.source]
         done = subprocess.run(words, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, f"line {block.line}:\n{done.stderr}"
+        assert done.returncode == 0, f"{block_id(block)}:\n{done.stderr}"
         return done.stdout
     source = connect(block.source)
-    code = compile("\n" * block.line + source, README, "exec")
+    code = compile("\n" * block.line + source, block.example.path, "exec")
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
         exec(code, namespace)
@@ -218,26 +236,28 @@ def assert_alike(printed, shown):
 
 
 def test_the_signature_is_that_of_the_learner():
-    written = of_text("maml_tf.MAML(").replace("maml_tf.MAML", "def written", 1)
-    namespace = {}
-    exec(f"{written.strip()}: pass", namespace)
     actual = inspect.signature(maml_tf.MAML)
     parameters = [p for p in actual.parameters.values() if p.kind != p.VAR_KEYWORD]
-    assert inspect.signature(namespace["written"]) == actual.replace(parameters=parameters)
+    for text in of_text("maml_tf.MAML("):
+        written, namespace = text.replace("maml_tf.MAML", "def written", 1), {}
+        exec(f"{written.strip()}: pass", namespace)
+        assert inspect.signature(namespace["written"]) == actual.replace(parameters=parameters)
 
 
 def test_the_server_would_read_its_configuration():
     server = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
-    read = text_format.Parse(of_text("model_config_list"), server.ModelServerConfig())
-    assert len(read.model_config_list.config) > 1
-    for model in read.model_config_list.config:
-        assert list((ROOT / "saved_models" / model.name).glob("*/saved_model.pb"))
+    for text in of_text("model_config_list"):
+        read = text_format.Parse(text, server.ModelServerConfig())
+        assert len(read.model_config_list.config) > 1
+        for model in read.model_config_list.config:
+            assert list((ROOT / "saved_models" / model.name).glob("*/saved_model.pb"))
 
 
 def test_the_layout_is_there():
-    rows = [re.split(r"\s{2,}", line) for line in of_text("maml_tf/ ").splitlines()]
-    modules = rows[0][1].split(", ")
-    assert all(list((ROOT / "maml_tf").glob(f"{name}*")) for name in modules)
-    folders = {f.strip("/") for row in rows for f in row if f.endswith("/")}
-    for folder in folders:
-        assert (ROOT / folder).is_dir() or (ROOT / "maml_tf" / folder).is_dir(), folder
+    for text in of_text("maml_tf/ "):
+        rows = [re.split(r"\s{2,}", line) for line in text.splitlines()]
+        modules = rows[0][1].split(", ")
+        assert all(list((ROOT / "maml_tf").glob(f"{name}*")) for name in modules)
+        folders = {f.strip("/") for row in rows for f in row if f.endswith("/")}
+        for folder in folders:
+            assert (ROOT / folder).is_dir() or (ROOT / "maml_tf" / folder).is_dir(), folder
