@@ -1,4 +1,7 @@
-"""The model card of an exported model: what it is, what its signatures take, how to ask it."""
+"""The model card of an exported model: what it is, what its signatures take, how to ask it.
+
+`card.json` holds it for programs, `README.md` (see `card_text`) for people.
+"""
 
 import json
 import pathlib
@@ -7,39 +10,7 @@ import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-_README = """# {name}
-
-{facts}
-
-## Signatures
-
-{signatures}
-
-{note}
-
-## Asking it
-
-Served as `{name}`, for instance by
-
-    docker run -p 8500:8500 -p 8501:8501 -v "$PWD:/models/{name}" -e MODEL_NAME={name} \\
-        tensorflow/serving
-
-REST (the numbers stand for your data):
-
-    curl -d '{rest}' http://localhost:8501/v1/models/{name}:predict
-
-gRPC, in Python with tensorflow-serving-api:
-
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "{name}"
-    request.model_spec.signature_name = "{signature}"
-{grpc}
-    stub = prediction_service_pb2_grpc.PredictionServiceStub(
-        grpc.insecure_channel("localhost:8500", [("grpc.max_receive_message_length", -1)])
-    )
-    {output} = tf.make_ndarray(stub.Predict(request, timeout=10).outputs["{output}"])
-"""
-
+from maml_tf.serving import card_text
 
 # What a card says of every export.
 _ALWAYS = ("name", "tensorflow", "keras", "signatures")
@@ -109,7 +80,7 @@ def write(folder, name, facts, signature, output, note):
         "signatures": _signatures(folder),
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n")
-    text = _readme(card, signature, output, note)
+    text = card_text.readme(card, signature, output, note)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -132,52 +103,3 @@ def _signatures(folder):
         for name in sorted(found)
         if not name.startswith("__")
     }
-
-
-def _readme(card, asked, output, note):
-    inputs = card["signatures"][asked]["inputs"]
-    lines = [
-        f"- {name.replace('_', ' ')}: {value}"
-        for name, value in card.items()
-        if name not in ("name", "signatures")
-    ]
-    tables = []
-    for name, signature in card["signatures"].items():
-        rows = [
-            f"| {kind} | `{tensor}` | {spec['dtype']} | {spec['shape']} |"
-            for kind in ("inputs", "outputs")
-            for tensor, spec in signature[kind].items()
-        ]
-        tables.append(
-            "\n".join([f"`{name}`", "", "| | | dtype | shape |", "|---|---|---|---|", *rows])
-        )
-    rest = {name: _example(name, spec) for name, spec in inputs.items()}
-    grpc = "\n".join(
-        f'    request.inputs["{name}"].CopyFrom(tf.make_tensor_proto({name}, "{spec["dtype"]}"))'
-        for name, spec in inputs.items()
-    )
-    body = json.dumps({"signature_name": asked, "inputs": rest})
-    return _README.format(
-        name=card["name"],
-        facts="\n".join(lines),
-        signatures="\n\n".join(tables),
-        note=note,
-        signature=asked,
-        output=output,
-        rest=body if len(body) < 400 else _shortened(asked, inputs),
-        grpc=grpc,
-    )
-
-
-def _example(name, spec):
-    """Zeros of the smallest shape that the input may have."""
-    value = 1 if name == "inner_steps" else 0
-    for size in reversed(spec["shape"]):
-        value = [value] * max(size, 1)
-    return value
-
-
-def _shortened(signature, inputs):
-    """The form of a REST request whose example would be long."""
-    parts = [f'"{name}": {1 if name == "inner_steps" else "[...]"}' for name in inputs]
-    return f'{{"signature_name": "{signature}", "inputs": {{{", ".join(parts)}}}}}'
