@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
     # From one line, so that pytest's summary gives one reason for all of them (`-rs`).
     if item.get_closest_marker("tf_agents") and not HAS_TF_AGENTS:
-        pytest.skip("needs TF-Agents: on Python 3.12 and 3.13 README.md, Installing, says how")
+        pytest.skip("needs TF-Agents: on Python 3.12 and 3.13 docs/installing.md says how")
 
 
 @pytest.fixture

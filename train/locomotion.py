@@ -66,7 +66,7 @@ RECIPES = {
     "ant_direction": {"rollouts": 40, "test_rollouts": 40, "iterations": 575},
     "ant_goal": {"iterations": 400},
 }
-# Learns in fewer iterations; the README says what was tried.
+# Learns in fewer iterations; docs/results/locomotion.md says what was tried.
 MODERN = {"inner_loss": "ratio", "gae_lambda": 0.97, "output_scale": 0.1, "curvature_tasks": 6}
 MODERN_RECIPES = {
     "half_cheetah_velocity": {"max_divergence": 0.02},

@@ -1,7 +1,7 @@
 """Asks the trained Omniglot model to tell printed characters apart: no training.
 
 python -m train.serve_example                            in this process, no server needed
-python -m train.serve_example --server localhost:8500    from a TensorFlow Serving (README, Export)
+python -m train.serve_example --server localhost:8500    from a TensorFlow Serving (docs/serving.md)
 
 The characters are drawn from fonts (`maml_tf.tasks.glyphs`); the model has seen handwriting only.
 Prints what it answered before and after adapting to one drawing of each.

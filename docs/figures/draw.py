@@ -51,9 +51,9 @@ def task():
                 spine.set_color(BLUE if row == 0 else ORANGE)
                 spine.set_linewidth(2)
         axes[0, way].set_title(f"class {way}", fontsize=10)
-    axes[0, 0].set_ylabel("support\n(labelled)", color=BLUE, fontsize=10)
+    axes[0, 0].set_ylabel("support", color=BLUE, fontsize=10)
     axes[1, 0].set_ylabel("queries", color=ORANGE, fontsize=10)
-    axes[2, 0].set_ylabel("(to be answered)", color=ORANGE, fontsize=10)
+    axes[2, 0].set_ylabel("queries", color=ORANGE, fontsize=10)
     save(figure, "task")
 
 

@@ -6,10 +6,10 @@ import shlex
 
 import pytest
 
-from tests.documentation.conftest import ROOT
+from tests.documentation.conftest import CARDS, PAGES, ROOT
 from train import common
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "saved_models" / "README.md"]
+DOCUMENTS = [*PAGES, ROOT / "saved_models" / "README.md", *CARDS]
 # What stands for a value that the reader chooses.
 CHOSEN = {"SEED": "0", "NAME": "ant_goal", "…": "ant_goal"}
 OF_TF_AGENTS = ("train.navigation", "train.locomotion", "tests.benchmarks.reinforcement")

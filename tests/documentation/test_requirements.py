@@ -1,4 +1,4 @@
-"""The same Pythons in `requirements.txt`, `pyproject.toml` and the README."""
+"""The same Pythons in `requirements.txt`, `pyproject.toml` and the documentation."""
 
 import re
 import tomllib
@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests.documentation.conftest import ROOT
+from tests.documentation.conftest import PAGES, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RL = PROJECT["optional-dependencies"]["rl"]
@@ -44,9 +44,24 @@ def test_the_pinned_set_is_within_the_extra(python):
     assert ("tf-agents" in extra) == (python == "3.11")
 
 
+@pytest.mark.parametrize("python", VERSIONS)
+def test_the_site_is_built_by_pinned_programs(python):
+    pinned = applying(SET, python)
+    for requirement in map(Requirement, PROJECT["optional-dependencies"]["docs"]):
+        (version,) = pinned[requirement.name].specifier
+        assert version.version in requirement.specifier
+
+
+def test_every_extra_that_a_page_installs_is_there():
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = re.findall(r"(?<![\w\]])\.\[([\w,]+)\]", pages)
+    extras = {extra for names in named for extra in names.split(",")}
+    assert extras == set(PROJECT["optional-dependencies"])
+
+
 def test_one_version_of_tf_agents():
     (pinned,) = applying(SET, "3.11")["tf-agents"].specifier
-    texts = [ROOT / name for name in ("README.md", "requirements.txt", ".ci/run")]
+    texts = [ROOT / name for name in ("docs/installing.md", "requirements.txt", ".ci/run")]
     texts += [ROOT / "maml_tf" / "rl" / "_tf_agents.py", ROOT / "pyproject.toml"]
     for text in texts:
         found = re.findall(r"--no-deps tf-agents==([\d.]+\d)", text.read_text(encoding="utf-8"))
