@@ -78,10 +78,14 @@ class Settings:
     """Inner steps in training."""
     steps_to_evaluate: int | None = None
     """Inner steps in the final evaluation."""
-    inner_optimizer: Literal["sgd", "adam"] = "sgd"
-    """Gradient descent (paper), or Adam without momentum, as Reptile has it."""
+    inner_optimizer: Literal["sgd", "adam", "learned", "meta-sgd"] = "sgd"
+    """Gradient descent (paper); Adam without momentum, as Reptile has it; or gradient descent with
+    meta-learned rates, one for each tensor and step (MAML++) or for each number (Meta-SGD)."""
     step_size: float | None = None
-    """Inner step size on the mean loss."""
+    """Inner step size on the mean loss; where rates are learned, what they begin at."""
+    last_layer: Literal["normal", "zero"] = "normal"
+    """Initial weights of the last layer: N(0, 1) (paper), or 0, with which no class is preferred
+    before the first inner step."""
     meta_optimizer: Literal["adam", "sgd"] = "adam"
     """The outer optimizer, Adam (paper) or plain gradient descent."""
     meta_learning_rate: float = 1e-3
@@ -165,11 +169,17 @@ def may_change(settings, free=FREE):
 def make_learner(settings, shape):
     """The learner for images of a shape, compiled."""
     network = make_network(settings, shape)
+    if settings.last_layer == "zero":
+        zero_last_layer(network)
     if settings.start_from:
         start_from(network, settings.start_from)
     inner = {
         "sgd": maml_tf.inner_optimizers.SGD,
         "adam": lambda rate: maml_tf.inner_optimizers.Adam(rate, beta_1=0.0),
+        "learned": lambda rate: maml_tf.inner_optimizers.LearnedRates(
+            rate, per="tensor", steps=settings.inner_steps
+        ),
+        "meta-sgd": maml_tf.inner_optimizers.LearnedRates,
     }
     given = {
         "inner_optimizer": inner[settings.inner_optimizer](settings.step_size),
@@ -205,6 +215,12 @@ def make_network(settings, shape):
         )
     outputs = {"ways": settings.ways} if classifies else {}
     return build(**outputs, input_shape=shape, seed=settings.seed)
+
+
+def zero_last_layer(network):
+    """Begins with the same logits for all classes, whatever the image: all zero."""
+    for variable in network.layers[-1].variables:
+        variable.assign(np.zeros(variable.shape))
 
 
 def default_network(settings, classifying):

@@ -1,0 +1,170 @@
+"""A saved learner on the test tasks of a data set by two protocols, without training.
+
+python -m train.evaluate LEARNER.keras --data cifar_fs --data-dir DIR
+
+The paper's protocol: 600 tasks, as many queries as shots, normalised together. The strict one:
+2,000 tasks, 15 queries of each class, each answered by itself (`--inductive` of the scripts).
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import keras
+import simple_parsing
+
+import maml_tf
+from maml_tf import evaluation
+from train import checkpoints, common, images, mini_imagenet, omniglot, options
+
+HEADER = (
+    "| protocol | tasks | queries a class | transductive | inner steps | accuracy |\n"
+    "|---|---:|---:|---|---:|---:|"
+)
+STRICT_QUERIES = 15
+
+
+@dataclasses.dataclass
+class Settings:
+    """Which learner, on which tasks."""
+
+    learner: str = simple_parsing.field(positional=True)
+    """A .keras file of a learner, such as best.keras of a run."""
+    data: str = "cifar_fs"
+    """"mini_imagenet", "omniglot", or what --data of train.images takes: "cifar_fs", "fc100",
+    "glyphs", a folder, a name of TensorFlow Datasets."""
+    ways: int | None = None
+    """Classes a task; as many as the learner has outputs where not given, 5 without outputs."""
+    shots: int = 1
+    """Labelled images of each class."""
+    inner_steps: int | None = None
+    """Steps of adaptation; the learner's own number where not given."""
+    test_tasks: int = 600
+    """Tasks of the paper's protocol."""
+    strict_tasks: int = 2_000
+    """Tasks of the strict protocol."""
+    seed: int = 0
+    """Seed of the tasks."""
+    data_dir: str | None = None
+    """Directory of TensorFlow Datasets; its own default where not given."""
+    output: str = "runs/evaluate"
+    """Folder for evaluation.json, which is overwritten."""
+    quick: bool = common.switch("A tiny run of some seconds, to see that everything works.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How test tasks are made and answered."""
+
+    name: str
+    tasks: int
+    queries: int
+    batch_norm: str
+
+
+def protocols(settings):
+    """The paper's and the strict one."""
+    return (
+        Protocol("the paper's", settings.test_tasks, settings.shots, "transductive"),
+        Protocol("strict", settings.strict_tasks, STRICT_QUERIES, "support"),
+    )
+
+
+def open_learner(path):
+    """A saved learner, compiled; one that was saved without is given a loss.
+
+    Raises:
+        SystemExit: it cannot be read, or is no learner.
+    """
+    try:
+        learner = checkpoints.load_model(path)
+        if not isinstance(learner, maml_tf.Learner):
+            raise ValueError(f"it holds a {type(learner).__name__}, which does not adapt")
+    except Exception as error:  # whatever broken bytes bring about in the readers below Keras
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        options.refuse(
+            f"Expected a saved learner (.keras). Received: {path}: {reason}. Give the file of a "
+            "run, such as best.keras."
+        )
+    if not learner.compiled:
+        learner.compile(
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+        )
+    return learner
+
+
+def make_tasks(settings, learner, protocol):
+    """The test tasks of a protocol.
+
+    Raises:
+        SystemExit: the data are not there, or do not fit.
+    """
+    size = learner.model.input_shape[1]
+    few = {
+        "ways": settings.ways,
+        "shots": settings.shots,
+        "test_queries": protocol.queries,
+        "test_tasks": protocol.tasks,
+        "meta_batch": 4,
+        "seed": settings.seed,
+        "data_dir": settings.data_dir,
+    }
+    module = {"mini_imagenet": mini_imagenet, "omniglot": omniglot}.get(settings.data, images)
+    if module is images:
+        few["data"] = settings.data
+        if settings.data not in ("glyphs", "cifar_fs", "fc100"):
+            few["image_size"] = size
+    try:
+        return module.make_tasks(module.resolve(module.Settings(**few)))[2]
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(str(error))
+
+
+def measure(settings, protocol):
+    """The `maml_tf.evaluation.Result` of a protocol."""
+    # A learner of its own for each: what was traced for one normalisation is not for another.
+    learner = open_learner(settings.learner)
+    learner.batch_norm = protocol.batch_norm
+    tasks = make_tasks(settings, learner, protocol)
+    return evaluation.evaluate(learner, tasks, protocol.tasks, settings.inner_steps)
+
+
+def row(protocol, result):
+    """A line of the table."""
+    transductive = "yes" if protocol.batch_norm == "transductive" else "no"
+    mean, interval = 100 * result.mean[-1], 100 * result.interval[-1]
+    return (
+        f"| {protocol.name} | {protocol.tasks:,} | {protocol.queries} | {transductive} "
+        f"| {result.inner_steps} | {mean:.2f} ± {interval:.2f} % |"
+    )
+
+
+def resolve(settings):
+    """The settings with the learner's own numbers filled in."""
+    learner = open_learner(settings.learner)
+    outputs = learner.model.output_shape[-1]
+    ways = settings.ways or (5 if learner.inner_steps is None else outputs)
+    return dataclasses.replace(settings, ways=ways)
+
+
+def main():
+    """Evaluates, prints a table and writes evaluation.json."""
+    quick = {"test_tasks": 8, "strict_tasks": 8, "output": "runs/evaluate-quick"}
+    settings = common.parse(Settings, "python -m train.evaluate", quick, least={"strict_tasks": 1})
+    common.use_threads_for_tasks()
+    settings = resolve(settings)
+    content = {"settings": dataclasses.asdict(settings), "protocols": []}
+    print(HEADER)
+    for protocol in protocols(settings):
+        result = measure(settings, protocol)
+        print(row(protocol, result), flush=True)
+        content["protocols"].append(
+            {**dataclasses.asdict(protocol), "test": result.to_dict(values=False)}
+        )
+    folder = pathlib.Path(settings.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    common.write_json(folder / "evaluation.json", content)
+
+
+if __name__ == "__main__":
+    common.run(main, resumes=False)
