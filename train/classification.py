@@ -141,6 +141,11 @@ def check(settings):
             f"norm). Received: --clip-value {settings.clip_value} --clip-norm "
             f"{settings.clip_norm}. Leave one out."
         )
+    if settings.last_layer == "zero" and not methods.takes_ways(settings.method):
+        sys.exit(
+            f"Expected no --last-layer for --method {settings.method}, whose network only embeds. "
+            "Received: --last-layer zero. Leave it out."
+        )
     ways, _ = tested(settings)
     if ways > settings.ways and methods.takes_ways(settings.method):
         sys.exit(

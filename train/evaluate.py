@@ -150,7 +150,7 @@ def resolve(settings):
 def main():
     """Evaluates, prints a table and writes evaluation.json."""
     quick = {"test_tasks": 8, "strict_tasks": 8, "output": "runs/evaluate-quick"}
-    settings = common.parse(Settings, "python -m train.evaluate", quick, least={"strict_tasks": 1})
+    settings = common.parse(Settings, "python -m train.evaluate", quick)
     common.use_threads_for_tasks()
     settings = resolve(settings)
     content = {"settings": dataclasses.asdict(settings), "protocols": []}

@@ -175,6 +175,33 @@ def test_starting_from_a_learner_of_other_ways(tmp_path, capsys):
         classification.start_from(maml_tf.models.resnet12(5), tmp_path / "five.keras")
 
 
+def test_a_last_layer_of_zero_prefers_no_class_and_the_others_stay(tmp_path):
+    settings = images.resolve(images.Settings(last_layer="zero"))
+    zero = classification.make_learner(settings, (28, 28, 1)).model
+    x = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+    np.testing.assert_array_equal(zero(x), np.zeros([3, 5]))
+    paper = classification.make_learner(images.resolve(images.Settings()), (28, 28, 1)).model
+    for mine, papers in zip(zero.variables[:-2], paper.variables[:-2], strict=True):
+        np.testing.assert_array_equal(mine, papers)
+    # A trained last layer of as many classes is taken over all the same.
+    paper.save(tmp_path / "paper.keras")
+    settings = dataclasses.replace(settings, start_from=str(tmp_path / "paper.keras"))
+    after = classification.make_learner(settings, (28, 28, 1)).model
+    np.testing.assert_array_equal(after.get_weights()[-2], paper.get_weights()[-2])
+
+
+@pytest.mark.parametrize(("inner_optimizer", "shape"), [("learned", (3,)), ("meta-sgd", (5,))])
+def test_inner_rates_that_the_outer_loop_trains(inner_optimizer, shape):
+    """The last of them are those of the last layer's bias: one a step, or one a number."""
+    given = {"inner_optimizer": inner_optimizer, "inner_steps": 3, "step_size": 0.25}
+    settings = images.resolve(images.Settings(**given))
+    learner = classification.make_learner(settings, (28, 28, 1))
+    rates = learner.inner_optimizer.rates
+    assert len(rates) == len(learner.model.trainable_variables)
+    np.testing.assert_array_equal(rates[-1], np.full(shape, 0.25))
+    assert {id(rate) for rate in rates} <= {id(v) for v in learner.trainable_variables}
+
+
 class _MadeUp(common._Seconds):
     """Puts validation accuracies of our own in the place of the real ones."""
 

@@ -8,13 +8,26 @@ import keras
 import pytest
 
 from tests.wrong_calls import check_refusal
-from train import adapt, common, images, mini_imagenet, omniglot, options, serve_example, sinusoid
+from train import (
+    adapt,
+    common,
+    evaluate,
+    images,
+    mini_imagenet,
+    omniglot,
+    options,
+    pretrain,
+    serve_example,
+    sinusoid,
+)
 
 SCRIPTS = {
     "adapt": adapt,
+    "evaluate": evaluate,
     "images": images,
     "mini_imagenet": mini_imagenet,
     "omniglot": omniglot,
+    "pretrain": pretrain,
     "serve_example": serve_example,
     "sinusoid": sinusoid,
 }
@@ -52,6 +65,7 @@ OF_CLASSES = [
     ("--recipe modern --clip-value 5", "--clip-norm 10.0", "modern"),
     ("--seed -1", "--seed -1"),
     ("--seed 0.5", "--seed", "'0.5'"),
+    ("--method prototypical --last-layer zero", "--last-layer zero", "prototypical"),
     ("--recipe ancient", "--recipe", "'ancient'", "'modern'"),
     ("--recipe", "--recipe", "expected one argument"),
     ("--network conv5", "--network", "'conv5'", "'conv4'"),
@@ -86,6 +100,14 @@ WRONG += [
     ("images", "--shots 20", "shots + queries", "20"),
     ("images", "--ways 500", "ways=500"),
     ("images", "--quick --network conv4_max_pool --start-from {tmp}/nowhere", "--start-from"),
+    ("images", "--method reptile --inner-optimizer learned", "LearnedRates"),
+    ("pretrain", "--image-size 42", "--image-size 42", "--data cifar_fs"),
+    ("pretrain", "--data mini_imagenet --image-size 40", "--image-size 40", "divisor of 84"),
+    ("pretrain", "--batch-size 0", "--batch-size 0"),
+    ("pretrain", "--data-dir {tmp}", "cifar100", "train.images"),
+    ("evaluate", "nowhere.keras", "nowhere.keras", "saved learner"),
+    ("evaluate", "{tmp}/plain.keras", "plain.keras", "does not adapt"),
+    ("evaluate", "nowhere.keras --strict-tasks 0", "--strict-tasks 0"),
     ("sinusoid", "--inner-step-size 0", "--inner-step-size 0"),
     ("sinusoid", "--inner-step-size fast", "--inner-step-size", "'fast'"),
     ("sinusoid", "--inner-steps -1", "--inner-steps -1"),

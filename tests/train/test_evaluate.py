@@ -1,0 +1,53 @@
+"""A saved learner by two protocols, on glyphs that need no data."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import maml_tf
+from maml_tf import evaluation
+from train import evaluate
+
+
+@pytest.fixture(scope="module")
+def learner(tmp_path_factory):
+    """Small and untrained, with a normalisation that makes the two protocols differ."""
+    network = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Flatten(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(5, kernel_initializer="zeros"),
+        ]
+    )
+    learner = maml_tf.MAML(network, 0.1)
+    learner.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    )
+    path = tmp_path_factory.mktemp("learner") / "learner.keras"
+    learner.save(path)
+    return path
+
+
+def expected(path, batch_norm, queries, tasks):
+    learner = keras.saving.load_model(path)
+    copy = maml_tf.MAML(learner.model, 0.1, batch_norm=batch_norm)
+    copy.compile(loss=learner.loss, metrics=["accuracy"])
+    test = maml_tf.tasks.glyphs(test_queries=queries, test_tasks=tasks, meta_batch=4)[2]
+    return evaluation.evaluate(copy, test, tasks, 1).to_dict(values=False)
+
+
+def test_both_protocols_are_what_evaluation_measures(learner, monkeypatch, capsys, tmp_path):
+    options = ["--data", "glyphs", "--test-tasks", "8", "--strict-tasks", "12"]
+    monkeypatch.setattr("sys.argv", ["e", str(learner), *options, "--output", str(tmp_path)])
+    monkeypatch.setattr(evaluate.common, "use_threads_for_tasks", lambda: None)
+    evaluate.main()
+    papers, strict = json.loads((tmp_path / "evaluation.json").read_text())["protocols"]
+    assert papers["test"] == expected(learner, "transductive", 1, 8)
+    assert strict["test"] == expected(learner, "support", 15, 12)
+    printed = capsys.readouterr().out
+    mean, interval = (100 * np.array(strict["test"][n])[-1] for n in ("mean", "interval"))
+    assert f"| strict | 12 | 15 | no | 1 | {mean:.2f} ± {interval:.2f} % |" in printed
+    assert "| the paper's | 8 | 1 | yes | 1 |" in printed

@@ -1,0 +1,79 @@
+"""Ordinary pretraining: on the training classes alone, and MAML takes over what it learned."""
+
+import keras
+import numpy as np
+import pytest
+
+from maml_tf.tasks import class_lists
+from maml_tf.tasks.data import packed
+from train import classification, images, pretrain
+
+SIZE, EACH = 16, 6
+
+
+@pytest.fixture
+def cifar(monkeypatch):
+    """100 classes of 6 images: red says the class, green the image, blue is dark on the left."""
+    names = np.array(sorted(sum(class_lists.load("cifar_fs").values(), [])))
+    pixels = np.zeros([len(names), EACH, SIZE, SIZE, 3], np.uint8)
+    pixels[..., 0] = np.arange(len(names))[:, None, None, None]
+    pixels[..., 1] = np.arange(EACH)[:, None, None]
+    pixels[..., SIZE // 2 :, 2] = 255
+    data = packed.Images(
+        pixels.reshape(-1, SIZE, SIZE, 3),
+        np.repeat(np.arange(len(names)), EACH),
+        names,
+        np.full(len(names), ""),
+    )
+    monkeypatch.setattr(pretrain.maml_tf.tasks, "load_tfds_images", lambda *_, **__: data)
+    return names
+
+
+def batches(settings, start=0, count=1):
+    data = pretrain.make_batches(settings, *pretrain.training_images(settings), start)
+    return list(data.take(count).as_numpy_iterator())
+
+
+@pytest.mark.parametrize("data", ["cifar_fs", "fc100"])
+def test_only_training_classes_are_seen_and_each_by_its_number(cifar, data):
+    settings = pretrain.Settings(data=data, batch_size=600)
+    (x, y), (again, _), (later, _) = [*batches(settings, count=2), *batches(settings, start=1)]
+    seen = np.rint(x[:, 0, 0, 0] * 255).astype(int)
+    training = sorted(class_lists.load(data)["train"])
+    assert set(cifar[seen]) == set(training)
+    np.testing.assert_array_equal(cifar[seen], np.array(training)[y])
+    np.testing.assert_array_equal(again, later)
+    assert not np.array_equal(x, again)
+    mirrored = x[:, 0, 0, 2] == 1
+    assert 0.4 < mirrored.mean() < 0.6
+    np.testing.assert_array_equal(x[:, :, 0, 2] == 1, np.repeat(mirrored[:, None], SIZE, 1))
+
+
+def test_smaller_images_are_means_of_blocks():
+    random = np.random.default_rng(0)
+    large = random.integers(0, 256, [1, 84, 84, 3], np.uint8)
+    settings = pretrain.Settings(data="mini_imagenet", image_size=28, batch_size=4)
+    data = pretrain.make_batches(settings, large, np.array([0]), np.array([7], np.int32))
+    x, y = next(data.as_numpy_iterator())
+    assert y.tolist() == [7] * 4
+    expected = large[0, 3:6, 6:9, 1].mean() / 255
+    found = {round(float(v), 5) for one in x for v in (one[1, 2, 1], one[1, -3, 1])}
+    assert round(float(expected), 5) in found
+
+
+def test_maml_takes_its_convolutions_over(cifar, monkeypatch, capsys, tmp_path):
+    options = ["--iterations", "2", "--epoch-iterations", "1", "--batch-size", "4"]
+    monkeypatch.setattr("sys.argv", ["pretrain", *options, "--output", str(tmp_path / "run")])
+    monkeypatch.setattr(pretrain.common, "use_threads_for_tasks", lambda: None)
+    pretrain.main()
+    path = tmp_path / "run" / "checkpoint.keras"
+    assert f"--start-from {path}" in capsys.readouterr().out
+    few = images.resolve(images.Settings(data="cifar_fs", last_layer="zero", start_from=str(path)))
+    *body, kernel, bias = classification.make_learner(few, (SIZE, SIZE, 3)).model.get_weights()
+    trained = keras.saving.load_model(path)
+    assert int(trained.optimizer.iterations) == 2
+    for one, other in zip(trained.get_weights()[:-2], body, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert kernel.shape[-1] == 5
+    assert not kernel.any()
+    assert not bias.any()
