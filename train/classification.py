@@ -258,7 +258,17 @@ def start_from(network, path):
     print(f"{len(same)} of {len(pairs)} weights are those of {path}.")
 
 
-def run(settings, make_tasks, *, title, paper=None, figure_queries=None, hint="", free=FREE):
+def run(
+    settings,
+    make_tasks,
+    *,
+    title,
+    paper=None,
+    figure_queries=None,
+    hint="",
+    free=FREE,
+    terms=None,
+):
     """All that a script does once its settings are known.
 
     Args:
@@ -271,6 +281,8 @@ def run(settings, make_tasks, *, title, paper=None, figure_queries=None, hint=""
             stands for those of the test.
         hint: str, how the script's options say where the data are.
         free: names of settings that a continuation may change.
+        terms: str or None, what the data's owners allow their models to be used for: the exported
+            model's card says it.
 
     Raises:
         SystemExit: the data are not there or do not fit the settings.
@@ -292,7 +304,17 @@ def run(settings, make_tasks, *, title, paper=None, figure_queries=None, hint=""
     if figure_queries:
         more = dataclasses.replace(settings, test_queries=figure_queries)
         figure_task = make_tasks(more, 0)[2]
-    report(settings, folder, learner, iterations, tasks[2], figure_task, title=title, paper=paper)
+    report(
+        settings,
+        folder,
+        learner,
+        iterations,
+        tasks[2],
+        figure_task,
+        title=title,
+        paper=paper,
+        terms=terms,
+    )
 
 
 def train(settings, make_tasks, tasks, free=FREE):
@@ -326,7 +348,9 @@ def train(settings, make_tasks, tasks, free=FREE):
     return folder, learner, int(trained.optimizer.iterations)
 
 
-def report(settings, folder, learner, iterations, test, figure_task, *, title, paper=None):
+def report(
+    settings, folder, learner, iterations, test, figure_task, *, title, paper=None, terms=None
+):
     """Evaluates on the test tasks, prints and writes results, draws figures, exports the learner.
 
     Args:
@@ -338,6 +362,7 @@ def report(settings, folder, learner, iterations, test, figure_task, *, title, p
         figure_task: data set of which the first task is drawn.
         title: str, what was learned.
         paper: accuracy and interval in per cent that the paper reports, or None.
+        terms: as in `run`.
     """
     steps = None if learner.inner_steps is None else settings.steps_to_evaluate
     result = evaluation.evaluate(learner, test, settings.test_tasks, steps)
@@ -361,6 +386,8 @@ def report(settings, folder, learner, iterations, test, figure_task, *, title, p
     common.write_json(folder / "results.json", content)
     draw(settings, folder, learner, result, figure_task, title, paper)
     facts = common.card(title, result, settings, iterations)
+    if terms:
+        facts = {"terms": terms, **facts}
     with files.whole_folder(folder / "saved_model", replace=True) as beside:
         serving.export(learner, beside, inner_steps=steps, card=facts)
     print(f"Results, figures and the exported model are in {folder}.")

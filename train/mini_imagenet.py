@@ -17,6 +17,7 @@ PAPER = {
     (True, 1): (48.07, 1.75),
     (True, 5): (63.15, 0.91),
 }
+TERMS = "Trained on photographs of ImageNet, whose terms allow non-commercial research only."
 FREE = (*classification.FREE, "source", "csv_dir")
 
 
@@ -84,6 +85,7 @@ def main():
         figure_queries=15,
         hint="As options of this script: --data-dir DIR, or --source FOLDER_OR_TAR.",
         free=FREE,
+        terms=TERMS,
     )
 
 
