@@ -29,6 +29,23 @@ RECIPES = {
         "iterations": 20_000,
     },
 }
+# Photographs: few steps from a last layer of zero need no unlearning of what N(0, 1) says, at rates
+# that training finds; best from `train.pretrain` (docs/results/cifar_fs.md has what was tried).
+PHOTOGRAPHS = {
+    "paper": {},
+    "modern": {
+        "queries": 15,
+        "meta_batch": 4,
+        "last_layer": "zero",
+        "inner_optimizer": "learned",
+        "inner_steps": 3,
+        "steps_to_evaluate": 3,
+        "step_size": 0.05,
+        "clip_norm": 10.0,
+        "schedule": "cosine",
+        "iterations": 5_000,
+    },
+}
 _NO_DATA = "With no data at hand, try: python -m train.images --data glyphs"
 QUICK = {"iterations": 20, "epoch_iterations": 10, "validation_tasks": 8, "test_tasks": 8}
 
@@ -68,8 +85,9 @@ class Settings:
         "--inductive, with those of the support set: each is answered by itself.",
     )
     recipe: Literal["paper", "modern"] = "paper"
-    """The paper's training, or more query images, smaller meta-batches, a larger outer step size,
-    clipped gradients and a cosine schedule; options given beside it hold."""
+    """The paper's training, or one that learns sooner: clipped gradients, a cosine schedule, more
+    query images and smaller meta-batches; for photographs also a last layer that begins at zero and
+    three inner steps at learned rates. Options given beside it hold."""
     iterations: int = 60_000
     """Meta-iterations in all (paper: 60,000); a finished run goes on when this is raised."""
     meta_batch: int | None = None
@@ -105,7 +123,8 @@ class Settings:
     test_tasks: int = 600
     """Test tasks of the final evaluation (paper: 600)."""
     start_from: str | None = None
-    """A learner (.keras) whose weights to begin with; a last layer of another size begins anew."""
+    """A learner (.keras) whose weights to begin with, and whose inner rates where they are learned;
+    a last layer of another size begins anew."""
     data_dir: str | None = None
     """Directory of TensorFlow Datasets; its own default where not given."""
     download: bool = common.switch("Download the data set where it is not there.")
@@ -176,8 +195,7 @@ def make_learner(settings, shape):
     network = make_network(settings, shape)
     if settings.last_layer == "zero":
         zero_last_layer(network)
-    if settings.start_from:
-        start_from(network, settings.start_from)
+    saved = start_from(network, settings.start_from) if settings.start_from else None
     inner = {
         "sgd": maml_tf.inner_optimizers.SGD,
         "adam": lambda rate: maml_tf.inner_optimizers.Adam(rate, beta_1=0.0),
@@ -193,6 +211,7 @@ def make_learner(settings, shape):
         "batch_norm": "transductive" if settings.transductive else "support",
     }
     learner = methods.make(settings.method, network, given, settings.set)
+    start_rates(learner, saved)
     rate = settings.meta_learning_rate
     if settings.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, settings.iterations)
@@ -234,10 +253,14 @@ def default_network(settings, classifying):
 
 
 def start_from(network, path):
-    """Gives a network the weights of a saved learner, as far as their shapes agree."""
+    """Gives a network the weights of a saved learner, as far as their shapes agree.
+
+    Returns:
+        What was saved there: a learner, or a model.
+    """
     try:
-        saved = checkpoints.load_model(path, compile=False)
-        saved = getattr(saved, "model", saved)
+        loaded = checkpoints.load_model(path, compile=False)
+        saved = getattr(loaded, "model", loaded)
         saved.variables  # noqa: B018
     except Exception as error:  # whatever broken bytes bring about in the readers below Keras
         reason = " ".join(str(error).split())[:200].rstrip(".")
@@ -256,6 +279,17 @@ def start_from(network, path):
     for mine, theirs in same:
         mine.assign(theirs.value)
     print(f"{len(same)} of {len(pairs)} weights are those of {path}.")
+    return loaded
+
+
+def start_rates(learner, saved):
+    """Gives a learner the inner rates that a saved one learned, where they are as many numbers."""
+    mine = getattr(getattr(learner, "inner_optimizer", None), "variables", [])
+    theirs = getattr(getattr(saved, "inner_optimizer", None), "variables", [])
+    if mine and [v.shape for v in mine] == [v.shape for v in theirs]:
+        for one, other in zip(mine, theirs, strict=True):
+            one.assign(other.value)
+        print(f"{len(mine)} inner rates go on from there, too.")
 
 
 def run(

@@ -6,6 +6,7 @@ python -m train.images --data cifar_fs --download   CIFAR-FS, or fc100
 python -m train.images --data oxford_flowers102 --download   any image set of TensorFlow Datasets
 """
 
+import argparse
 import dataclasses
 import os
 import pathlib
@@ -104,12 +105,18 @@ def make_tasks(settings, start=0):
     )
 
 
+def recipes():
+    """What `--recipe` may be, for what `--data` on the command line says."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--data", nargs="?")
+    data = first.parse_known_args()[0].data or Settings.data
+    return classification.RECIPES if data == "glyphs" else classification.PHOTOGRAPHS
+
+
 def main():
     """Trains, evaluates the weights that were best on the validation tasks, and exports them."""
     quick = {**classification.QUICK, "meta_batch": 2, "output": "runs/images-quick"}
-    settings = resolve(
-        common.parse(Settings, "python -m train.images", quick, classification.RECIPES)
-    )
+    settings = resolve(common.parse(Settings, "python -m train.images", quick, recipes()))
     name = pathlib.Path(settings.data).name
     ways, shots = classification.tested(settings)
     classification.run(

@@ -71,8 +71,7 @@ def make_tasks(settings, start=0):
 def main():
     """Trains, evaluates the weights that were best on the validation tasks, and exports them."""
     quick = {**classification.QUICK, "meta_batch": 1, "output": "runs/mini-imagenet-quick"}
-    recipes = {name: dict(changes) for name, changes in classification.RECIPES.items()}
-    recipes["modern"] |= {"queries": 15, "meta_batch": 4}
+    recipes = classification.PHOTOGRAPHS
     settings = resolve(common.parse(Settings, "python -m train.mini_imagenet", quick, recipes))
     ways, shots = classification.tested(settings)
     maml = settings.method == "maml" and settings.network == "conv4_max_pool"

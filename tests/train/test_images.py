@@ -144,6 +144,27 @@ def test_a_recipe_changes_defaults_and_options_beside_it_hold(monkeypatch):
     assert float(rate(0)) == pytest.approx(modern.meta_learning_rate)
 
 
+@pytest.mark.parametrize(
+    ("script", "options", "layer"),
+    [
+        (images, (), "normal"),
+        (images, ("--data", "cifar_fs"), "zero"),
+        (images, ("--data=fc100", "--last-layer", "normal"), "normal"),
+        (mini_imagenet, (), "zero"),
+    ],
+    ids=["glyphs", "cifar_fs", "given", "mini_imagenet"],
+)
+def test_photographs_have_a_recipe_of_their_own(monkeypatch, script, options, layer):
+    seen = []
+    monkeypatch.setattr(classification, "run", lambda settings, *_, **__: seen.append(settings))
+    for recipe in ("paper", "modern"):
+        monkeypatch.setattr("sys.argv", ["script", "--recipe", recipe, *options])
+        script.main()
+    paper, modern = seen
+    assert (paper.last_layer, paper.schedule) == ("normal", "constant")
+    assert (modern.last_layer, modern.schedule) == (layer, "cosine")
+
+
 def test_a_cosine_schedule_cannot_be_made_longer(tmp_path):
     for schedule in ("constant", "cosine"):
         output = str(tmp_path / schedule)
@@ -200,6 +221,20 @@ def test_inner_rates_that_the_outer_loop_trains(inner_optimizer, shape):
     assert len(rates) == len(learner.model.trainable_variables)
     np.testing.assert_array_equal(rates[-1], np.full(shape, 0.25))
     assert {id(rate) for rate in rates} <= {id(v) for v in learner.trainable_variables}
+
+
+def test_learned_rates_go_on_where_another_learner_left_them(tmp_path, capsys):
+    given = {"inner_optimizer": "learned", "inner_steps": 2, "step_size": 0.25}
+    first = classification.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
+    first.inner_optimizer.rates[3].assign([0.5, -1.0])
+    first.save(tmp_path / "first.keras")
+    given["start_from"] = str(tmp_path / "first.keras")
+    second = classification.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
+    np.testing.assert_array_equal(second.inner_optimizer.rates[3], [0.5, -1.0])
+    assert "inner rates" in capsys.readouterr().out
+    given["inner_steps"] = 3  # others than were learned: they begin anew
+    third = classification.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
+    np.testing.assert_array_equal(third.inner_optimizer.rates[3], np.full(3, 0.25))
 
 
 class _MadeUp(common._Seconds):
