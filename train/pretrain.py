@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf.tasks import class_lists
-from train import common, options
+from train import common, mini_imagenet, options
 
 
 @dataclasses.dataclass
@@ -129,11 +129,12 @@ def main():
     """Trains, or goes on where it was."""
     quick = {"iterations": 4, "epoch_iterations": 2, "output": "runs/pretrain-quick"}
     settings = common.parse(Settings, "python -m train.pretrain", quick)
-    if settings.image_size and (settings.data != "mini_imagenet" or 84 % settings.image_size):
-        options.refuse(
-            "Expected --image-size to be a divisor of 84, and --data mini_imagenet. Received: "
-            f"--image-size {settings.image_size} --data {settings.data}. Give 42, or leave it out."
+    if settings.image_size and settings.data != "mini_imagenet":
+        sys.exit(
+            "Expected --image-size beside --data mini_imagenet only. Received: --image-size "
+            f"{settings.image_size} --data {settings.data}. Leave it out."
         )
+    mini_imagenet.check_size(settings.image_size, options.option("image_size"))
     common.use_threads_for_tasks()
     images, rows, classes = training_images(settings)
     size = settings.image_size or images.shape[1]

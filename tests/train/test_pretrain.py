@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from maml_tf.tasks import class_lists
 from maml_tf.tasks.data import packed
-from train import classification, images, pretrain
+from train import classification, images, mini_imagenet, pretrain
 
 SIZE, EACH = 16, 6
 
@@ -49,16 +50,22 @@ def test_only_training_classes_are_seen_and_each_by_its_number(cifar, data):
     np.testing.assert_array_equal(x[:, :, 0, 2] == 1, np.repeat(mirrored[:, None], SIZE, 1))
 
 
-def test_smaller_images_are_means_of_blocks():
-    random = np.random.default_rng(0)
-    large = random.integers(0, 256, [1, 84, 84, 3], np.uint8)
-    settings = pretrain.Settings(data="mini_imagenet", image_size=28, batch_size=4)
+def test_smaller_images_are_means_of_blocks_mirrored_or_not():
+    """As the tasks of `train.mini_imagenet` make them smaller."""
+    large = np.random.default_rng(0).integers(0, 256, [1, 84, 84, 3], np.uint8)
+    settings = pretrain.Settings(data="mini_imagenet", image_size=28, batch_size=8)
     data = pretrain.make_batches(settings, large, np.array([0]), np.array([7], np.int32))
     x, y = next(data.as_numpy_iterator())
-    assert y.tolist() == [7] * 4
-    expected = large[0, 3:6, 6:9, 1].mean() / 255
-    found = {round(float(v), 5) for one in x for v in (one[1, 2, 1], one[1, -3, 1])}
-    assert round(float(expected), 5) in found
+    assert y.tolist() == [7] * 8
+    tasks = tf.data.Dataset.from_tensors(({"support_x": large[None] / 255, "support_y": 0}, 1))
+    inputs, query_y = next(mini_imagenet.smaller(tasks, 28).as_numpy_iterator())
+    small = inputs["support_x"][0, 0]
+    assert small[1, 2, 1] == pytest.approx(large[0, 3:6, 6:9, 1].mean() / 255)
+    assert (inputs["support_y"], query_y) == (0, 1)
+    either = np.stack([small, small[:, ::-1]])
+    error = np.abs(x[:, None] - either).max(axis=(2, 3, 4))
+    assert set(error.argmin(axis=1)) == {0, 1}
+    assert error.min(axis=1).max() < 1e-6
 
 
 def test_maml_takes_its_convolutions_over(cifar, monkeypatch, capsys, tmp_path):

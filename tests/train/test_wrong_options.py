@@ -82,6 +82,7 @@ WRONG += [
     ("omniglot", "--split papre", "--split", "'papre'", "'alphabet'"),
     ("omniglot", "--rotate tasks", "--rotate", "'tasks'", "'classes'"),
     ("mini_imagenet", "--download", "--download", "--source"),
+    ("mini_imagenet", "--image-size 40", "--image-size 40", "divisor of 84"),
     ("mini_imagenet", "--source nowhere --data-dir {tmp}", "nowhere", "--source"),
     ("mini_imagenet", "--data-dir {tmp}", "mini-ImageNet", "--source"),
     ("images", "--data nowhere", "nowhere", "list_builders", "--data glyphs"),
