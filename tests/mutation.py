@@ -68,7 +68,7 @@ MODULES = {
     "maml_tf/inner/rematerialization.py": (15, [*_STEPS, "tests/inner/test_loop.py"]),
     "maml_tf/functional.py": (30, ["tests/test_functional.py"]),
     "maml_tf/learners/base/task_map.py": (30, ["tests/learners/test_task_map.py"]),
-    "maml_tf/evaluation.py": (30, ["tests/test_evaluation.py"]),
+    "maml_tf/evaluation/protocol.py": (30, ["tests/test_evaluation.py"]),
     "maml_tf/exact/convolution.py": (60, ["tests/exact/test_convolution.py"]),
     "maml_tf/learners/maml.py": (10, _LEARNERS),
     "maml_tf/learners/prototypical.py": (15, _EMBEDDINGS),

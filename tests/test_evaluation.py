@@ -404,3 +404,59 @@ def test_padding_counts_in_no_metric_of_steps():
         np.testing.assert_allclose(result.values, counted, rtol=1e-5)
     result = evaluation.evaluate(learner, tasks, 3, metric=of_each_sequence)
     np.testing.assert_allclose(result.values, errors.sum(axis=(-2, -1)).mean(2), rtol=1e-5)
+
+
+# What a learner should beat.
+
+
+def brute_force(arrays):
+    """Accuracies `[tasks]` of the nearest support example, pair by pair."""
+    accuracies = []
+    for support_x, support_y, query_x, query_y in zip(*arrays, strict=True):
+        right = []
+        for x, y in zip(query_x.astype(np.float64), query_y, strict=True):
+            distances = [np.sum((x - s) ** 2) for s in support_x.astype(np.float64)]
+            right.append(np.all(support_y[int(np.argmin(distances))] == y))
+        accuracies.append(np.mean(right))
+    return np.array(accuracies)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_nearest_neighbour_is_that_of_all_pairs(batch):
+    arrays = class_arrays(tasks=9, shots=3, queries=7)
+    expected = brute_force(arrays)
+    assert 0.4 < expected.mean() < 0.95  # neither chance nor all of them
+    result = evaluation.nearest_neighbour(task_set(arrays, batch), num_tasks=9)
+    assert result.metric == "accuracy"
+    np.testing.assert_array_equal(result.values, expected[:, np.newaxis])
+    fewer = evaluation.nearest_neighbour(task_set(arrays, batch), num_tasks=6)
+    np.testing.assert_array_equal(fewer.values, expected[:6, np.newaxis])
+
+
+def test_nearest_neighbour_of_images_and_one_hot_labels():
+    support_x, support_y, query_x, query_y = class_arrays(tasks=3)
+    expected = brute_force((support_x, support_y, query_x, query_y))
+    shaped = [np.reshape(x, [*x.shape[:2], 2, 2, 1]) for x in (support_x, query_x)]
+    one_hot = [np.eye(WAYS, dtype=np.float32)[y] for y in (support_y, query_y)]
+    arrays = shaped[0], one_hot[0], shaped[1], one_hot[1]
+    result = evaluation.nearest_neighbour(task_set(arrays, 3), num_tasks=3)
+    np.testing.assert_array_equal(result.values[:, 0], expected)
+
+
+def test_nearest_neighbour_takes_all_inputs_together():
+    # By the first input alone the first support example is nearer, by both the second one is.
+    support = {"a": np.array([[[0.0], [2.0]]]), "b": np.array([[[9.0, 9.0], [0.0, 0.0]]])}
+    query = {"a": np.array([[[0.0]]]), "b": np.array([[[0.0, 0.0]]])}
+    inputs = {"support_x": support, "support_y": np.array([[0, 1]]), "query_x": query}
+    tasks = tf.data.Dataset.from_tensors((inputs, np.array([[1]])))
+    np.testing.assert_array_equal(evaluation.nearest_neighbour(tasks, 1).values, [[1.0]])
+
+
+def test_bright_pictures_that_differ_by_one_step_of_one_pixel_are_told_apart():
+    picture = np.full([1, 84 * 84 * 3], 255, np.uint8)
+    other = picture.copy()
+    other[0, 17] = 254
+    support = np.float32(np.concatenate([other, picture])[np.newaxis] / 255)
+    inputs = {"support_x": support, "support_y": np.array([[0, 1]]), "query_x": support[:, ::-1]}
+    tasks = tf.data.Dataset.from_tensors((inputs, np.array([[1, 0]])))
+    np.testing.assert_array_equal(evaluation.nearest_neighbour(tasks, 1).values, [[1.0]])

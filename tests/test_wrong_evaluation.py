@@ -20,6 +20,17 @@ def of_file(path, text):
     return evaluation.Result.from_json(path)
 
 
+def baseline(tasks=None, num_tasks=2):
+    tasks = tf.data.Dataset.from_tensors(task_batch()) if tasks is None else tasks
+    return evaluation.nearest_neighbour(tasks, num_tasks)
+
+
+def words():
+    inputs, query_y = task_batch()
+    texts = {name: tf.strings.as_string(inputs[name]) for name in ("support_x", "query_x")}
+    return tf.data.Dataset.from_tensors(({**inputs, **texts}, query_y))
+
+
 EMPTY = tf.data.Dataset.from_tensors(task_batch()).take(0)
 WRONG = [
     Wrong(lambda: measured(inner_steps=1.5), TypeError, "`inner_steps`", "inner_steps=1.5"),
@@ -35,6 +46,11 @@ WRONG = [
     Wrong(lambda: evaluation.Result("loss", [1.0, 2.0]), ValueError, "`values`", "[1.0, 2.0]"),
     Wrong(lambda: evaluation.Result("loss", np.ones([0, 3])), ValueError, "shape (0, 3)"),
     Wrong(lambda: evaluation.Result("loss", [["a"]]), ValueError, "`values`", "[['a']]"),
+    Wrong(lambda: baseline([1, 2]), TypeError, "`tasks`", "[1, 2]", "maml_tf.tasks"),
+    Wrong(lambda: baseline(EMPTY), ValueError, "`tasks`", "empty"),
+    Wrong(lambda: baseline(num_tasks=0), ValueError, "`num_tasks`", "num_tasks=0"),
+    Wrong(lambda: baseline(num_tasks=50), ValueError, "num_tasks=50", "ended after"),
+    Wrong(lambda: baseline(words()), TypeError, "numbers", "dtype object"),
 ]
 
 

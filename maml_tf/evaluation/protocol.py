@@ -1,148 +1,14 @@
-"""The paper's protocol: many test tasks, a metric after every inner step, mean and 95 % interval.
-
-Finn, Abbeel & Levine (2017) report the mean over 600 test tasks with mean +- 1.96 sd / sqrt(600).
-Any learner is measured this way, and so is any ordinary Keras model: wrap it in a `maml_tf.MAML`
-that is compiled and never fitted.
-"""
-
-import dataclasses
-import json
-import pathlib
+"""A metric of each of many test tasks, at the initial weights and after each inner step."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from maml_tf import arguments, files
+from maml_tf import arguments
+from maml_tf.evaluation.batches import check_tasks, over_tasks
+from maml_tf.evaluation.result import Result
 from maml_tf.learners import Learner
 from maml_tf.learners.base import checks, labels
 from maml_tf.learners.base.batches import masks_of, merge_tasks, number_of_tasks, with_masks
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Result:
-    """A metric of each task at the initial weights and after each inner step.
-
-    A task whose value is NaN or infinite makes the mean of its step NaN or infinite: nothing is
-    left out. `non_finite` counts such tasks, and the median, where a NaN counts as the largest
-    value, says how the others do.
-
-    Attributes:
-        metric: str, what was measured.
-        values: float64 array `[num_tasks, inner_steps + 1]`.
-    """
-
-    metric: str
-    values: np.ndarray
-
-    def __post_init__(self):
-        if not isinstance(self.metric, str):
-            raise TypeError(
-                "Expected `metric` to be a name. Received: "
-                f"{arguments.received('metric', self.metric)}. Give it as text."
-            )
-        shape = np.shape(self.values)
-        if len(shape) != 2 or 0 in shape or np.asarray(self.values).dtype.kind not in "fiu":
-            raise ValueError(
-                "Expected `values` to be numbers [num_tasks, inner_steps + 1], of one task at "
-                f"least. Received: {arguments.received('values', self.values)}. Give an array of "
-                "this shape."
-            )
-
-    @property
-    def num_tasks(self):
-        """`int`, tasks that were measured."""
-        return self.values.shape[0]
-
-    @property
-    def inner_steps(self):
-        """`int`, the largest number of inner steps."""
-        return self.values.shape[1] - 1
-
-    @property
-    def mean(self):
-        """Mean over tasks, `[inner_steps + 1]`."""
-        with np.errstate(all="ignore"):
-            return self.values.mean(axis=0)
-
-    @property
-    def interval(self):
-        """Half-width of the 95 % interval of the mean, 1.96 sd / sqrt(tasks), as the authors'."""
-        with np.errstate(all="ignore"):
-            return 1.96 * self.values.std(axis=0) / np.sqrt(self.num_tasks)
-
-    @property
-    def median(self):
-        """Median over tasks, `[inner_steps + 1]`."""
-        return np.median(np.where(np.isnan(self.values), np.inf, self.values), axis=0)
-
-    @property
-    def non_finite(self):
-        """Number of tasks whose value is NaN or infinite, `[inner_steps + 1]`."""
-        return np.sum(~np.isfinite(self.values), axis=0)
-
-    def table(self):
-        """The numbers of every step as a Markdown table, `str`."""
-        lines = [
-            f"| inner steps | {self.metric}, mean ± 95 % | median | tasks not finite |",
-            "|---:|---:|---:|---:|",
-        ]
-        rows = zip(self.mean, self.interval, self.median, self.non_finite, strict=True)
-        lines += [
-            f"| {step} | {number(mean)} ± {number(interval)} | {number(median)} "
-            f"| {bad} of {self.num_tasks} |"
-            for step, (mean, interval, median, bad) in enumerate(rows)
-        ]
-        return "\n".join(lines)
-
-    def to_dict(self, values=True):
-        """Everything as lists and numbers that JSON can hold; non-finite numbers as strings.
-
-        Args:
-            values: `bool`, whether to give the value of every task beside the summary.
-        """
-        summary = {
-            "metric": self.metric,
-            "num_tasks": self.num_tasks,
-            "inner_steps": self.inner_steps,
-            "mean": _listed(self.mean),
-            "interval": _listed(self.interval),
-            "median": _listed(self.median),
-            "non_finite": self.non_finite.tolist(),
-        }
-        return {**summary, "values": _listed(self.values)} if values else summary
-
-    def to_json(self, path):
-        """Writes `to_dict()` to a file, whole or not at all."""
-        with files.whole(path) as beside:
-            beside.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n")
-
-    @classmethod
-    def from_json(cls, path):
-        """A `Result` from what `to_json` wrote.
-
-        Raises:
-            OSError: there is no such file, or it cannot be read.
-            ValueError: it holds something else.
-        """
-        try:
-            content = json.loads(pathlib.Path(path).read_text())
-            metric, values = content["metric"], np.asarray(content["values"], np.float64)
-            if not isinstance(metric, str) or values.ndim != 2:
-                raise ValueError(f"metric={metric!r} and values of shape {values.shape}")
-            return cls(metric, values)
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            "Expected a file that `Result.to_json` wrote. Received: "
-            f"{arguments.received('path', path)}, which is none ({reason}). Give another, or "
-            "measure again."
-        )
-
-
-def number(value):
-    """A value as text with four decimals, or in powers of ten where it has run away."""
-    return f"{value:.4f}" if not abs(value) >= 1e4 else f"{value:.2e}"
 
 
 def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
@@ -182,21 +48,10 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
             f"{arguments.received('learner', learner)}. To evaluate a Keras model, wrap it: "
             "`maml_tf.MAML(model, inner_optimizer)`, compiled with the loss to adapt with."
         )
-    if not isinstance(tasks, tf.data.Dataset):
-        raise TypeError(
-            "Expected `tasks` to be a `tf.data.Dataset` of task batches `(inputs, query_y)`. "
-            f"Received: {arguments.received('tasks', tasks)}. Make one with `maml_tf.tasks`, or "
-            "with `tf.data.Dataset.from_tensors` of one task batch."
-        )
+    check_tasks(tasks)
     num_tasks = arguments.integer("num_tasks", num_tasks, 1)
     inner_steps = checks.check_steps(learner, inner_steps, default=learner.inner_steps)
     name, measure = _metric(learner, metric)
-    spec = tasks.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise ValueError(
-            "Expected a data set of task batches `(inputs, query_y)`, without sample weights. "
-            f"Received: one with elements {spec}. Give both, such as `maml_tf.tasks` makes them."
-        )
 
     @tf.function(autograph=False)
     def values_of(inputs, query_y):
@@ -204,25 +59,13 @@ def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
         return measure(learner, inputs, query_y, inner_steps)
 
     # Traced once, for all shapes that the data set may yield: a last batch may be smaller.
-    values_of = values_of.get_concrete_function(*spec)
-    batches, count = [], 0
-    for inputs, query_y in tasks:
+    values_of = values_of.get_concrete_function(*tasks.element_spec)
+
+    def explained(inputs, query_y):
         with labels.explained():
-            batches.append(values_of(inputs, query_y).numpy())
-        count += len(batches[-1])
-        if count >= num_tasks:
-            break
-    if not count:
-        raise ValueError(
-            "Expected `tasks` to hold task batches. Received: a data set that is empty. Give "
-            "one of which nothing was taken away."
-        )
-    if count < num_tasks:
-        raise ValueError(
-            f"Expected at least num_tasks={num_tasks} tasks. Received a data set that ended after "
-            f"{count}. Make it longer, or give `num_tasks={count}`."
-        )
-    return Result(name, np.concatenate(batches)[:num_tasks])
+            return values_of(inputs, query_y).numpy()
+
+    return Result(name, over_tasks(explained, tasks, num_tasks))
 
 
 def _metric(learner, metric):
@@ -332,10 +175,3 @@ def _require_loss(learner):
             "Expected a learner that was compiled with a loss. Received one without. Call "
             "`learner.compile(optimizer=..., loss=...)` first, or give another `metric`."
         )
-
-
-def _listed(array):
-    """Nested lists of numbers; what JSON has no number for as "nan", "inf" or "-inf"."""
-    if array.ndim:
-        return [_listed(row) for row in array]
-    return float(array) if np.isfinite(array) else str(float(array))

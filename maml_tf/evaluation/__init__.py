@@ -1,0 +1,12 @@
+"""The paper's protocol: many test tasks, a metric after every inner step, mean and 95 % interval.
+
+Finn, Abbeel & Levine (2017) report the mean over 600 test tasks with mean +- 1.96 sd / sqrt(600).
+Any learner is measured this way, and so is any ordinary Keras model: wrap it in a `maml_tf.MAML`
+that is compiled and never fitted. `nearest_neighbour` is what any of them should beat.
+"""
+
+from maml_tf.evaluation.baselines import nearest_neighbour
+from maml_tf.evaluation.protocol import evaluate
+from maml_tf.evaluation.result import Result, number
+
+__all__ = ["Result", "evaluate", "nearest_neighbour", "number"]
