@@ -2,12 +2,11 @@
 
 from maml_tf.plots.figures import (
     SinePanel,
-    classification_task,
-    confusion,
     error_against_steps,
     learning_curve,
     sine_adaptation,
 )
+from maml_tf.plots.task_figures import classification_task, confusion
 
 __all__ = [
     "SinePanel",

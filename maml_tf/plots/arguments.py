@@ -29,6 +29,24 @@ def check_results(results, references):
         )
 
 
+def check_chance(chance):
+    """Checks that this is a share in [0, 1], or None."""
+    if chance is not None:
+        arguments.number("chance", chance, 0, 1)
+
+
+def check_tests(tests):
+    """Checks that these are results by a number of meta-iterations, or None."""
+    tests = {} if tests is None else tests
+    if not isinstance(tests, dict) or not all(
+        arguments.is_number(at) and hasattr(result, "interval") for at, result in tests.items()
+    ):
+        raise TypeError(
+            "Expected `tests` to be a dict of `maml_tf.evaluation.Result` by meta-iteration. "
+            f"Received: {arguments.received('tests', tests)}. Give, for example, {{1000: result}}."
+        )
+
+
 def check_panels(panels, steps, kind):
     """Checks that there are panels, with a prediction after each of the steps."""
     if isinstance(panels, kind) or not all(isinstance(p, kind) for p in panels):
@@ -105,6 +123,28 @@ def check_labels(name, labels, count=None, classes=None):
             f"{labels.max()}. Number the classes from 0."
         )
     return labels
+
+
+def check_names(names, classes):
+    """Checks that these are names of so many classes at least; numbers where there are none.
+
+    Returns:
+        A list of str.
+    """
+    if names is None:
+        return [str(label) for label in range(classes)]
+    if isinstance(names, (str, bytes)) or not np.iterable(names):
+        raise TypeError(
+            "Expected `names` to be a sequence of names of classes. Received: "
+            f"{arguments.received('names', names)}. Put them into a list."
+        )
+    names = [str(name) for name in names]
+    if len(names) < classes:
+        raise ValueError(
+            f"Expected a name for each of the {classes} classes that labels or predictions are "
+            f"of. Received: names={names!r}. Give one a class, in the order of the labels."
+        )
+    return names
 
 
 def labelled(name, pair):

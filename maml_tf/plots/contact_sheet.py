@@ -7,7 +7,7 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.plots import arguments as plot_arguments
-from maml_tf.plots import figures as plots
+from maml_tf.plots.canvas import displayed, new_figure, printable, shorten
 
 _RIGHT, _WRONG, _UNKNOWN = "#00704F", "#C02000", "#606060"
 _CELL = 1.15  # inches a column, of which the gap takes a share
@@ -107,23 +107,6 @@ def contact_sheet(
     return sheet.figure()
 
 
-def printable(text):
-    """The text with escapes for what does not print.
-
-    A file's name may hold anything: a new line, what moves a terminal's cursor, half a character.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-
-
-def shorten(text, limit):
-    """The text with its middle left out where it is longer than `limit` (at least 5) characters."""
-    text, limit = printable(text), max(limit, 5)
-    if len(text) <= limit:
-        return text
-    end = (limit - 1) // 2
-    return f"{text[: limit - 1 - end]}…{text[-end:]}"
-
-
 class _Sheet:
     """Lays pictures out from left to right and top to bottom; a column is one unit."""
 
@@ -173,7 +156,7 @@ class _Sheet:
         from matplotlib.patches import Rectangle
 
         self._break()
-        figure = plots._figure(self._columns * _CELL, self._y * _CELL)
+        figure = new_figure(self._columns * _CELL, self._y * _CELL)
         figure.set_layout_engine("none")  # every place is known
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
@@ -209,7 +192,7 @@ class _Sheet:
 def _draw(axes, image, extent, colour):
     left, right, bottom, top = extent
     axes.imshow(
-        image[..., 0] if image.shape[-1] == 1 else image,
+        displayed(image),
         cmap="gray",
         vmin=0,
         vmax=255 if image.dtype == np.uint8 else 1,

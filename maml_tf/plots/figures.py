@@ -10,16 +10,16 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.plots import arguments as plot_arguments
+from maml_tf.plots.canvas import new_figure
 
 # A band of lightness and hue that colour-blind readers tell apart (Okabe & Ito, 2008).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DPI = 150
 # Means that are further apart than this factor go onto a logarithmic axis.
 _LOG_RANGE = 20
 
 
-def error_against_steps(results, *, ylabel=None, title=None, references=None):
+def error_against_steps(results, *, ylabel=None, title=None, references=None, chance=None):
     """Mean and 95 % interval of a metric after each inner step, one line a learner (figure 3).
 
     Works for errors and accuracies alike. The axis is logarithmic where positive means span more
@@ -32,17 +32,20 @@ def error_against_steps(results, *, ylabel=None, title=None, references=None):
         title: `str`; by default over how many tasks was averaged.
         references: dict of dicts, `references[name][step]`: numbers to compare a line with, drawn
             as crosses of its colour.
+        chance: number, the accuracy of guessing, such as `1 / ways`: a dotted line across.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: `results` is no dict of results, or `references` no dict of dicts of numbers.
+        TypeError: `results` is no dict of results, `references` no dict of dicts of numbers, or
+            `chance` no number.
         ValueError: `results` is empty, or `references` names none of them.
     """
     plot_arguments.check_results(results, references)
-    figure = _figure(7.2, 4.0)
+    plot_arguments.check_chance(chance)
+    figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     last = max(result.inner_steps for result in results.values())
     for i, (name, result) in enumerate(results.items()):
@@ -69,6 +72,7 @@ def error_against_steps(results, *, ylabel=None, title=None, references=None):
                 color=colour,
                 label=f"{name}, paper",
             )
+    _draw_chance(axes, chance)
     first = next(iter(results.values()))
     _scale(axes, [result.mean for result in results.values()], first.metric)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -119,7 +123,7 @@ def sine_adaptation(panels, steps=(0, 1, 10), columns=2):
     plot_arguments.check_panels(panels, steps, SinePanel)
     columns = arguments.integer("columns", columns, 1)
     rows = -(-len(panels) // columns)
-    figure = _figure(4.2 * columns, 2.5 * rows + 0.6)
+    figure = new_figure(4.2 * columns, 2.5 * rows + 0.6)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     styles = [(0, (1, 1.5)), (0, (5, 2)), "-"]
     shades = ("#56B4E9", "#E69F00", "#009E73")
@@ -162,7 +166,9 @@ def sine_adaptation(panels, steps=(0, 1, 10), columns=2):
     return figure
 
 
-def learning_curve(rows, metric="loss", *, epoch_iterations=1, ylabel=None, title=None):
+def learning_curve(
+    rows, metric="loss", *, epoch_iterations=1, ylabel=None, title=None, chance=None, tests=None
+):
     """A metric over meta-training: training and validation, before and after adaptation.
 
     Args:
@@ -172,16 +178,22 @@ def learning_curve(rows, metric="loss", *, epoch_iterations=1, ylabel=None, titl
         epoch_iterations: `int`, meta-iterations an epoch, for the horizontal axis.
         ylabel: `str`; the name of the metric by default.
         title: `str`, none by default.
+        chance: number, the accuracy of guessing, such as `1 / ways`: a dotted line across.
+        tests: dict of `maml_tf.evaluation.Result` of test tasks by the meta-iterations that their
+            learner was trained for: points after the last inner step, with their 95 % intervals.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: `rows` are no dicts, or `epoch_iterations` is not an integer.
+        TypeError: `rows` are no dicts, `epoch_iterations` is not an integer, `chance` no number, or
+            `tests` no dict of results by number.
         ValueError: there are no rows, or one of them lacks its epoch or the metric.
     """
     epoch_iterations = arguments.integer("epoch_iterations", epoch_iterations, 1)
+    plot_arguments.check_chance(chance)
+    plot_arguments.check_tests(tests)
     if isinstance(rows, (str, dict)) or not all(isinstance(row, dict) for row in rows):
         raise TypeError(
             "Expected `rows` to be a list of dicts, one an epoch. Received: "
@@ -208,7 +220,7 @@ def learning_curve(rows, metric="loss", *, epoch_iterations=1, ylabel=None, titl
                 f"Expected every row to have numbers for {['epoch', *present]}. Received: "
                 f"rows[{i}]={row!r}, without {missing}. Add them, or leave the row out."
             )
-    figure = _figure(7.2, 4.0)
+    figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     iterations = [(row["epoch"] + 1) * epoch_iterations for row in rows]
     for name in present:
@@ -216,6 +228,9 @@ def learning_curve(rows, metric="loss", *, epoch_iterations=1, ylabel=None, titl
         values = _finite([row[name] for row in rows])
         marker = "o" if len(rows) < 20 else None
         axes.plot(iterations, values, style, color=colour, marker=marker, label=label)
+    for at, result in (tests or {}).items():
+        _draw_test(axes, at, result)
+    _draw_chance(axes, chance)
     _scale(axes, [[row[name] for row in rows] for name in present], metric)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("meta-iterations")
@@ -226,134 +241,25 @@ def learning_curve(rows, metric="loss", *, epoch_iterations=1, ylabel=None, titl
     return figure
 
 
-def classification_task(support, query, before, after, *, columns=10, title=None):
-    """The images of one task, and how each query was classified before and after adaptation.
+def _draw_chance(axes, chance):
+    if chance is not None:
+        label = f"chance, {100 * chance:.3g} %"
+        axes.axhline(chance, color="#808080", linestyle=":", linewidth=1.5, label=label, zorder=1)
 
-    Args:
-        support: `(images [S, height, width, channels], labels [S])`.
-        query: the same for the queries.
-        before: int `[Q]`, predicted labels at the initial weights; None where there are none.
-        after: int `[Q]`, predicted labels after adaptation.
-        columns: `int`, most images in a row.
-        title: `str`, none by default.
 
-    Returns:
-        A `matplotlib.figure.Figure`.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        TypeError: labels are not integers, or `columns` is not an integer.
-        ValueError: images of another rank, or labels or predictions of another number.
-    """
-    columns = arguments.integer("columns", columns, 1)
-    support, query = (
-        plot_arguments.labelled("support", support),
-        plot_arguments.labelled("query", query),
+def _draw_test(axes, iterations, result):
+    """One point with its interval."""
+    steps = result.inner_steps
+    axes.errorbar(
+        [iterations],
+        _finite(result.mean[-1:]),
+        _finite(result.interval[-1:]),
+        fmt="D",
+        color=_COLOURS[2],
+        capsize=5,
+        zorder=4,
+        label=f"test, {_after(steps)}, 95 % interval" if steps else "test, 95 % interval",
     )
-    after = plot_arguments.check_labels("after", after, len(query[1]))
-    told = [f"{a}" for a in after]
-    if before is not None:
-        before = plot_arguments.check_labels("before", before, len(query[1]))
-        told = [f"{b} → {a}" for b, a in zip(before, after, strict=True)]
-    texts = [
-        [(f"{label}", "black") for label in support[1]],
-        [
-            (f"{label},  {text}", "#00704F" if a == label else "#C02000")
-            for label, text, a in zip(query[1], told, after, strict=True)
-        ],
-    ]
-    columns = min(columns, max(len(support[1]), len(query[1])))
-    heights = [-(-len(part[1]) // columns) for part in (support, query)]
-    figure = _figure(max(5.0, 1.0 * columns), 1.25 * sum(heights) + 0.8)
-    parts = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
-    prediction = "prediction" if before is None else "prediction before → after adapting"
-    headings = ("support set and its labels", f"queries: label, {prediction}")
-    for part, (images, labels), height, text, heading in zip(
-        parts, (support, query), heights, texts, headings, strict=True
-    ):
-        part.suptitle(heading, fontsize=10)
-        grid = part.subplots(height, columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        # By label, so that a query stands under the drawings of its class.
-        for axes, i in zip(grid.flat, np.argsort(labels, kind="stable"), strict=False):
-            axes.imshow(_displayed(np.asarray(images[i])), cmap="gray_r", vmin=0)
-            axes.set_title(text[i][0], color=text[i][1], fontsize=9, pad=2)
-    if title:
-        figure.suptitle(title, fontsize=11)
-    return figure
-
-
-def confusion(support, labels, predicted, *, title=None):
-    """How often queries of each class of one task were taken for each: a matrix of numbers.
-
-    Args:
-        support: `(images [S, height, width, channels], labels [S])`; the first image of a class
-            stands for it at both axes.
-        labels: int `[Q]`, true labels of the queries.
-        predicted: int `[Q]`, predicted ones.
-        title: `str`, none by default.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        TypeError: labels are not integers.
-        ValueError: images of another rank, labels below 0, or of another number.
-    """
-    images, support_labels = plot_arguments.labelled("support", support)
-    labels = plot_arguments.check_labels("labels", labels)
-    predicted = plot_arguments.check_labels("predicted", predicted, len(labels))
-    ways = int(max(np.max(support_labels), np.max(labels), np.max(predicted))) + 1
-    counts = np.zeros([ways, ways], int)
-    np.add.at(counts, (np.asarray(labels), np.asarray(predicted)), 1)
-    side = 0.45 * ways + 2.2
-    figure = _figure(side, side)
-    grid = figure.subplots(
-        2,
-        2,
-        width_ratios=[1, ways],
-        height_ratios=[ways, 1],
-        gridspec_kw={"wspace": 0, "hspace": 0},
-    )
-    matrix = grid[0, 1]
-    matrix.imshow(counts, cmap="Blues", vmin=0, aspect="auto")
-    for i, j in np.argwhere(counts):
-        shade = "white" if counts[i, j] > counts.max() / 2 else "black"
-        matrix.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=9)
-    matrix.set_xticks([])
-    matrix.set_yticks([])
-    grid[1, 0].set_axis_off()
-    examples = [
-        images[np.argmax(support_labels == n)] if n in support_labels else np.zeros_like(images[0])
-        for n in range(ways)
-    ]
-    for axes, axis, name in ((grid[0, 0], 0, "true class"), (grid[1, 1], 1, "predicted class")):
-        strip = np.concatenate(examples, axis=axis)
-        axes.imshow(_displayed(strip), cmap="gray_r", vmin=0, aspect="auto")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        (axes.set_ylabel if axis == 0 else axes.set_xlabel)(name)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
-
-
-def _displayed(image):
-    """An image as `imshow` takes it: grey ones without their channel axis."""
-    return image[..., 0] if image.shape[-1] == 1 else image
-
-
-def _figure(width, height):
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f"Figures are drawn with matplotlib, which could not be imported ({error}). Install "
-            'it with: pip install "maml_tf[train]"'
-        ) from error
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def _finite(values):

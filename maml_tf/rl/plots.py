@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maml_tf.plots.figures import _figure
+from maml_tf.plots.canvas import new_figure
 
 
 def navigation_paths(paths, masks, goal):
@@ -19,7 +19,7 @@ def navigation_paths(paths, masks, goal):
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = _figure(2.6 * len(paths), 2.9)
+    figure = new_figure(2.6 * len(paths), 2.9)
     panels = figure.subplots(1, len(paths), sharex=True, sharey=True, squeeze=False)[0]
     for k, (axes, path, mask) in enumerate(zip(panels, paths, masks, strict=True)):
         for positions, counted in zip(np.asarray(path), np.asarray(mask) > 0, strict=True):
@@ -27,6 +27,9 @@ def navigation_paths(paths, masks, goal):
         axes.plot(*goal, "*", color="black", markersize=12, label="goal")
         axes.plot(0, 0, "o", color="black", markersize=4, label="start")
         axes.set_title("before" if k == 0 else f"after {k} step" + "s" * (k > 1), fontsize=9)
+        axes.set_xlabel("x position")
+        axes.set_ylabel("y position")
+        axes.label_outer()
         axes.set_aspect("equal")
         axes.set_xlim(-0.8, 0.8)
         axes.set_ylim(-0.8, 0.8)

@@ -112,14 +112,6 @@ def sine_panel(title, steps=10, points=5):
     return plots.SinePanel(title, x, truth, path, support_x, 2 * np.sin(support_x))
 
 
-def test_a_task_without_a_before_tells_predictions_alone():
-    pixels, labels = np.zeros([2, 4, 4, 1]), np.array([0, 1])
-    figure = plots.classification_task((pixels, labels), (pixels, labels), None, [0, 0])
-    texts = [axes.get_title() for part in figure.subfigs for axes in part.axes]
-    assert texts == ["0", "1", "0,  0", "1,  0"]
-    assert figure.subfigs[1].get_suptitle() == "queries: label, prediction"
-
-
 def test_sine_adaptation_draws_truth_points_and_predictions():
     panels = [sine_panel(f"panel {i}", points=5 + i) for i in range(4)]
     figure = plots.sine_adaptation(panels)
@@ -189,17 +181,64 @@ def test_learning_curve_without_the_metric():
         plots.learning_curve([{"epoch": 0}], "accuracy")
 
 
+def cells(figure):
+    """Of each image that is drawn: its title, and the lines below it with their colours."""
+    return [
+        (axes.get_title(), [(t.get_text(), to_rgba(t.get_color())) for t in axes.texts])
+        for part in figure.subfigs
+        for axes in part.axes
+    ]
+
+
+RIGHT, WRONG, BEFORE = map(to_rgba, ("#00704F", "#C02000", "#707070"))
+
+
 def test_classification_task_orders_by_label_and_colours_by_success():
     random = np.random.default_rng(0)
     support = random.random((3, 8, 8, 1)), np.array([2, 0, 1])
     query = random.random((3, 8, 8, 1)), np.array([1, 2, 0])
-    figure = plots.classification_task(support, query, [0, 0, 0], [1, 0, 0])
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["0", "1", "2", "0,  0 → 0", "1,  0 → 1", "2,  0 → 0"]
+    figure = plots.classification_task(support, query, [0, 0, 1], [1, 0, 0])
+    assert cells(figure) == [
+        ("0", []),
+        ("1", []),
+        ("2", []),
+        ("0", [("before: 1", BEFORE), ("✓ 0", RIGHT)]),
+        ("1", [("before: 0", BEFORE), ("✓ 1", RIGHT)]),
+        ("2", [("before: 0", BEFORE), ("✗ 0", WRONG)]),
+    ]
     for axes, i in zip(figure.axes, [1, 2, 0], strict=False):
         np.testing.assert_array_equal(axes.images[0].get_array(), support[0][i, :, :, 0])
-    colours = [to_rgba(axes.title.get_color()) for axes in figure.axes[3:]]
-    assert colours[0] == colours[1] != colours[2]
+
+
+def test_classification_task_names_the_classes():
+    pixels, labels = np.zeros([2, 4, 4, 1]), np.array([0, 1])
+    names = ["a cat of $5$", "Georgian letter with a long name"]
+    figure = plots.classification_task(
+        (pixels, labels), (pixels, labels), None, [0, 0], names=names
+    )
+    assert [title for title, _ in cells(figure)] == ["a cat of $5$", "Georgian…ong name"] * 2
+    answers = [[text for text, _ in below] for _, below in cells(figure)[2:]]
+    assert answers == [["✓ a cat of $5$"], ["✗ a cat of $5$"]]
+    figure.draw_without_rendering()  # a dollar sign is none of mathematics
+
+
+def test_a_chance_line_and_a_test_with_its_interval():
+    tested = result([0.3, 0.8], "accuracy")
+    (axes,) = plots.error_against_steps({"MAML": tested}, chance=0.2).axes
+    np.testing.assert_array_equal(axes.lines[-1].get_ydata(), [0.2, 0.2])
+    assert axes.lines[-1].get_label() == "chance, 20 %"
+    assert axes.get_ylim()[0] < 0.2
+
+    rows = [{"epoch": e, "accuracy": 0.3 + 0.1 * e} for e in range(4)]
+    figure = plots.learning_curve(
+        rows, "accuracy", epoch_iterations=500, chance=1 / 3, tests={1500: tested}
+    )
+    assert texts(figure.legends[0])[1:] == ["chance, 33.3 %", "test, after 1 step, 95 % interval"]
+    ((point, _, (bar,)),) = figure.axes[0].containers
+    np.testing.assert_allclose(point.get_xydata(), [[1500, tested.mean[1]]])
+    half = tested.interval[1] * np.array([-1, 1])
+    np.testing.assert_allclose(bar.get_segments()[0][:, 1], tested.mean[1] + half)
+    assert_legend_beside_axes(figure)
 
 
 def test_confusion_counts_each_pair_and_shows_each_class():
@@ -214,6 +253,20 @@ def test_confusion_counts_each_pair_and_shows_each_class():
     np.testing.assert_array_equal(true_classes.images[0].get_array()[::4, 0, 0], [0.6, 0.2, 0.4])
     shown = predicted_classes.images[0].get_array()
     np.testing.assert_array_equal(shown[0, ::4, 0], [0.6, 0.2, 0.4])
+
+
+def test_confusion_names_the_classes_at_both_axes():
+    images, labels = np.zeros([3, 4, 4, 1]), np.arange(3)
+    names = ["cat", "dog", "a fish of 1 $ or 2 $ a piece"]
+    figure = plots.confusion((images, labels), labels, labels, names=names)
+    true_classes, matrix, _, predicted_classes = figure.axes
+    shown = ["cat", "dog", "a fish of …$ a piece"]
+    for axes, ticks in ((true_classes, "y"), (predicted_classes, "x")):
+        assert [t.get_text() for t in getattr(axes, f"get_{ticks}ticklabels")()] == shown
+        # In the middle of each picture of four pixels.
+        np.testing.assert_array_equal(getattr(axes, f"get_{ticks}ticks")(), [1.5, 5.5, 9.5])
+    figure.draw_without_rendering()
+    assert matrix.get_xticklabels() == []
 
 
 def test_nothing_to_draw():

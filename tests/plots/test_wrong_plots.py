@@ -30,8 +30,8 @@ def task(support=(IMAGES, LABELS), query=(IMAGES, LABELS), before=LABELS, after=
     return plots.classification_task(support, query, before, after, **options)
 
 
-def confusion(support=(IMAGES, LABELS), labels=LABELS, predicted=LABELS):
-    return plots.confusion(support, labels, predicted)
+def confusion(support=(IMAGES, LABELS), labels=LABELS, predicted=LABELS, **options):
+    return plots.confusion(support, labels, predicted, **options)
 
 
 def sheet(support=(IMAGES, LABELS), queries=IMAGES, names=("a", "b"), **changed):
@@ -48,6 +48,7 @@ WRONG = [
     Wrong(lambda: steps(references=[1.0]), TypeError, "`references`", "[1.0]"),
     Wrong(lambda: steps(references={"MAML": 0.6}), TypeError, "`references`", "{'MAML': 0.6}"),
     Wrong(lambda: steps(references={"MAML": {1: "0.6"}}), TypeError, "`references`", "'0.6'"),
+    Wrong(lambda: steps(chance=20), ValueError, "`chance`", "chance=20"),
     Wrong(lambda: sines([]), ValueError, "panels=[]"),
     Wrong(lambda: sines(["one"]), TypeError, "`panels`", "['one']"),
     Wrong(lambda: sines(steps=()), ValueError, "`steps`", "steps=()"),
@@ -65,6 +66,9 @@ WRONG = [
     Wrong(lambda: curve([{"epoch": 0, "loss": "1.0"}]), ValueError, "rows[0]", "'1.0'"),
     Wrong(lambda: curve(epoch_iterations=0), ValueError, "`epoch_iterations`", "=0"),
     Wrong(lambda: curve(epoch_iterations="500"), TypeError, "`epoch_iterations`", "='500'"),
+    Wrong(lambda: curve(chance="0.2"), TypeError, "`chance`", "chance='0.2'"),
+    Wrong(lambda: curve(tests=RESULT), TypeError, "`tests`", "of type Result"),
+    Wrong(lambda: curve(tests={500: 0.6}), TypeError, "`tests`", "{500: 0.6}"),
     Wrong(lambda: task(support=IMAGES), TypeError, "`support`", "(images, labels)"),
     Wrong(lambda: task(support=(IMAGES[0], LABELS)), ValueError, "`support`", "(5, 5, 3)"),
     Wrong(lambda: task(support=(IMAGES[..., :2], LABELS)), ValueError, "`support`", "5, 2)"),
@@ -75,6 +79,10 @@ WRONG = [
     Wrong(lambda: task(after=LABELS[:3]), ValueError, "`after`", "shape (3,)"),
     Wrong(lambda: task(columns=0), ValueError, "`columns`", "columns=0"),
     Wrong(lambda: task(columns=-3), ValueError, "`columns`", "columns=-3"),
+    Wrong(lambda: task(names="ab"), TypeError, "`names`", "names='ab'"),
+    Wrong(lambda: task(names=["a"]), ValueError, "2 classes", "names=['a']"),
+    Wrong(lambda: confusion(names=["a"]), ValueError, "2 classes", "names=['a']"),
+    Wrong(lambda: confusion(names=3), TypeError, "`names`", "names=3"),
     Wrong(lambda: confusion(labels=LABELS - 1), ValueError, "`labels`", "from -1 to 0"),
     Wrong(lambda: confusion(predicted=LABELS[:2]), ValueError, "`predicted`", "(2,)"),
     Wrong(lambda: confusion(predicted=np.eye(4)), TypeError, "`predicted`", "(4, 4)"),
