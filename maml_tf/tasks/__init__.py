@@ -1,7 +1,9 @@
 """Task families: every one yields the same task batch, `(inputs, query_y)`.
 
 `inputs` is `{"support_x": [T, S, ...], "support_y": [T, S, ...], "query_x": [T, Q, ...]}` and
-`query_y` is `[T, Q, ...]`, for T tasks of S support and Q query examples.
+`query_y` is `[T, Q, ...]`, for T tasks of S support and Q query examples. What the classes of a
+batch are called, `sets.class_names("test", batch)` says, where `sets` is what a family of images
+gave back (`splits.TaskSets`).
 """
 
 from maml_tf.tasks import sampling

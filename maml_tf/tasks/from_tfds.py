@@ -1,5 +1,6 @@
 """Any labelled image set of TensorFlow Datasets as few-shot tasks."""
 
+import dataclasses
 import pathlib
 
 import tensorflow as tf
@@ -71,6 +72,7 @@ def from_tfds(
     data = load_tfds_images(name, image_size, data_dir, download)
     indexed = sampling.index_by_class(data.images, data.labels)
     names = data.names[indexed.labels]  # a class without images is not there
+    indexed = dataclasses.replace(indexed, labels=names)
     if isinstance(classes, dict):
         parts = splits.by_name(names, classes)
     else:

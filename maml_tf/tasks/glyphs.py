@@ -7,6 +7,8 @@ at 5-way 1-shot on the test tasks), and its jitter is about as large, but it is 
 results on it are not results on Omniglot.
 """
 
+import dataclasses
+
 import numpy as np
 
 from maml_tf import arguments
@@ -65,6 +67,8 @@ def glyphs(ways=5, shots=1, queries=None, *, rotate=False, **episodes):
     arguments.boolean("rotate", rotate)
     characters = load_glyphs()
     classes = sampling.index_by_class(characters.images, characters.labels, rotate=rotate)
+    names = [readable_name(characters.names[label]) for label in classes.labels]
+    classes = dataclasses.replace(classes, labels=np.array(names))
     return splits.three_way(classes, split_scripts(characters.groups), few)
 
 
@@ -78,3 +82,21 @@ def split_scripts(groups):
         `(train, validation, test)`, int arrays of positions in `groups`.
     """
     return tuple(np.flatnonzero(np.isin(groups, PARTS[part])) for part in splits.NAMES)
+
+
+def readable_name(name):
+    """A character's name as a figure shows it.
+
+    Args:
+        name: str, one of `load_glyphs().names`.
+
+    Returns:
+        A str, the script first.
+
+    Example:
+        >>> readable_name("Greek_GREEK SMALL LETTER BETA")
+        'Greek small beta'
+    """
+    script, _, unicode_name = name.partition("_")
+    rest = unicode_name.removeprefix(script.upper()).replace("LETTER", "")
+    return " ".join([script, *rest.lower().split()])

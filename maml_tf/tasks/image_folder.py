@@ -109,7 +109,7 @@ def image_folder(
     _check_parts(listing, parts, split, few)
     images = _load(path, listing, image_size, channels, on_error, cache)
     classes = sampling.index_by_class(images.images, images.labels)
-    classes = dataclasses.replace(classes, labels=images.names)  # what errors call them
+    classes = dataclasses.replace(classes, labels=images.names)
     return splits.three_way(classes, parts, few)
 
 

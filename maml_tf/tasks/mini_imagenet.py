@@ -68,5 +68,6 @@ def mini_imagenet(
         few = dataclasses.replace(few, test_queries=few.of("test")["shots"])
     data = load_mini_imagenet(data_dir, source, csv_dir)
     classes = sampling.index_by_class(data.images, data.labels)
+    classes = dataclasses.replace(classes, labels=np.asarray(data.names)[classes.labels])
     parts = [np.flatnonzero(data.groups == part) for part in splits.NAMES]
     return splits.three_way(classes, parts, few)

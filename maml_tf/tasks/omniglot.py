@@ -4,6 +4,8 @@ Each task tells N characters apart from K drawings of each; each character of a 
 0, 90, 180 or 270 degrees (Santoro et al. 2016), at test too.
 """
 
+import dataclasses
+
 import numpy as np
 
 from maml_tf import arguments
@@ -85,6 +87,7 @@ def omniglot(
     data = load_omniglot(data_dir, download)
     parts = split_characters(split, data.characters)
     classes = sampling.index_by_class(data.images, rotate=bool(rotate))
+    classes = dataclasses.replace(classes, labels=data.characters)
     if isinstance(rotate, str):
         classes = sampling.turns_as_classes(classes)
         parts = [np.add.outer(4 * part, np.arange(4)).ravel() for part in parts]

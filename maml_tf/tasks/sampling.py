@@ -16,6 +16,8 @@ from maml_tf.tasks import streams
 # tf.data copies the tensors that it captures for every iterator; rows of larger arrays are taken
 # by NumPy from where they lie: 1 to 2 ms for 320 images of 84x84x3, 0.6 from a tensor.
 _LARGEST_TENSOR = 2**28  # bytes
+# Of classes, examples, turns, and the orders of support and query set.
+_SEEDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,7 @@ def sample_episodes(classes, seed, ways, shots, queries, meta_batch):
     Returns:
         A task batch `(inputs, query_y)`, as in `episodes`.
     """
-    class_seed, example_seed, turn_seed, support_seed, query_seed = streams.split(seed, 5)
+    class_seed, example_seed, turn_seed, support_seed, query_seed = streams.split(seed, _SEEDS)
     chosen = _distinct(class_seed, [meta_batch, len(classes.sizes)], ways)
     exists = tf.range(classes.sizes.max()) < tf.gather(classes.sizes, chosen)[..., tf.newaxis]
     drawn = _distinct(example_seed, exists.shape, shots + queries, exists)
@@ -163,6 +165,28 @@ def sample_episodes(classes, seed, ways, shots, queries, meta_batch):
         "query_x": _take(classes.examples, query_rows),
     }
     return inputs, query_y
+
+
+def chosen_classes(classes, seed, ways, meta_batch):
+    """Says which classes the tasks have that `sample_episodes` draws with the same seed.
+
+    A batch holds labels from 0 on and no names: what its classes are called is a function of its
+    seed, as the batch itself is.
+
+    Args:
+        classes: a `Classes`.
+        seed: as in `sample_episodes`.
+        ways: int, N.
+        meta_batch: int, T.
+
+    Returns:
+        Array `[meta_batch, ways]` of entries of `classes.labels`: at `[t, n]` what the user calls
+        the class that has label n in task t.
+    """
+    with tf.device("CPU:0"):  # where tf.data draws the batch itself
+        class_seed, *_ = streams.split(seed, _SEEDS)
+        chosen = _distinct(class_seed, [meta_batch, len(classes.sizes)], ways)
+    return classes.labels[chosen.numpy()]
 
 
 def _distinct(seed, shape, k, exists=None):

@@ -3,9 +3,58 @@
 import numpy as np
 
 from maml_tf import arguments
-from maml_tf.tasks import sampling
+from maml_tf.tasks import sampling, streams
 
 NAMES = ("train", "validation", "test")
+
+
+class TaskSets(tuple):
+    """`(train, validation, test)` to unpack, which also knows what the classes are called.
+
+    A task batch numbers its classes from 0. Which ones they are is a function of the seed and the
+    place of the batch, as the batch itself is, so that names need no place in it.
+
+    Args:
+        sets: three data sets of task batches, or None in the place of one.
+        drawn_from: dict by the name of a split: the `sampling.Classes` that its tasks are drawn
+            from, and the arguments of `sampling.episodes` beside them.
+
+    Example:
+        >>> tasks = maml_tf.tasks.glyphs(ways=3, meta_batch=2, seed=1)
+        >>> train, validation, test = tasks
+        >>> tasks.class_names("test").shape
+        (2, 3)
+    """
+
+    def __new__(cls, sets, drawn_from=None):
+        """A tuple is made here, before `__init__`."""
+        made = super().__new__(cls, sets)
+        made._drawn_from = drawn_from or {}
+        return made
+
+    def class_names(self, split, batch=0):
+        """What the classes of one task batch are called.
+
+        Args:
+            split: "train", "validation" or "test".
+            batch: int, place of the batch in that data set, from 0 on.
+
+        Returns:
+            Array `[T, N]`, of str or of the labels that the user gave: at `[t, n]` the class that
+            has label n in task t.
+
+        Raises:
+            TypeError: `batch` is not an integer.
+            ValueError: there is no such split, or no such batch in it.
+        """
+        arguments.choice("split", split, tuple(self._drawn_from))
+        classes, few = self._drawn_from[split]
+        last = None
+        if "tasks" in few:
+            last = streams.whole_batches(few["tasks"], few["meta_batch"]) - 1
+        index = few.get("start", 0) + arguments.integer("batch", batch, 0, last)
+        seed = streams.batch_seed(few["seed"], few.get("stream", streams.TRAIN), index)
+        return sampling.chosen_classes(classes, seed, few["ways"], few["meta_batch"])
 
 
 def three_way(classes, parts, episodes):
@@ -18,7 +67,7 @@ def three_way(classes, parts, episodes):
         episodes: a `maml_tf.tasks.Episodes`: how many of what.
 
     Returns:
-        `(train, validation, test)`, each a `tf.data.Dataset` of task batches (see
+        `TaskSets`: `(train, validation, test)`, each a `tf.data.Dataset` of task batches (see
         `sampling.episodes`). `train` never ends; the others are finite and the same at every pass.
 
     Raises:
@@ -32,7 +81,7 @@ def three_way(classes, parts, episodes):
         >>> next(iter(test))[1].shape
         TensorShape([4, 15])
     """
-    sets = []
+    sets, drawn_from = [], {}
     for name, part in zip(NAMES, parts, strict=True):
         if name == "validation" and len(part) == 0:
             sets.append(None)
@@ -40,9 +89,10 @@ def three_way(classes, parts, episodes):
         try:
             some = sampling.select(classes, np.asarray(part))
             sets.append(sampling.episodes(some, **episodes.of(name)))
+            drawn_from[name] = some, episodes.of(name)
         except ValueError as error:
             raise ValueError(f"In the {name} split: {error}") from None
-    return tuple(sets)
+    return TaskSets(sets, drawn_from)
 
 
 def shuffled(count, fractions=(0.64, 0.16, 0.2), seed=0):
