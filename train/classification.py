@@ -1,4 +1,4 @@
-"""What the image scripts share: settings, recipes, the learner, training, results and figures."""
+"""What the image scripts share: settings, recipes, the learner and its training."""
 
 import dataclasses
 import inspect
@@ -6,12 +6,10 @@ import sys
 from typing import Literal
 
 import keras
-import numpy as np
 import simple_parsing
 
 import maml_tf
-from maml_tf import evaluation, files, plots, serving
-from train import checkpoints, common, methods
+from train import checkpoints, common, methods, reporting
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = ("data_dir", "download", "iterations", "steps_to_evaluate", "test_tasks", "tensorboard")
@@ -334,21 +332,11 @@ def run(
     except ValueError as error:
         sys.exit(str(error))
     folder, learner, iterations = train(settings, make_tasks, tasks, free)
-    figure_task = tasks[2]
+    figure_tasks = tasks
     if figure_queries:
-        more = dataclasses.replace(settings, test_queries=figure_queries)
-        figure_task = make_tasks(more, 0)[2]
-    report(
-        settings,
-        folder,
-        learner,
-        iterations,
-        tasks[2],
-        figure_task,
-        title=title,
-        paper=paper,
-        terms=terms,
-    )
+        figure_tasks = make_tasks(dataclasses.replace(settings, test_queries=figure_queries), 0)
+    facts = {"title": title, "ways": tested(settings)[0], "iterations": iterations, "paper": paper}
+    reporting.report(settings, folder, learner, tasks, figure_tasks, terms=terms, **facts)
 
 
 def train(settings, make_tasks, tasks, free=FREE):
@@ -380,96 +368,3 @@ def train(settings, make_tasks, tasks, free=FREE):
     )
     learner = checkpoints.load_best(folder) if best else trained
     return folder, learner, int(trained.optimizer.iterations)
-
-
-def report(
-    settings, folder, learner, iterations, test, figure_task, *, title, paper=None, terms=None
-):
-    """Evaluates on the test tasks, prints and writes results, draws figures, exports the learner.
-
-    Args:
-        settings: a `Settings`.
-        folder: the run directory.
-        learner: the learner to evaluate and export.
-        iterations: int, meta-iterations that training did.
-        test: the test tasks.
-        figure_task: data set of which the first task is drawn.
-        title: str, what was learned.
-        paper: accuracy and interval in per cent that the paper reports, or None.
-        terms: as in `run`.
-    """
-    steps = None if learner.inner_steps is None else settings.steps_to_evaluate
-    result = evaluation.evaluate(learner, test, settings.test_tasks, steps)
-    seconds = common.training_seconds(folder)
-    print("\n" + result.table() + "\n")
-    after = "" if steps is None else f"after {steps} steps "
-    print(
-        f"{title}, {settings.method}: test accuracy {after}"
-        f"{100 * result.mean[-1]:.1f} ± {100 * result.interval[-1]:.1f} %"
-        + (f" (paper: {_percent(paper)} %)" if paper else "")
-        + f"; {iterations:,} meta-iterations in {seconds / 60:.1f} minutes."
-    )
-    content = {
-        "settings": dataclasses.asdict(settings),
-        "iterations": iterations,
-        "best_iterations": int(learner.optimizer.iterations),
-        "training_seconds": seconds,
-        "paper_accuracy_percent": paper,
-        "test": result.to_dict(),
-    }
-    common.write_json(folder / "results.json", content)
-    draw(settings, folder, learner, result, figure_task, title, paper)
-    facts = common.card(title, result, settings, iterations)
-    if terms:
-        facts = {"terms": terms, **facts}
-    with files.whole_folder(folder / "saved_model", replace=True) as beside:
-        serving.export(learner, beside, inner_steps=steps, card=facts)
-    print(f"Results, figures and the exported model are in {folder}.")
-
-
-def _percent(paper):
-    """An accuracy as it was published, some without an interval."""
-    return f"{paper[0]}" if paper[1] is None else f"{paper[0]} ± {paper[1]}"
-
-
-def draw(settings, folder, learner, result, figure_task, title, paper):
-    """Writes the figures into the run directory."""
-    curve = plots.learning_curve(
-        common.read_history(folder),
-        "accuracy",
-        epoch_iterations=settings.epoch_iterations,
-        title=title,
-    )
-    common.save_figure(curve, folder / "learning_curve.png")
-    if result.inner_steps:
-        name = type(learner).__name__
-        against_steps = plots.error_against_steps(
-            {name: result},
-            title=f"{title}: mean and 95 % interval over {result.num_tasks} tasks",
-            references={name: {result.inner_steps: paper[0] / 100}} if paper else None,
-        )
-        common.save_figure(against_steps, folder / "accuracy_against_steps.png")
-    inputs, query_y = next(iter(figure_task))
-    one = {name: part[:1] for name, part in inputs.items()}
-    steps = None if learner.inner_steps is None else result.inner_steps
-    labels = learner.predict_path(one, steps).numpy().argmax(axis=-1)[0]
-    support = one["support_x"][0].numpy(), one["support_y"][0].numpy()
-    query = one["query_x"][0].numpy(), query_y[0].numpy()
-    few = _few(query[1], 30 // tested(settings)[0] or 1)
-    task = plots.classification_task(
-        support,
-        (query[0][few], query[1][few]),
-        None if steps is None else labels[0][few],
-        labels[-1][few],
-        title=f"{title}, one test task",
-    )
-    common.save_figure(task, folder / "task.png")
-    confusion = plots.confusion(
-        support, query[1], labels[-1], title=f"{title}, one test task after adaptation"
-    )
-    common.save_figure(confusion, folder / "confusion.png")
-
-
-def _few(labels, count):
-    """Positions of the first `count` of every label."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == n)[:count] for n in set(labels)]))

@@ -19,7 +19,7 @@ import simple_parsing
 import tensorflow as tf
 
 from maml_tf import files
-from train import checkpoints, options
+from train import checkpoints, options, progress
 from train.checkpoints import read_history
 
 # What a disk says through TensorFlow, which writes exports and logs.
@@ -259,8 +259,10 @@ def train(
     scores = [row[best] for row in history if best]
     if patience and scores and _epochs_since_best(scores) >= patience:
         return learner
+    terminal = progress.in_terminal()
     callbacks = [
         _Seconds(),
+        progress.Progress(iterations, epoch_iterations, terminal),
         checkpoints.History(folder),
         *(
             [keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)]
@@ -281,7 +283,7 @@ def train(
         callbacks=callbacks,
         shuffle=False,
         # A progress bar in a log file would be one line a step.
-        verbose=1 if sys.stdout.isatty() else 2,
+        verbose=1 if terminal else 2,
     )
     return learner
 

@@ -25,8 +25,12 @@ def test_glyphs_need_no_data(run_script, tmp_path):
     done = run_script("images", *options)
     assert done.returncode == 0, done.stderr
     assert "glyphs, 5-way 1-shot, maml: test accuracy after 3 steps" in done.stdout
+    assert "To compare: chance 20.0 %, nearest neighbour on pixels" in done.stdout
+    assert "shuffle" not in done.stderr
     content = json.loads((tmp_path / "run" / "results.json").read_text())
     assert content["settings"]["transductive"] is False
+    assert content["chance"] == 0.2
+    assert content["nearest_neighbour"]["num_tasks"] == content["test"]["num_tasks"] == 8
     for name in ("learning_curve", "accuracy_against_steps", "task", "confusion"):
         assert (tmp_path / "run" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
