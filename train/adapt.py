@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from maml_tf import files, image_plots
+from maml_tf.evaluation import baselines
 from maml_tf.tasks.data import image_decoding, image_files
-from train import common, picture_models
+from train import common, picture_models, reporting
 
 _PRINTED, _WIDTH = 20, 32  # rows of the printed table, characters of a cell
 
@@ -88,6 +89,8 @@ def main():
         writer.writeheader()
         writer.writerows(rows)
     title = report(rows, support, names, queries.labels is not None)
+    if queries.labels is not None:
+        compare(names, support, queries, answers)
     sheet = draw(settings, names, support, queries, answers, title)
     common.save_figure(sheet, folder / "answers.png")
     print(f"The table and the contact sheet are in {folder}.")
@@ -241,6 +244,20 @@ def report(rows, support, names, known):
         title += f": {right} right, {100 * right / len(rows):.1f} %"
     print(f"\n{title}.")
     return title
+
+
+def compare(names, support, queries, answers):
+    """Prints how sure the share of right answers is, and what to hold it against."""
+    right = int(np.sum(answers.classes[:, 0] == queries.labels))
+    low, high = reporting.interval_of_share(right, len(queries.labels))
+    nearest = support.labels[
+        baselines.nearest_support(support.images[np.newaxis], queries.images[np.newaxis])[0]
+    ]
+    print(
+        f"95 % interval: {100 * low:.0f} to {100 * high:.0f} %. To compare: chance "
+        f"{100 / len(names):.1f} %, {reporting.BASELINE} "
+        f"{100 * np.mean(nearest == queries.labels):.1f} %."
+    )
 
 
 def draw(settings, names, support, queries, answers, title):

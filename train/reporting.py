@@ -112,6 +112,24 @@ def _published(paper):
     return f"{paper[0]}" if paper[1] is None else f"{paper[0]} ± {paper[1]}"
 
 
+def interval_of_share(right, total):
+    """The 95 % interval of a share of independent trials, by Wilson (1927).
+
+    It stays within 0 and 1, and is as wide as it should be where all answers are right.
+
+    Args:
+        right: int, trials that succeeded.
+        total: int, of so many, at least 1.
+
+    Returns:
+        `(low, high)`, shares.
+    """
+    z, share = 1.96, right / total
+    middle = share + z**2 / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return tuple((middle + sign * half) / (1 + z**2 / total) for sign in (-1, 1))
+
+
 def still_rising(scores):
     """Whether accuracies were on their way up when training ended.
 

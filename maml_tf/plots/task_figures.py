@@ -7,8 +7,8 @@ from maml_tf.plots import arguments as plot_arguments
 from maml_tf.plots.canvas import displayed, new_figure, shorten
 
 _RIGHT, _WRONG, _BEFORE = "#00704F", "#C02000", "#707070"
-_CELL, _LINE = 1.15, 0.15  # inches of a picture and of a line of text
-_FONT, _CHARACTERS = 7.5, 17  # of which so many fit a cell
+_CELL, _WIDEST, _LINE = 1.15, 1.6, 0.15  # inches of a picture, of the largest, of a line of text
+_FONT, _CHARACTERS = 7.5, 14.8  # of which so many fit an inch
 
 
 def classification_task(support, query, before, after, *, names=None, columns=10, title=None):
@@ -45,12 +45,15 @@ def classification_task(support, query, before, after, *, names=None, columns=10
     highest = max(np.max(labels) for labels in (support[1], query[1], *told.values()))
     names = plot_arguments.check_names(names, highest + 1)
     columns = min(columns, max(len(support[1]), len(query[1])))
+    # Names are longer than numbers: where pictures are few there is room for them.
+    cell = min(_WIDEST, max(_CELL, 8 / columns))
+    room = int(_CHARACTERS * cell)
     heights = [-(-len(part[1]) // columns) for part in (support, query)]
     inches = [
-        rows * (_CELL + lines * _LINE) + 0.3
+        rows * (cell + lines * _LINE) + 0.3
         for rows, lines in zip(heights, (1, 1 + len(told)), strict=True)
     ]
-    figure = new_figure(max(5.0, _CELL * columns), sum(inches) + 0.3)
+    figure = new_figure(max(5.0, cell * columns), sum(inches) + 0.3)
     parts = figure.subfigures(2, 1, height_ratios=inches, squeeze=False)[:, 0]
     headings = (
         "support set: the pictures that it adapts to",
@@ -66,24 +69,24 @@ def classification_task(support, query, before, after, *, names=None, columns=10
         # By label, so that a query stands under the pictures of its class.
         for axes, i in zip(grid.flat, np.argsort(labels, kind="stable"), strict=False):
             axes.imshow(displayed(np.asarray(images[i])), cmap="gray_r", vmin=0)
-            name = shorten(names[labels[i]], _CHARACTERS)
+            name = shorten(names[labels[i]], room)
             axes.set_title(name, fontsize=_FONT, pad=2, parse_math=False)
             if part is parts[1]:
                 answers = {n: int(predicted[i]) for n, predicted in told.items()}
-                _tell(axes, answers, int(labels[i]), names)
+                _tell(axes, answers, int(labels[i]), names, room)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
 
 
-def _tell(axes, answers, label, names):
-    """Below a query, a line for each of the answers."""
+def _tell(axes, answers, label, names, room):
+    """Below a query, a line of at most `room` characters for each of the answers."""
     for line, (when, answer) in enumerate(answers.items()):
         mark = "✓" if answer == label else "✗"
         lead = f"{when}: " if when == "before" else f"{mark} "
         colour = _BEFORE if when == "before" else _RIGHT if answer == label else _WRONG
         axes.annotate(
-            lead + shorten(names[answer], _CHARACTERS - len(lead)),
+            lead + shorten(names[answer], room - len(lead)),
             (0.5, 0),
             (0, -2 - 1.2 * _FONT * line),
             xycoords="axes fraction",

@@ -216,7 +216,7 @@ def test_classification_task_names_the_classes():
     figure = plots.classification_task(
         (pixels, labels), (pixels, labels), None, [0, 0], names=names
     )
-    assert [title for title, _ in cells(figure)] == ["a cat of $5$", "Georgian…ong name"] * 2
+    assert [title for title, _ in cells(figure)] == ["a cat of $5$", "Georgian le…a long name"] * 2
     answers = [[text for text, _ in below] for _, below in cells(figure)[2:]]
     assert answers == [["✓ a cat of $5$"], ["✗ a cat of $5$"]]
     figure.draw_without_rendering()  # a dollar sign is none of mathematics

@@ -118,6 +118,9 @@ def test_the_table_holds_what_the_adapted_model_says(run, made, tmp_path):
     assert right == 9
     assert "tells 5 classes apart and there are 3" in printed
     assert "3 classes, 12 support pictures, 9 queries: 9 right, 100.0 %." in printed
+    # Nine of nine may be 70 %; these colours are told apart without any learning.
+    assert "95 % interval: 70 to 100 %. To compare: chance 33.3 %, nearest" in printed
+    assert "neighbour on pixels 100.0 %." in printed
     assert "blue/0.png" in printed
     assert (tmp_path / "out" / "answers.png").read_bytes().startswith(b"\x89PNG")
 

@@ -82,3 +82,16 @@ def test_the_advice_is_a_command_that_goes_on():
     )
     settings = classification.Settings(iterations=1500, epoch_iterations=500, schedule="cosine")
     assert reporting.advice(settings, (0.1, 3)).endswith("--iterations 2500 and another --output.")
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 10), (3, 10), (10, 10), (77, 200)])
+def test_the_interval_of_a_share_solves_its_equation(right, total):
+    """Its ends are the shares p with |right / total - p| = 1.96 sqrt(p (1 - p) / total)."""
+    for p in reporting.interval_of_share(right, total):
+        expected = 1.96 * np.sqrt(p * (1 - p) / total) if 1e-9 < p < 1 - 1e-9 else 0.0
+        assert abs(right / total - p) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_interval_of_a_share_in_numbers():
+    # Newcombe (1998), table I: 81 of 263.
+    assert reporting.interval_of_share(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
