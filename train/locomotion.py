@@ -75,9 +75,8 @@ MODERN_RECIPES = {
     "ant_goal": {"max_divergence": 0.05, "meta_batch": 20, "log_scale": -1.2},
 }
 QUICK = {
+    **reinforcement.QUICK,
     "recipe": "modern",
-    "iterations": 15,
-    "baselines": "random",
     "fine_tuning": (0.1,),
     "output": "runs/locomotion-quick",
 }

@@ -22,8 +22,7 @@ PAPER = {
     "context": [-42.42, -13.90, -5.17, -3.18],
 }
 QUICK = {
-    "iterations": 10,
-    "baselines": "random",
+    **reinforcement.QUICK,
     "fine_tuning": (0.5,),
     "output_scale": 0.1,
     "output": "runs/navigation-quick",

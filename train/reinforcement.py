@@ -20,6 +20,18 @@ FREE = (
     "tensorboard",
 )
 BASELINES = ("pretrained", "random", "oracle", "context")
+# Few and short rollouts: what takes time then is what is compiled.
+QUICK = {
+    "iterations": 4,
+    "epoch_iterations": 2,
+    "meta_batch": 4,
+    "rollouts": 4,
+    "horizon": 20,
+    "test_tasks": 4,
+    "test_rollouts": 4,
+    "test_steps": 1,
+    "baselines": "random",
+}
 # The smallest whole numbers that make sense, beside those that all scripts share.
 _LEAST = {"rollouts": 1, "horizon": 1, "curvature_tasks": 1, "test_rollouts": 1, "test_steps": 0}
 # Entries of the context vector; the paper does not say how many it has.
@@ -75,7 +87,7 @@ class Settings:
     """Seed of the initial weights, tasks, actions and resets."""
     fresh: bool = common.switch("Delete what the run directory holds and start anew.")
     tensorboard: bool = common.switch("Write logs for TensorBoard into the run directory.")
-    quick: bool = common.switch("A small run of a few minutes.")
+    quick: bool = common.switch("A tiny run of some seconds, to see that everything works.")
 
 
 def check(settings):

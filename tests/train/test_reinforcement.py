@@ -92,7 +92,7 @@ def test_a_recipe_is_the_papers_unless_it_is_quick_and_what_is_given_holds(monke
     assert given(monkeypatch, locomotion, *ant, "--test-rollouts", "3").test_rollouts == 3
     assert given(monkeypatch, locomotion, "--quick").inner_loss == "ratio"
     quick = given(monkeypatch, locomotion, "--quick", "--recipe", "paper")
-    assert (quick.inner_loss, quick.gae_lambda, quick.iterations) == ("policy_gradient", 1.0, 15)
+    assert (quick.inner_loss, quick.gae_lambda, quick.iterations) == ("policy_gradient", 1.0, 4)
     quick = given(monkeypatch, navigation, "--quick")
     assert {name: getattr(quick, name) for name in navigation.QUICK} == navigation.QUICK
 
