@@ -242,7 +242,7 @@ def make_network(settings, shape):
 def zero_last_layer(network):
     """Begins with the same logits for all classes, whatever the image: all zero."""
     for variable in network.layers[-1].variables:
-        variable.assign(np.zeros(variable.shape))
+        variable.assign(keras.ops.zeros_like(variable))
 
 
 def default_network(settings, classifying):

@@ -123,6 +123,8 @@ def main():
         settings,
         make_tasks,
         title=f"{name}, {ways}-way {shots}-shot",
+        # There are 20 drawings of each character: enough for a figure that shows mistakes.
+        figure_queries=min(10, 20 - shots) if settings.data == "glyphs" else None,
         free=FREE,
     )
 

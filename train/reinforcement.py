@@ -228,7 +228,11 @@ def evaluate(settings, learners, make_environment):
 def table(results, step_sizes, paper):
     """Returns as a Markdown table, the paper's numbers beside."""
     steps = range(max(result.inner_steps for result in results.values()) + 1)
+    tasks = next(iter(results.values())).num_tasks
     lines = [
+        f"Return (sum of a rollout's rewards), mean ± 95 % interval over {tasks} held-out tasks,",
+        "before adapting (step 0) and after each gradient step:",
+        "",
         "| method | step size | " + " | ".join(f"step {k}" for k in steps) + " | paper |",
         "|---|---|" + "---|" * (len(steps) + 1),
     ]
@@ -248,7 +252,7 @@ def report(settings, folder, learners, make_environment, paper):
     print("\n" + table(results, step_sizes, paper))
     figure = plots.error_against_steps(
         results,
-        ylabel="return",
+        ylabel="return (sum of a rollout's rewards)",
         title=f"mean return and 95 % interval over {settings.test_tasks} held-out tasks",
         references={name: dict(enumerate(values)) for name, values in paper.items()},
     )

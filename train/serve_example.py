@@ -45,15 +45,15 @@ def main():
     least = {"inner_steps": 0}
     settings = common.parse(Settings, "python -m train.serve_example", {}, least=least)
     try:
-        _, _, test = maml_tf.tasks.glyphs(
+        sets = maml_tf.tasks.glyphs(
             shots=settings.shots, test_queries=settings.queries, meta_batch=1, seed=settings.seed
         )
-        inputs, query_y = next(test.as_numpy_iterator())
+        inputs, query_y = next(sets[2].as_numpy_iterator())
         task = {name: part[0] for name, part in inputs.items()}
         before, after = (answers(settings, task, steps) for steps in (0, settings.inner_steps))
     except (ValueError, ImportError, OSError, maml_tf.serving.ServingError) as error:
         sys.exit(str(error))
-    report(settings, task, query_y[0], before, after)
+    report(settings, task, query_y[0], before, after, sets.class_names("test")[0])
 
 
 def answers(settings, task, steps):
@@ -68,13 +68,16 @@ def answers(settings, task, steps):
     return scores / scores.sum(axis=-1, keepdims=True)
 
 
-def report(settings, task, query_y, before, after):
+def report(settings, task, query_y, before, after, names):
     """Prints a row a drawing, and draws them all."""
-    print("character  before  after  probability")
+    width = max(map(len, names))
+    head = ["drawing of", "before adapting", "after"]
+    print("  ".join(text.ljust(width) for text in head) + "  probability")
     for i in np.argsort(query_y, kind="stable"):
         first, then = before[i].argmax(), after[i].argmax()
+        cells = (names[label].ljust(width) for label in (query_y[i], first, then))
         mark = "" if then == query_y[i] else "  wrong"
-        print(f"{query_y[i]:9}  {first:6}  {then:5}  {after[i].max():11.3f}{mark}")
+        print("  ".join(cells) + f"  {100 * after[i].max():9.0f} %{mark}")
     right = [np.sum(scores.argmax(axis=-1) == query_y) for scores in (before, after)]
     print(
         f"\n{right[0]} of {len(query_y)} right before adapting, {right[1]} after "
@@ -87,6 +90,7 @@ def report(settings, task, query_y, before, after):
         (task["query_x"], query_y),
         before.argmax(axis=-1),
         after.argmax(axis=-1),
+        names=names,
         title="printed characters, to a model that has seen handwriting only",
     )
     common.save_figure(figure, folder / "task.png")

@@ -6,6 +6,7 @@ each task's amplitude and phase; compares them and a random network after 0 to 1
 """
 
 import dataclasses
+import functools
 import math
 
 import keras
@@ -128,12 +129,14 @@ def train(settings, folder):
         "oracle": {"inner_steps": 0, "oracle": True},
     }
     learners = {}
+    # Made once for all learners that train on the same ones.
+    tasks = functools.cache(lambda start, oracle: make_tasks(settings, start, oracle=oracle)[0])
     for name, option in options.items():
         oracle = option.get("oracle", False)
         print(f"{name}:")
         learners[name] = common.train(
             lambda option=option: make_learner(settings, **option),
-            lambda start, oracle=oracle: make_tasks(settings, start, oracle=oracle)[0],
+            functools.partial(tasks, oracle=oracle),
             folder / directory(name),
             iterations=settings.iterations,
             epoch_iterations=settings.epoch_iterations,
@@ -153,8 +156,9 @@ def with_step_size(learner, step_size):
 def evaluate(settings, learners, points):
     """Results and step sizes by name, on test tasks of so many support points."""
     results, step_sizes = {}, {}
+    tasks = functools.cache(lambda oracle: make_tasks(settings, 0, points, oracle=oracle))
     for name, learner in learners.items():
-        _, validation, test = make_tasks(settings, 0, points, oracle=name == "oracle")
+        _, validation, test = tasks(name == "oracle")
 
         # What is told the task has nothing to adapt to.
         steps = 0 if name == "oracle" else settings.test_inner_steps

@@ -27,6 +27,10 @@ def test_the_same_answers_in_this_process_and_from_a_server(run, tmp_path):
 
     here = run("--model", str(SAVED / "omniglot"))
     before, after = map(int, re.search(r"(\d+) of 20 right before adapting, (\d+)", here).groups())
+    # Its rows name the characters: five of them, four drawings each.
+    rows = here.splitlines()[1 : 1 + 20]
+    assert len({row.partition("  ")[0] for row in rows}) == 5
+    assert all(row.rstrip("wrong ").endswith("%") for row in rows)
     assert before <= 8
     assert after >= 14
     assert (tmp_path / "out" / "task.png").read_bytes().startswith(b"\x89PNG")
