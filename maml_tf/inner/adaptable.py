@@ -29,7 +29,10 @@ def adaptable_weights(choice, model):
         >>> adaptable_weights("head/bias", model)
         [False, True]
     """
-    variables = model.trainable_variables
+    return _choose(choice, model.trainable_variables)
+
+
+def _choose(choice, variables):
     expected = (
         f"Expected `adaptable` to choose at least one of the {len(variables)} trainable weights "
         f"{[v.path for v in variables]}."
@@ -68,12 +71,12 @@ def _search(pattern, variables, expected, advice):
         ) from None
 
 
-def chosen_weights(choice, model):
+def chosen_weights(choice, variables):
     """Identities of the weights that adapt, which stay theirs where others are frozen later.
 
     Args:
         choice: as in `adaptable_weights`.
-        model: as in `adaptable_weights`.
+        variables: list of `keras.Variable`, those that an inner loop may change.
 
     Returns:
         Set of `int`, or None for all.
@@ -81,18 +84,18 @@ def chosen_weights(choice, model):
     Raises:
         TypeError, ValueError: as in `adaptable_weights`.
     """
-    chosen = adaptable_weights(choice, model)
+    chosen = _choose(choice, variables)
     if chosen is None:
         return None
-    return {id(v) for v, adapts in zip(model.trainable_variables, chosen, strict=True) if adapts}
+    return {id(v) for v, adapts in zip(variables, chosen, strict=True) if adapts}
 
 
-def still_chosen(identities, model):
+def still_chosen(identities, variables):
     """What `chosen_weights` gave, for the weights that are trainable now.
 
     Args:
         identities: set of `int`, or None.
-        model: as in `adaptable_weights`.
+        variables: list of `keras.Variable`, those that an inner loop may change now.
 
     Returns:
         As `adaptable_weights`.
@@ -102,7 +105,7 @@ def still_chosen(identities, model):
     """
     if identities is None:
         return None
-    return adaptable_weights([id(v) in identities for v in model.trainable_variables], model)
+    return _choose([id(v) in identities for v in variables], variables)
 
 
 def weight_constraints(model):
@@ -114,5 +117,10 @@ def weight_constraints(model):
     Returns:
         List in the order of `model.trainable_variables`, or None where all weights are free.
     """
-    constraints = [variable.constraint for variable in model.trainable_variables]
+    return constraints_of(model.trainable_variables)
+
+
+def constraints_of(variables):
+    """`weight_constraints` of these variables, a list of `keras.Variable`."""
+    constraints = [variable.constraint for variable in variables]
     return constraints if any(c is not None for c in constraints) else None

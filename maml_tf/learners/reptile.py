@@ -55,7 +55,7 @@ class Reptile(GradientLearner):
         if inner_batch is not None:
             inner_batch = arguments.integer("inner_batch", inner_batch, minimum=1)
         self.inner_batch = inner_batch
-        self.seed = arguments.integer("seed", seed, minimum=0)
+        self.seed = arguments.integer("seed", seed, minimum=0, maximum=2**63 - 1)
         self._order = None if inner_batch is None else keras.random.SeedGenerator(seed)
 
     def _check_inner_optimizer(self):
@@ -75,8 +75,8 @@ class Reptile(GradientLearner):
         moved = {
             id(variable): theta - phi
             for variable, theta, phi in zip(
-                self.model.trainable_variables,
-                functional.values_of(self.model.trainable_variables),
+                self.inner_variables(),
+                functional.values_of(self.inner_variables()),
                 self.values_at(adapted)[0],
                 strict=True,
             )

@@ -97,7 +97,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         self.inner_steps = arguments.integer("inner_steps", inner_steps, minimum=0)
         self.inner_loss = arguments.choice("inner_loss", inner_loss, objectives.INNER)
         self.first_order = arguments.boolean("first_order", first_order)
-        self._adaptable = chosen_weights(adaptable, policy)
+        self._adaptable = chosen_weights(adaptable, policy.trainable_variables)
         self._trained = None  # until it is compiled
         self.discount = arguments.number("discount", discount, minimum=0, maximum=1)
         self.gae_lambda = arguments.number("gae_lambda", gae_lambda, minimum=0, maximum=1)
@@ -116,7 +116,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
     @property
     def adaptable(self):
         """Which of `policy.trainable_variables` the inner loop changes: list of `bool`, or None."""
-        return still_chosen(self._adaptable, self.policy)
+        return still_chosen(self._adaptable, self.policy.trainable_variables)
 
     def call(self, observation):
         """The outputs of the policy at the meta-learned weights, `[batch, ...]`."""

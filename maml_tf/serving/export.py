@@ -138,7 +138,7 @@ def export(
     weighted = arguments.boolean("support_weight", support_weight)
     warm_up = None if warm_up is None else arguments.boolean("warm_up", warm_up)
     card_file.check(card, _ABOUT)
-    x_spec = specs.x_spec(learner.model) if x_spec is None else _check_spec("x_spec", x_spec)
+    x_spec = specs.example_spec(learner) if x_spec is None else _check_spec("x_spec", x_spec)
     y_spec = specs.y_spec(learner, x_spec) if y_spec is None else _check_spec("y_spec", y_spec)
     signatures = Signatures(learner, steps, most, limits, x_spec, y_spec, weighted)
     functions = signatures.all()

@@ -172,8 +172,8 @@ class AdaptedLearner(_Seen):
     """A learner that has adapted: a Keras model of one task, whose input are queries.
 
     It holds what adapting gave, and the learner's variables as they were then. `fit` goes on to
-    train what adapting gave (such as prototypes), and nothing else. A prediction depends on its own
-    example alone.
+    train what adapting gave (such as prototypes) but for its state, and nothing else. A prediction
+    depends on its own example alone.
 
     Args:
         learner: a `maml_tf.Learner`.
@@ -197,6 +197,11 @@ class AdaptedLearner(_Seen):
             )
             for i, spec in enumerate(tf.nest.flatten(adapted))
         ]
+        paths = [path for path, _ in keras.tree.flatten_with_path(adapted)]
+        for path, variable in zip(paths, self._through.adapted, strict=True):
+            if "state" in path:
+                # Afterwards: a file holds variables in the order of how they were added.
+                variable.trainable = False
 
     def assign(self, values, adapted):
         """Takes the values of these tensors.

@@ -270,7 +270,7 @@ def check_support(learner, support_x, support_y, weight=None):
     parts = {"support_x": support_x, "support_y": support_y}
     for key, part in parts.items():
         _check_tensors(key, part)
-    _check_examples(learner.model, support_x)
+    _check_examples(learner.example_spec(), support_x)
     for key, part in parts.items():
         parts[key] = keras.tree.map_structure(tf.convert_to_tensor, part)
     _check_sizes(parts, 0, "support example", ("support_x", "support_y"))
@@ -282,12 +282,12 @@ def check_support(learner, support_x, support_y, weight=None):
     return parts["support_x"], parts["support_y"]
 
 
-def _check_examples(model, support_x):
-    """Refuses examples that are no inputs of `model`, where it tells what those are."""
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
+def _check_examples(spec, support_x):
+    """Refuses examples that are not those of `Learner.example_spec`, where it tells them."""
+    if spec is None:
         return
-    tensors = _by_input(model, inputs, support_x)
+    inputs = keras.tree.flatten(spec)
+    tensors = _by_input(spec, inputs, support_x)
     if tensors is None:
         names = [t.name for t in inputs]
         raise ValueError(
@@ -312,11 +312,10 @@ def _check_examples(model, support_x):
             )
 
 
-def _by_input(model, inputs, x):
+def _by_input(spec, inputs, x):
     """The part of `x` for each of a model's inputs, as Keras finds it, or None."""
     if isinstance(x, dict):
-        own = getattr(model, "_inputs_struct", None)
-        names = sorted(own) if isinstance(own, dict) else [t.name for t in inputs]
+        names = sorted(spec) if isinstance(spec, dict) else [t.name for t in inputs]
         x = [x[name] for name in names] if set(names) <= set(x) else []
     flat = keras.tree.flatten(x)
     return flat if len(flat) == len(inputs) else None

@@ -3,6 +3,9 @@
 The head is computed from the embeddings of the support set, and not descended to.
 """
 
+import keras
+import tensorflow as tf
+
 from maml_tf import functional
 from maml_tf.exact import keras_internals
 from maml_tf.learners.base.learner import Learner
@@ -40,7 +43,8 @@ class EmbeddingLearner(Learner):
         """A head for one task.
 
         Args:
-            z: `[S, D]`, embeddings of the support examples.
+            z: `[S, D]`, embeddings of the support examples; float32 where the network computes in
+                half precision, in which sums and squares would overflow.
             support: `maml_tf.learners.base.task.Support`.
 
         Returns:
@@ -51,6 +55,13 @@ class EmbeddingLearner(Learner):
     def apply_head(self, head, z):
         """Predictions `[Q, ...]` of a head for embeddings `[Q, D]`."""
         raise NotImplementedError
+
+    def output_spec(self, x):
+        """See `Learner`: here of the embeddings, in the dtype that `fit_head` is given them in."""
+        return keras.tree.map_structure(
+            lambda t: keras.KerasTensor(t.shape, _wide(tf.as_dtype(t.dtype)).name),
+            super().output_spec(x),
+        )
 
     # One task; see `Learner`.
 
@@ -81,7 +92,8 @@ class EmbeddingLearner(Learner):
         def and_state(z):
             # A head is no `call` of Keras': its layers hear of training here.
             with keras_internals.calling(mode.training):
-                return then(functional.flattened(z)), functional.values_of(others)
+                z = functional.flattened(tf.cast(z, _wide(z.dtype)))
+                return then(z), functional.values_of(others)
 
         (answer, after), state = functional.call(
             model,
@@ -107,3 +119,7 @@ class EmbeddingLearner(Learner):
 
     def _statistics(self):
         return functional.values_of(self._normalised_by())
+
+
+def _wide(dtype):
+    return tf.float32 if dtype.size == 2 else dtype

@@ -11,7 +11,7 @@ import tensorflow as tf
 from maml_tf import arguments, functional, noise
 from maml_tf.inner import loop as inner_loop
 from maml_tf.inner import optimizers as inner_optimizers
-from maml_tf.inner.adaptable import chosen_weights, still_chosen
+from maml_tf.inner.adaptable import chosen_weights, constraints_of, still_chosen
 from maml_tf.inner.description import InnerLoop
 from maml_tf.learners.base import adapted as adapted_models
 from maml_tf.learners.base import checks, labels, meta_step, support_weights
@@ -20,6 +20,10 @@ from maml_tf.learners.base.learner import Learner
 
 class GradientLearner(Learner):
     """A learner that adapts by steps of an inner optimizer on the loss of the support set.
+
+    What adapts are weights of the model. A method in which something else does, such as a vector
+    that the network reads beside its inputs, says so by `inner_variables`, and by `run` how the
+    network runs with it.
 
     Args:
         model: see `maml_tf.Learner`.
@@ -48,13 +52,42 @@ class GradientLearner(Learner):
         self.inner_optimizer = inner_optimizers.get(inner_optimizer)
         self.inner_steps = checks.check_inner_steps(inner_steps)
         self.rematerialize = arguments.boolean("rematerialize", rematerialize)
-        self._adaptable = chosen_weights(adaptable, model)
-        inner_optimizers.build(self.inner_optimizer, self._inner_variables())
+        self._choice, self._adaptable, self._settled = adaptable, None, False
+        if self._adapts_the_model():
+            self.build_inner_loop()
+        # Otherwise when it is compiled or loaded: a subclass has not made its variables yet.
+
+    def build_inner_loop(self):
+        """Settles what adapts, and makes the variables of an inner optimizer that learns.
+
+        To be called when all of `inner_variables` exist; `compile` and loading do so.
+
+        Raises:
+            TypeError, ValueError: an `adaptable` that does not fit `inner_variables`, or an inner
+                optimizer that was made for other weights.
+        """
+        if not self._settled:
+            self._adaptable = chosen_weights(self._choice, self.inner_variables())
+            self._settled = True
+        adapting = inner_loop.select(self.inner_variables(), self.adaptable)
+        inner_optimizers.build(self.inner_optimizer, adapting)
+
+    def compile(self, *args, **settings):
+        """See `maml_tf.Learner`."""
+        self.build_inner_loop()
+        super().compile(*args, **settings)
+
+    def load_own_variables(self, store):
+        """As Keras calls it before it loads the model."""
+        self.build_inner_loop()
+        super().load_own_variables(store)
 
     @property
     def adaptable(self):
-        """Which of `model.trainable_variables` the inner loop changes: list of `bool`, or None."""
-        return still_chosen(self._adaptable, self.model)
+        """Which of `inner_variables()` the inner loop changes: list of `bool`, or None for all."""
+        if not self._settled:
+            return self._choice
+        return still_chosen(self._adaptable, self.inner_variables())
 
     @property
     def inner_loop(self):
@@ -63,22 +96,37 @@ class GradientLearner(Learner):
             self.inner_optimizer,
             self.inner_steps,
             adaptable=self.adaptable,
-            constraints=inner_loop.weight_constraints(self.model),
+            constraints=constraints_of(self.inner_variables()),
             first_order=self.first_order,
             rematerialize=self.rematerialize,
         )
 
     # Where the inner loop begins, what runs there, and which loss it descends.
 
+    def inner_variables(self):
+        """The variables whose values adaptation begins at, a list: what trains of the model.
+
+        Of them `adaptable` chooses, their constraints hold after every inner step, and a learned
+        inner optimizer has rates for them.
+        """
+        return self.model.trainable_variables
+
     def start(self):
-        """`(weights, state)` at which adaptation begins: those of the model."""
+        """`(weights, state)` at which adaptation begins: of `inner_variables` and of the model."""
         return (
-            functional.values_of(self.model.trainable_variables),
+            functional.values_of(self.inner_variables()),
             functional.values_of(self.model.non_trainable_variables),
         )
 
     def run(self, weights, state, x, **settings):
-        """`(predictions, state)` at given weights; see `maml_tf.functional.call`."""
+        """`(predictions, state)` at given weights; see `maml_tf.functional.call`.
+
+        Args:
+            weights: list of tensors in the order of `inner_variables`.
+            state: list of tensors in the order of `model.non_trainable_variables`.
+            x: `[n, ...]`.
+            **settings: of `maml_tf.functional.call`.
+        """
         return functional.call(self.model, weights, state, x, **settings)
 
     def inner_objective(self, support, training):
@@ -169,14 +217,16 @@ class GradientLearner(Learner):
         return self._adapted_value(*self.start())
 
     def values_at(self, adapted):
-        """`(weights, state)` of the model at an adapted value."""
+        """`(weights, state)`, as `start` gives them, at an adapted value."""
         weights, state = self.start()
         floating = iter(adapted["state"])
         state = [next(floating) if s.dtype.is_floating else s for s in state]
         return self.inner_loop.among(weights, adapted["fast"]), state
 
     def adapted_model(self, adapted, support_x):
-        """See `Learner`: the model with its weights and state."""
+        """See `Learner`: where weights of the model adapt, the model with them and its state."""
+        if not self._adapts_the_model():
+            return super().adapted_model(adapted, support_x)
         with self.with_values(*self.initial_values()):
             values = self.values_at(adapted)
         return adapted_models.adapted_model(self, *values, support_x)
@@ -200,9 +250,9 @@ class GradientLearner(Learner):
         floating = [s for s in state if s.dtype.is_floating]
         return {"fast": self.inner_loop.fast(weights), "state": floating}
 
-    def _inner_variables(self):
-        """The variables whose weights adapt."""
-        return inner_loop.select(self.model.trainable_variables, self.adaptable)
+    def _adapts_the_model(self):
+        """Whether what adapts are weights of the model."""
+        return type(self).inner_variables is GradientLearner.inner_variables
 
 
 def _is_zero(steps):

@@ -22,9 +22,48 @@ _WEIGHTS = (
     "Expected support_weight to be finite, at least 0, and above 0 for one example of each task. "
     "Received: a task batch in which it is not. Give padding the weight 0, and examples 1."
 )
+_WAYS = (
+    "Expected a task batch whose support sets all name the same number of classes: their "
+    "predictions are one tensor. Batch tasks of as many classes together; other batches may have "
+    "other numbers. Received: from and to classes ="
+)
 # In the place of a number of classes, where it is not known beforehand.
 _ALL = "the number of classes of the support set"
 _PATTERN = re.escape(_ASSERTED).replace(r"\{\}", r"(.+?)") + r"\] \[(\S+)\] \[(\S+)\]"
+
+
+class SameWays:
+    """That all tasks of a batch have as many classes, where each tells how many by its labels.
+
+    Args:
+        support: support labels, `[T, S, ...]`.
+    """
+
+    key, path = "support_y", None  # of no tensor: XLA, which cannot raise, asks for `ways`
+
+    def __init__(self, support):
+        self._support = support
+
+    def check(self):
+        """Raises a ValueError for concrete labels of tasks of different ways."""
+        least, most = self._numbers()
+        if int(least) != int(most):
+            raise ValueError(f"{_WAYS} [{int(least)}] [{int(most)}]")
+
+    def assertion(self):
+        """An operation that fails where tasks are of different ways."""
+        least, most = self._numbers()
+        return tf.debugging.Assert(tf.equal(least, most), [_WAYS, least, most])
+
+    def _numbers(self):
+        counts = _ways_named(tf.convert_to_tensor(self._support))
+        return tf.reduce_min(counts), tf.reduce_max(counts)
+
+
+def _ways_named(support):
+    """How many different labels there are in each row of `[T, S, ...]`: int32 `[T]`."""
+    named = tf.sort(tf.reshape(support, [tf.shape(support)[0], -1]), axis=-1)
+    return 1 + tf.reduce_sum(tf.cast(named[:, 1:] != named[:, :-1], tf.int32), -1)
 
 
 class Rule:
@@ -86,10 +125,7 @@ class Rule:
         """How many classes there are, or for each task `[T, 1]` how many its support set names."""
         if self._support is None:
             return self.classes
-        support = tf.cast(self._support, dtype)
-        named = tf.sort(tf.reshape(support, [tf.shape(support)[0], -1]), axis=-1)
-        later = tf.cast(named[:, 1:] != named[:, :-1], dtype)
-        count = 1 + tf.reduce_sum(later, -1)
+        count = tf.cast(_ways_named(self._support), dtype)
         return tf.reshape(count, [-1, *[1] * (len(self._values.shape) - 1)])
 
     def _raise(self, broken, lowest, highest):
@@ -134,8 +170,29 @@ def rules(learner, inputs, query_y=None):
     parts += [] if query_y is None else [("query_y", query_y)]
     support = None
     if learner.labels_are_classes:
+        _refuse_other_labels(inputs["support_y"], "[tasks, support]")
         support = _counted(inputs["support_y"], inputs.get("support_weight"))
-    return _rules(learner, parts, lambda: learner.compute_output_spec(inputs), support)
+    found = _rules(learner, parts, lambda: learner.compute_output_spec(inputs), support)
+    if any(rule.classes is None for rule in found):
+        found.append(SameWays(support))
+    return found
+
+
+def _refuse_other_labels(support_y, axes):
+    """Refuses what cannot be numbers of classes, by structure and static shape."""
+    advice = "Give the numbers of the classes, from 0, as one array: `np.argmax(y, -1)` of one-hot"
+    expected = f"Expected 'support_y' to be numbers of classes, {axes}."
+    if keras.tree.is_nested(support_y):
+        raise ValueError(
+            f"{expected} Received: a structure, {keras.tree.map_structure(np.shape, support_y)}. "
+            f"{advice} ones, for example."
+        )
+    shape, rank = tf.TensorShape(support_y.shape), axes.count(",") + 1
+    if shape.rank is not None and any(size != 1 for size in shape[rank:]):
+        raise ValueError(
+            f"{expected} Received: 'support_y' of shape {tuple(shape)}, which one-hot labels have. "
+            f"{advice} ones. The loss is of the queries alone, and may take one-hot labels of them."
+        )
 
 
 def _counted(support_y, weight):
@@ -160,6 +217,7 @@ def rules_of_support(learner, support_x, support_y, weight=None):
 
     support = None
     if learner.labels_are_classes:
+        _refuse_other_labels(support_y, "[support]")
         rows = None if weight is None else tf.convert_to_tensor(weight)[tf.newaxis]
         support = _counted(support_y[tf.newaxis], rows)
     return _rules(learner, [("support_y", support_y)], spec, support)
@@ -246,6 +304,9 @@ def explained():
     except tf.errors.InvalidArgumentError as error:
         if _WEIGHTS in str(error):
             raise ValueError(_WEIGHTS) from None
+        ways = re.search(re.escape(_WAYS) + r"\] (\[\d+\]) (\[\d+\])", str(error))
+        if ways is not None:
+            raise ValueError(" ".join([_WAYS, *ways.groups()])) from None
         found = re.search(_PATTERN, str(error))
         if found is None:
             raise

@@ -73,7 +73,9 @@ class Learner(SavesNetwork, Predictor):
             mode: `maml_tf.learners.base.task.Mode`; differentiable where it is that of training.
 
         Returns:
-            Any structure of tensors: what adapting made, and nothing of what it began with.
+            Any structure of tensors: what adapting made, and nothing of what it began with. What
+            stands under the key `"state"` of a dict is state, such as the mean and variance of the
+            support set: one who goes on to train an adapted model does not train it.
         """
         raise NotImplementedError
 
@@ -153,6 +155,14 @@ class Learner(SavesNetwork, Predictor):
         That has no mean and variance of its own: those of the support set go along.
         """
         return Mode(training=False, batch_norm="support")
+
+    def example_spec(self):
+        """What the examples of a task are: structure of `keras.KerasTensor` `[None, ...]`.
+
+        Those of the model; None where it does not know them, and `adapt` and exports have to be
+        told, or to see, what they are.
+        """
+        return specs.inputs_of(self.model)
 
     def output_spec(self, x):
         """Predictions of one task for inputs of these specs: `keras.KerasTensor`s `[Q, ...]`."""

@@ -8,6 +8,7 @@ Nothing is assigned here: tensors go in and come out, `Learner.train_step` does 
 from typing import Any, NamedTuple
 
 from maml_tf import exact, functional, noise
+from maml_tf.learners.base import labels, support_weights
 from maml_tf.learners.base.batches import masks_of
 from maml_tf.learners.base.task import Support
 
@@ -43,12 +44,14 @@ def query_loss(learner, task, training):
     """
 
     def answers(y_pred):
+        weight = task.get("sample_weight")
+        if weight is not None:
+            losses = labels.losses_of(learner.loss, learner.model, y_pred)
+            weight = support_weights.of_queries(weight, task["query_y"], y_pred, losses)
+
         def loss_of():
             return learner.compute_loss(
-                y=task["query_y"],
-                y_pred=y_pred,
-                sample_weight=task.get("sample_weight"),
-                training=training,
+                y=task["query_y"], y_pred=y_pred, sample_weight=weight, training=training
             )
 
         counted = learner._compile_loss

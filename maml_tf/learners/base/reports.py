@@ -1,6 +1,7 @@
 """What a learner reports beside Keras' own: metrics before adaptation, a loss that broke down."""
 
 import keras
+import tensorflow as tf
 
 from maml_tf.learners.base.batches import merge_tasks, with_masks
 
@@ -61,7 +62,20 @@ class Before:
 def merged(query_y, answers, sample_weight):
     """Labels, predictions and weights of all tasks' queries, `[T * Q, ...]`, for metrics."""
     y_pred = with_masks(merge_tasks(answers.y_pred), merge_tasks(answers.masks))
-    return merge_tasks(query_y), y_pred, merge_tasks(sample_weight)
+    query_y = merge_tasks(query_y)
+    if tf.is_tensor(query_y) and tf.is_tensor(y_pred):
+        query_y = _without_axis_of_one(query_y, y_pred)
+    return query_y, y_pred, merge_tasks(sample_weight)
+
+
+def _without_axis_of_one(y, y_pred):
+    """Labels `[n, 1]` as `[n]` where the number of classes is not known while a graph is made.
+
+    Keras compares the two last axes to tell which accuracy is meant, and breaks down at None.
+    """
+    if len(y.shape) == len(y_pred.shape) and y.shape[-1] == 1 and y_pred.shape[-1] is None:
+        return tf.squeeze(y, -1)
+    return y
 
 
 def _copied(structure):
@@ -77,10 +91,17 @@ def _copied(structure):
 
 def non_finite_error(step, learner):
     """The error for a meta-training loss that is NaN or infinite since `step`."""
+    advice = (
+        "Try a smaller rate or clipping in the outer optimizer (`clipvalue=10`), or check the data "
+        "for values that are not finite."
+    )
+    if learner.inner_steps:
+        advice = (
+            "Adaptation may run away: try a smaller step size of the inner optimizer, fewer inner "
+            f"steps than {learner.inner_steps}, a smaller rate or clipping in the outer optimizer "
+            "(`clipvalue=10`), or check the data for values that are not finite."
+        )
     return FloatingPointError(
         f"The meta-training loss became NaN or infinite at training step {step} (counted by "
-        "`optimizer.iterations`, from 1); the weights are of no use any more. Adaptation may run "
-        f"away: try a smaller step size of the inner optimizer, fewer inner steps than "
-        f"{getattr(learner, 'inner_steps', 0)}, a smaller rate or clipping in the outer optimizer "
-        "(`clipvalue=10`), or check the data for values that are not finite."
+        f"`optimizer.iterations`, from 1); the weights are of no use any more. {advice}"
     )

@@ -23,18 +23,37 @@ class Labels(NamedTuple):
     ignored: int | None
 
 
+def inputs_of(model):
+    """Inputs of a model: structure of `keras.KerasTensor`; None where it does not know them."""
+    if not getattr(model, "inputs", None):
+        return None
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
 def x_spec(model):
-    """Inputs of `model` for any number of examples: `tf.TensorSpec` `[None, ...]`.
+    """Inputs of `model` for any number of examples: structure of `tf.TensorSpec` `[None, ...]`.
 
     Raises:
         ValueError: a model that does not know the shapes of its inputs.
     """
-    if not getattr(model, "inputs", None):
+    return _of_any_number(inputs_of(model), model)
+
+
+def example_spec(learner):
+    """Examples of `learner`, any number of them: structure of `tf.TensorSpec` `[None, ...]`.
+
+    Raises:
+        ValueError: as `x_spec`.
+    """
+    return _of_any_number(learner.example_spec(), learner.model)
+
+
+def _of_any_number(inputs, model):
+    if inputs is None:
         raise ValueError(
             f"Expected a model that knows the shapes of its inputs. Received: {model.name!r}, a "
             "subclassed one. Give its `tf.TensorSpec([None, ...], dtype)` to the export."
         )
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     return keras.tree.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), inputs)
 
 
@@ -103,7 +122,7 @@ def labels(learner, x_spec, y_spec):
 
 def task_batch_spec(learner):
     """The inputs of `learner` for any number of tasks and examples, `[None, None, ...]`."""
-    x = x_spec(learner.model)
+    x = example_spec(learner)
     spec = {"support_x": x, "support_y": y_spec(learner, x), "query_x": x}
     return keras.tree.map_structure(lambda s: tf.TensorSpec([None, *s.shape], s.dtype), spec)
 

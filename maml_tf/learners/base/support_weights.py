@@ -1,4 +1,4 @@
-"""Weights of support examples as the losses of Keras take them.
+"""Weights of examples as the losses of Keras take them.
 
 Keras multiplies what each label loses by its weight and divides by how many labels there are, of a
 masked loss by how many are not masked, whatever their weights. Here the weights are scaled so that
@@ -31,6 +31,45 @@ def of_outputs(support, y_pred, losses):
         return support.relative_weight
     weights = [_of_output(support, *parts) for parts in zip(losses, y, outputs, strict=True)]
     return keras.tree.pack_sequence_as(y_pred, weights)
+
+
+def of_queries(weight, y, y_pred, losses):
+    """`sample_weight` for the query loss, where a number of each query weighs all of its labels.
+
+    Args:
+        weight: `[Q]` or `[Q, ...]`, a number for each query or for each label; a structure for
+            several outputs.
+        y: query labels, a structure of tensors `[Q, ...]`.
+        y_pred: predictions, a structure of tensors `[Q, ...]`.
+        losses: as in `of_outputs`.
+
+    Returns:
+        As `weight`; weights of queries have an axis of 1 for each further one of the loss.
+    """
+    outputs, labels = keras.tree.flatten(y_pred), keras.tree.flatten(y)
+    weights = keras.tree.flatten(weight)
+    # Where a query has one label, or weights of labels were given, there is nothing to add.
+    several = [len(o.shape) > 2 for o in outputs]
+    if not any(several) or all(w.shape.rank != 1 for w in weights):
+        return weight
+    weights = weights * len(outputs) if len(weights) == 1 else weights
+    if losses is None or not len(losses) == len(outputs) == len(labels) == len(weights):
+        return weight
+    return keras.tree.pack_sequence_as(
+        y_pred,
+        [
+            _with_axes(w, loss, label, output) if more and w.shape.rank == 1 else w
+            for w, loss, label, output, more in zip(
+                weights, losses, labels, outputs, several, strict=True
+            )
+        ],
+    )
+
+
+def _with_axes(weight, loss, y, y_pred):
+    """`[Q]` as `[Q, 1, ...]`, as many axes as the loss has."""
+    rank = 1 if loss is None else _values(loss, y, y_pred).shape.rank or 1
+    return tf.reshape(weight, [-1, *[1] * (rank - 1)])
 
 
 def _of_output(support, loss, y, y_pred):

@@ -1,11 +1,50 @@
-"""Several training steps as one XLA program.
+"""The functions of a data iterator that Keras' training loop calls.
 
 Keras runs `steps_per_execution` steps in one TensorFlow function but starts a compiled program for
-each step. For small networks that start takes longer than the step, so here the batches are
-collected first and the loop over them is compiled too.
+each step. For small networks that start takes longer than the step, so `make_compiled_loop`
+collects the batches first and compiles the loop over them, too.
+
+Keras has one function for all batches. Called with tensors of different ranks, such as labels with
+and without a last axis of 1, TensorFlow traces it for tensors of which no axis is known, so
+`by_rank` keeps one for each.
 """
 
+import itertools
+
+import keras
 import tensorflow as tf
+
+
+def by_rank(make):
+    """A function of a data iterator that is made anew for batches of other ranks.
+
+    Args:
+        make: a function of nothing to what is called with the iterator.
+
+    Returns:
+        A function of a `tf.data.Iterator`, or of another iterable of batches.
+    """
+    made = {}
+
+    def function(iterator):
+        if isinstance(iterator, tf.data.Iterator):
+            spec = iterator.element_spec
+        elif isinstance(iterator, (list, tuple)):  # of one batch, as `predict_on_batch` has it
+            spec = iterator[0]
+        else:
+            spec = next(iterator)
+            iterator = itertools.chain([spec], iterator)
+        ranks = str(keras.tree.map_structure(_rank, spec))
+        if ranks not in made:
+            made[ranks] = make()
+        return made[ranks](iterator)
+
+    return function
+
+
+def _rank(tensor):
+    shape = getattr(tensor, "shape", None)
+    return None if shape is None else tf.TensorShape(shape).rank
 
 
 def make_compiled_loop(learner):

@@ -13,7 +13,7 @@ from maml_tf import noise
 from maml_tf.learners.base import batch_checks, checks, labels, meta_step, specs
 from maml_tf.learners.base.batches import number_of_tasks, query_weights
 from maml_tf.learners.base.reports import Before, merged, non_finite_error
-from maml_tf.learners.base.train_function import make_compiled_loop
+from maml_tf.learners.base.train_function import by_rank, make_compiled_loop
 
 
 class Trainer(keras.Model):
@@ -234,8 +234,7 @@ class Trainer(keras.Model):
         """Builds what `fit` calls: several steps in one call, one XLA program with XLA."""
         if self.train_function is not None and not force:
             return
-        super().make_train_function(force=True)
-        ordinary = compiled = self.train_function
+        ordinary = compiled = self._by_rank("train_function", super().make_train_function)
         several = self.steps_per_execution > 1 and self.jit_compile and not self.run_eagerly
         if several and self._distribute_strategy is None:
             compiled = make_compiled_loop(self)
@@ -256,14 +255,26 @@ class Trainer(keras.Model):
     def make_test_function(self, force=False):
         """Builds what `evaluate` calls."""
         if self.test_function is None or force:
-            super().make_test_function(force=True)
-            self.test_function = labels.explaining(self.test_function)
+            function = self._by_rank("test_function", super().make_test_function)
+            self.test_function = labels.explaining(function)
 
     def make_predict_function(self, force=False):
         """Builds what `predict` calls."""
         if self.predict_function is None or force:
-            super().make_predict_function(force=True)
-            self.predict_function = labels.explaining(self.predict_function)
+            function = self._by_rank("predict_function", super().make_predict_function)
+            self.predict_function = labels.explaining(function)
+
+    def _by_rank(self, name, keras_makes):
+        """What Keras makes as the attribute `name`, anew for batches of other ranks."""
+
+        def make():
+            ours = getattr(self, name)
+            keras_makes(force=True)
+            made = getattr(self, name)
+            setattr(self, name, ours)
+            return made
+
+        return by_rank(make)
 
     def fit(self, x=None, y=None, *args, class_weight=None, **kwargs):
         """`keras.Model.fit` over task batches; the first one is checked before training.
