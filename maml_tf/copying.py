@@ -7,6 +7,7 @@ trained or not. `copy_of` carries all of it over, and compares the two where it 
 """
 
 import tempfile
+from copy import deepcopy
 
 import keras
 import numpy as np
@@ -154,7 +155,8 @@ def model_config(model, name="model"):
 
 def from_model_config(config, name="model"):
     """The arguments of a learner's constructor from a configuration with a `model_config`."""
-    config = dict(config)
+    # A copy, because Keras empties the configuration of a functional model as it reads it.
+    config = {k: deepcopy(v) if isinstance(v, dict) else v for k, v in config.items()}
     trainable, factors = config.pop("frozen", None), config.pop("low_rank", ())
     arguments = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
     low_rank.enable(arguments[name], factors)

@@ -1,5 +1,7 @@
 """A copy computes the same, is frozen in the same places and shares nothing with the model."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -294,3 +296,14 @@ def test_a_copy_follows_its_own_variables():
     copy.trainable_variables[0].assign(np.zeros([3, 2]))
     copy.trainable_variables[1].assign([1.0, -1.0])
     np.testing.assert_array_equal(copy(x), [[1.0, -1.0]])
+
+
+def test_a_configuration_can_be_read_twice():
+    """Keras empties that of a functional model as it reads it."""
+    x = keras.Input((3,))
+    config = copying.model_config(keras.Model(x, keras.layers.Dense(2)(x)))
+    before = json.dumps(config)
+    for _ in range(2):
+        model = copying.from_model_config(config)["model"]
+        assert model.output_shape == (None, 2)
+    assert json.dumps(config) == before

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf.inner.optimizers import SGD, Adam, LearnedRates
-from tests.learners.toys import Memory, Ridge
+from tests.learners.toys import Context, Memory, Ridge
 from tests.problems import conv_model, dense_model, layers
 
 WAYS, SHOTS, QUERIES, TASKS = 2, 2, 3, 3
@@ -102,6 +102,24 @@ def dropout_model():
     )
 
 
+@keras.saving.register_keras_serializable("tests")
+class Reading(layers.Layer):
+    """Multiplies what it makes of the first 3 inputs by a matrix, which the other 12 are."""
+
+    def build(self, shape):
+        del shape
+        self.kernel = self.add_weight(shape=(3, 6), name="kernel")
+
+    def call(self, both):
+        hidden = tf.tanh(both[:, :3] @ self.kernel)
+        return tf.einsum("boh,bh->bo", tf.reshape(both[:, 3:], [-1, 2, 6]), hidden)
+
+
+def reading_model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((15,)), Reading(), layers.Dense(2)])
+
+
 def is_last(variable):
     return variable.shape[-1] == 2
 
@@ -161,5 +179,10 @@ ROWS = {
     ),
     "prototypical-ways": Row(prototypical(dense_model, ways=WAYS), xla=True, alike=True),
     "ridge": Row(lambda: Ridge(dense_model(), WAYS, task_map="loop"), one_hot=True),
+    "context-rates": Row(
+        lambda: Context(reading_model(), rates(), 12, inner_steps=2, task_map="loop"),
+        outer_rate=0.1,
+        alike=True,
+    ),
     "memory": Row(lambda: Memory(dense_model(), WAYS, task_map="loop")),
 }

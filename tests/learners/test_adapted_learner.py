@@ -120,3 +120,22 @@ def test_regularizers_of_the_network_count_when_it_is_evaluated():
     penalty = 0.5 * np.sum(model.trainable_variables[0].numpy() ** 2)
     loss = adapted.evaluate(X, Y, verbose=0)
     np.testing.assert_allclose(loss, float(LOGITS(Y, adapted(X))) + penalty, rtol=1e-5)
+
+
+def test_statistics_of_the_support_set_do_not_train(tmp_path):
+    """They are floating numbers of the adapted value, and no weights for all that."""
+    learner = maml_tf.Prototypical(conv_model(), batch_norm="support")
+    learner.compile("sgd", loss=LOGITS)
+    images = RANDOM.normal(size=(6, 6, 6, 1)).astype("float32")
+    adapted = learner.adapt(images, Y)
+    assert [tuple(v.shape) for v in adapted.trainable_variables] == [(3, 2)]
+    adapted.save(tmp_path / "adapted.keras")
+    loaded = keras.saving.load_model(tmp_path / "adapted.keras")
+    assert [tuple(v.shape) for v in loaded.trainable_variables] == [(3, 2)]
+    _, *statistics = loaded._through.adapted
+    before = [v.numpy() for v in statistics]
+    assert [v.shape for v in before] == [(3,), (3,)]
+    loaded.compile("sgd", loss=LOGITS)
+    loaded.fit(images, Y, verbose=0)
+    for variable, value in zip(statistics, before, strict=True):
+        np.testing.assert_array_equal(variable, value)

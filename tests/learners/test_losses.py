@@ -315,3 +315,25 @@ def test_a_loss_of_ones_own_is_told_whether_it_is_for_training(method):
         way()
         assert told
         assert told == [False] * len(told)
+
+
+@pytest.mark.parametrize("queries", [4, 5])
+def test_a_weight_of_a_query_weighs_its_labels_of_every_step(queries):
+    """With as many queries as steps it was taken for a weight of a step, and else refused."""
+    steps = 5
+    network = keras.Sequential([keras.Input((steps, 3)), layers.Dense(2)])
+    learner = compiled(network, 0.1, loss="mse")
+    inputs, query_y = task_batch((steps, 3), (steps, 2), query=queries)
+    weight = np.array([[0.5], [2.0]]) * np.linspace(0, 1, queries)
+    each = np.broadcast_to(weight[..., np.newaxis], (2, queries, steps)).astype("float32")
+    expected = learner.test_on_batch(inputs, query_y, each)
+    received = learner.test_on_batch(inputs, query_y, weight.astype("float32"))
+    np.testing.assert_allclose(received, expected, rtol=1e-6)
+    y_pred = learner.predict_on_batch(inputs)
+    by_hand = np.mean(each * np.mean((y_pred - query_y) ** 2, -1))
+    np.testing.assert_allclose(received[0], by_hand, rtol=1e-5)
+    # A weight for each task is one of all of its queries.
+    received = learner.test_on_batch(inputs, query_y, np.array([1.0, 3.0], "float32"))
+    each = np.broadcast_to(np.array([1.0, 3.0])[:, None, None], (2, queries, steps))
+    by_hand = np.mean(each * np.mean((y_pred - query_y) ** 2, -1))
+    np.testing.assert_allclose(received[0], by_hand, rtol=1e-5)

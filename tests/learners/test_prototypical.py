@@ -352,3 +352,57 @@ def test_xla_needs_the_number_of_classes():
     made = maml_tf.Prototypical(dense_model())
     with pytest.raises(ValueError, match=r"Received: ways=None and jit_compile=True"):
         made.compile("sgd", jit_compile=True)
+
+
+def test_tasks_of_different_ways_in_a_batch_are_refused_in_words():
+    """Their predictions could be no tensor; TensorFlow said so in names of its own."""
+    learner = ready(maml_tf.Prototypical(dense_model()))
+    inputs, query_y = task_batch()
+    two = tf.concat([inputs["support_y"][:1] % 2, inputs["support_y"][1:]], 0)
+    query_y = query_y % 2
+    bad = {**inputs, "support_y": two}
+    match = r"all name the same number of classes.*classes = \[2\] \[3\]"
+    for method, arguments in (
+        (learner.fit, (bad, query_y)),
+        (learner.evaluate, (bad, query_y)),
+        (learner.predict, (bad,)),
+        (learner.predict_on_batch, (bad,)),
+    ):
+        with pytest.raises(ValueError, match=match):
+            method(*arguments)
+    batches = tf.data.Dataset.from_tensors((inputs, query_y))
+    with pytest.raises(ValueError, match=match):
+        learner.fit(batches.concatenate(tf.data.Dataset.from_tensors((bad, query_y))), verbose=0)
+    # From batch to batch they may differ.
+    both = {**inputs, "support_y": tf.concat([two[:1], two[:1]], 0)}
+    learner.fit(batches.concatenate(tf.data.Dataset.from_tensors((both, query_y))), verbose=0)
+
+
+def test_labels_that_are_no_numbers_of_classes_are_refused_in_words():
+    learner = ready(maml_tf.Prototypical(dense_model()))
+    inputs, query_y = task_batch()
+    one_hot, named = tf.one_hot(inputs["support_y"], WAYS), {"class": inputs["support_y"]}
+    for support_y, match in (
+        (one_hot, rf"{WAYS}\), which one-hot labels have.*argmax"),
+        (named, r"Received: a structure, \{'class'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            learner.train_on_batch({**inputs, "support_y": support_y}, query_y)
+        with pytest.raises(ValueError, match=match):
+            learner.adapt(inputs["support_x"][0], tf.nest.map_structure(lambda t: t[0], support_y))
+
+
+def test_distances_are_taken_in_float32_where_the_network_computes_in_half_precision():
+    """In float16 a square ends at 65504: embeddings 256 apart were infinitely far."""
+    network = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2, dtype="mixed_float16")], name="half"
+    )
+    network.layers[0].kernel.assign(400 * tf.eye(3, 2))
+    learner = ready(maml_tf.Prototypical(network))
+    x = np.eye(3, dtype="float32")[[0, 1]]
+    adapted = learner.adapt(x, np.array([0, 1]))
+    far = -2 * 400.0**2
+    np.testing.assert_array_equal(adapted(x), [[0, far], [far, 0]])
+    assert adapted.predict(x, verbose=0).dtype == "float32"
+    spec = learner.output_spec(keras.KerasTensor((4, 3), "float32"))
+    assert (spec.shape, spec.dtype) == ((4, None), "float32")

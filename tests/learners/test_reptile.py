@@ -258,3 +258,15 @@ def test_rates_that_nothing_would_train_are_refused():
     with pytest.raises(ValueError, match="without trainable variables.*LearnedRates"):
         maml_tf.Reptile(dense_model(), rates(0.1))
     maml_tf.Reptile(dense_model(), rates(0.1, trainable=False))
+
+
+def test_a_seed_is_as_large_as_tensorflow_takes_it():
+    def made(seed):
+        return maml_tf.Reptile(dense_model(), 0.1, inner_batch=2, seed=seed)
+
+    with pytest.raises(ValueError, match=rf"`seed` to be .* at most {2**63 - 1}\. .*seed={2**63}"):
+        made(2**63)
+    learner = made(2**63 - 1)
+    learner.compile("sgd", loss="mse")
+    x, y = np.zeros((4, 3), "float32"), np.zeros((4, 2), "float32")
+    assert np.isfinite(learner.adapt(x, y)(x)).all()

@@ -1,10 +1,13 @@
 """Several steps as one program: each batch once, in its order, and no more than there are."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.learners.base.train_function import make_compiled_loop
+import maml_tf
+from maml_tf.learners.base.train_function import by_rank, make_compiled_loop
+from tests.problems import dense_model
 
 
 class Digits:
@@ -46,3 +49,41 @@ def test_no_batch_is_taken_that_the_next_call_needs():
     learner, iterator = Digits(2), batches(5)
     make_compiled_loop(learner)(iterator)
     assert float(next(iterator)[1][0]) == 3.0
+
+
+def test_batches_of_other_ranks_have_a_function_of_their_own():
+    made = []
+
+    def make():
+        made.append(len(made))
+        return lambda iterator, number=made[-1]: (number, len(list(iterator)))
+
+    function = by_rank(make)
+    scalar, vector = tf.zeros([]), tf.zeros([3])
+    assert function(iter([vector, vector])) == (0, 2)  # nothing of the iterator is lost
+    assert function([(scalar, vector)]) == (1, 1)
+    assert function(iter([tf.zeros([7])])) == (0, 1)
+    assert function(iter(tf.data.Dataset.from_tensors(vector))) == (0, 1)
+    assert function([(scalar, None)]) == (2, 1)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("method", [maml_tf.MAML, maml_tf.Prototypical])
+def test_labels_with_and_without_an_axis_of_one_are_the_same_labels(method):
+    """TensorFlow would trace one function for both, with tensors of which no axis is known."""
+    learner = method(dense_model(), **({"inner_optimizer": 0.1} if method is maml_tf.MAML else {}))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    learner.compile("sgd", loss=loss, metrics=["accuracy"])
+    random = np.random.default_rng(0)
+    x, query_x = random.normal(size=(2, 2, 4, 3)).astype("float32")
+    y = np.array([[0, 1, 0, 1]] * 2)
+    results = []
+    for labels in (y[..., np.newaxis], y, y[..., np.newaxis]):
+        inputs = {"support_x": x, "support_y": labels, "query_x": query_x}
+        learner.reset_metrics()
+        results.append([*learner.test_on_batch(inputs, labels), learner.predict_on_batch(inputs)])
+    for other in results[1:]:
+        for one_value, another in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(one_value, another)
+    for labels in (y, y[..., np.newaxis]):
+        assert np.isfinite(learner.train_on_batch({**inputs, "support_y": labels}, labels)[0])

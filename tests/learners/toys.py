@@ -1,10 +1,12 @@
-"""Two learners that are no method of the library: what a stranger writes on its base classes."""
+"""Learners that are no method of the library: what a stranger writes on its base classes."""
 
 import keras
 import tensorflow as tf
 
 import maml_tf
+from maml_tf import functional
 from maml_tf.learners.base.embedding_learner import EmbeddingLearner
+from maml_tf.learners.base.gradient_learner import GradientLearner
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -62,3 +64,51 @@ class Memory(maml_tf.Learner):
     def output_spec(self, x):
         z = super().output_spec(x)
         return keras.KerasTensor((z.shape[0], self.ways), z.dtype)
+
+
+class ReadsContext:
+    """A method in which a vector adapts that the network reads beside its inputs, and no weight."""
+
+    def add_context(self, width, constraint=None):
+        self.width = width
+        self.context = self.add_weight(
+            name="context", shape=(width,), initializer="zeros", constraint=constraint
+        )
+
+    def inner_variables(self):
+        return [self.context]
+
+    def run(self, weights, state, x, **settings):
+        context = tf.broadcast_to(weights[0], [tf.shape(x)[0], self.width])
+        model = functional.values_of(self.model.trainable_variables)
+        return functional.call(self.model, model, state, tf.concat([x, context], -1), **settings)
+
+    def example_spec(self):
+        wide = super().example_spec()
+        return keras.KerasTensor((None, wide.shape[-1] - self.width), wide.dtype)
+
+    def output_spec(self, x):
+        return self.model.compute_output_spec(
+            keras.KerasTensor((x.shape[0], x.shape[-1] + self.width), x.dtype)
+        )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Context(ReadsContext, GradientLearner):
+    """CAVIA (Zintgraf et al., 2019); where the context begins is learned, too."""
+
+    def __init__(
+        self, model, inner_optimizer, width, inner_steps=1, *, constraint=None, **settings
+    ):
+        super().__init__(model, inner_optimizer, inner_steps, **settings)
+        self.constraint = keras.constraints.get(constraint)
+        self.add_context(width, self.constraint)
+
+
+@keras.saving.register_keras_serializable("tests")
+class ContextReptile(ReadsContext, maml_tf.Reptile):
+    """Reptile that moves the context alone."""
+
+    def __init__(self, model, inner_optimizer, width, inner_steps=1, **settings):
+        super().__init__(model, inner_optimizer, inner_steps, **settings)
+        self.add_context(width)
