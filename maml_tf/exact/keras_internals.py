@@ -7,6 +7,7 @@ where a new Keras names or treats one of them otherwise.
 import contextlib
 
 from keras.src.backend.common import global_state, masking, stateless_scope
+from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers.layer import CallContext
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
@@ -53,6 +54,15 @@ def calling(training):
         yield
     finally:
         global_state.set_global_attribute(_CALL, around)
+
+
+def own_precision():
+    """While open, variables are read as they are; layers that are called read theirs in half again.
+
+    The outermost layer of a mixed policy has Keras read all variables in half precision while it is
+    called, its own `autocast=False` notwithstanding: fast weights would be rounded in every step.
+    """
+    return AutocastScope(None)
 
 
 def open_scope():

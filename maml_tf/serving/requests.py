@@ -9,6 +9,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from maml_tf.learners.base import support_weights
+
 
 def entries(name, structure):
     """A structure as a flat dict: `{name: tensor}`, or `{name_0: …, name_1: …}` for several."""
@@ -106,7 +108,7 @@ def checked_weight(weight, count):
         ),
         finite("support_weight", weight),
         expect(
-            tf.reduce_all(weight >= 0) & tf.reduce_any(weight > 0),
+            tf.reduce_all(support_weights.are_weights(weight)),
             "Expected support_weight of at least 0, and above 0 for one example. Give padding 0 "
             "and examples 1. Received: support_weight with",
             weight[:3],

@@ -94,3 +94,40 @@ def test_training_in_mixed_precision_learns_and_keeps_float32_weights(policy):
     )
     adapted = made.adapt(inputs["support_x"][0], inputs["support_y"][0])
     assert np.isfinite(adapted.predict(inputs["query_x"][0], verbose=0)).all()
+
+
+@pytest.mark.parametrize("policy", POLICIES, indirect=True)
+@pytest.mark.parametrize("method", [maml_tf.MAML, maml_tf.Prototypical])
+def test_only_networks_compute_in_half_precision(policy, method):
+    """What a learner reads of its own, rates, fast weights and a scale, is as precise as it is.
+
+    Keras reads in half whatever a model of a mixed policy reads in `call`: `predict` stepped from
+    rounded weights to rounded weights, and what a learner by prototypes adapted did not predict.
+    """
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    rates = maml_tf.inner_optimizers.LearnedRates(1e-4)
+    settings = {"learned_scale": True} if method is maml_tf.Prototypical else {}
+    arguments = (rates, 3) if method is maml_tf.MAML else ()
+    made = method(network, *arguments, task_map="loop", **settings)
+    read = []
+
+    class Squared(keras.losses.Loss):
+        def call(self, y, y_pred):
+            return keras.ops.mean((y_pred - keras.ops.one_hot(y, 2)) ** 2, -1)
+
+    ordinary = made.predict_adapted
+
+    def predict_adapted(adapted, query_x, **how):
+        own = [v.value for v in made.trainable_variables]
+        read.extend(t.dtype.name for t in [*tf.nest.flatten(adapted), *own] if t.dtype.is_floating)
+        return ordinary(adapted, query_x, **how)
+
+    made.predict_adapted = predict_adapted
+    made.compile("sgd", loss=Squared())
+    random = np.random.default_rng(0)
+    x, query_x = random.normal(size=(2, 1, 4, 3)).astype("float32")
+    inputs = {"support_x": x, "support_y": np.array([[0, 1, 0, 1]]), "query_x": query_x}
+    predicted = made.predict_on_batch(inputs)[0]
+    assert set(read) == {"float32"}
+    adapted = made.adapt(inputs["support_x"][0], inputs["support_y"][0])
+    np.testing.assert_array_equal(adapted.predict(query_x[0], verbose=0), predicted)

@@ -38,7 +38,13 @@ def adapted_model(learner, weights, state, example):
         _log.info("The adapted model is no copy of %r: %s", model.name, error)
         adapted = AdaptedModel(model, inputs=specs.of_examples(example))
         adapted.assign(weights, state)
-    adapted.compile(**Before.compile_arguments(learner._compile_config.config))
+    return _compiled_as(learner, adapted)
+
+
+def _compiled_as(learner, adapted):
+    """`adapted` with the loss and the metrics of a learner, where it has been compiled."""
+    if learner.compiled:
+        adapted.compile(**Before.compile_arguments(learner._compile_config.config))
     return adapted
 
 
@@ -75,6 +81,4 @@ def seen_through(learner, value, example):
     spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), value)
     adapted = AdaptedLearner(learner, spec, inputs=specs.of_examples(example))
     adapted.assign(learner.initial_values(), value)
-    if learner.compiled:
-        adapted.compile(**Before.compile_arguments(learner._compile_config.config))
-    return adapted
+    return _compiled_as(learner, adapted)

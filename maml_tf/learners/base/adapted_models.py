@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import copying, functional
+from maml_tf.exact import keras_internals
 from maml_tf.learners.base import specs
 
 
@@ -65,6 +66,18 @@ class _Seen(keras.Model):
         ]
         self._through.pairs.extend(zip(variables, added, strict=True))
         return added
+
+    def call(self, inputs, training=False):
+        """Predictions of the other model; what its layers add as losses is added here."""
+        with keras_internals.own_precision():
+            y, losses = self._seen(inputs, training)
+        for loss in losses:
+            self.add_loss(loss)
+        return y
+
+    def _seen(self, inputs, training):
+        """`(predictions, losses)` of the other model."""
+        raise NotImplementedError
 
     def _keep(self, variables, before, after):
         """Assigns what a call of the other model changed."""
@@ -132,8 +145,8 @@ class AdaptedModel(_Seen):
         for (_, variable), value in zip(self._through.pairs, [*weights, *state], strict=True):
             variable.assign(value)
 
-    def call(self, inputs, training=False):
-        """The model at these weights; what its layers add as losses is added here."""
+    def _seen(self, inputs, training):
+        """The model at these weights, and the losses that its layers add."""
         state = functional.values_of(self._through.state)
         (y, losses), after = functional.call(
             self._through.model,
@@ -143,10 +156,8 @@ class AdaptedModel(_Seen):
             training=training,
             then=lambda y: (y, self._through.model.losses),
         )
-        for loss in losses:
-            self.add_loss(loss)
         self._keep(self._through.state, state, after)
-        return y
+        return y, losses
 
     def compute_output_spec(self, inputs, training=False):
         """That of the model."""
@@ -215,8 +226,8 @@ class AdaptedLearner(_Seen):
         for variable, value in zip(variables, tensors, strict=True):
             variable.assign(value)
 
-    def call(self, inputs, training=False):
-        """Predictions `[Q, ...]` of queries; what layers add as losses is added here."""
+    def _seen(self, inputs, training):
+        """Predictions `[Q, ...]` of queries, and the losses that layers add."""
         learner = self._through.model
         state = functional.values_of(self._through.state)
         adapted = tf.nest.pack_sequence_as(self._spec, functional.values_of(self._through.adapted))
@@ -228,10 +239,8 @@ class AdaptedLearner(_Seen):
                 then=lambda y: (y, learner.losses),
             )
             after = functional.values_of(learner.non_trainable_variables)
-        for loss in losses:
-            self.add_loss(loss)
         self._keep(self._through.state, state, after)
-        return y
+        return y, losses
 
     def get_config(self):
         """Arguments of the constructor, the learner among them."""

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments
-from maml_tf.learners.base import labels
+from maml_tf.learners.base import labels, support_weights
 
 KEYS = ("support_x", "support_y", "query_x")
 WEIGHT = "support_weight"  # may be there, too
@@ -96,7 +96,7 @@ def check_inputs(inputs):
     _check_sizes({k: inputs[k] for k in KEYS}, 0, "task", KEYS)
     _check_sizes({k: inputs[k] for k in KEYS}, 1, "support example", KEYS[:2])
     if inputs.get(WEIGHT) is not None:
-        check_support_weight(inputs[WEIGHT], inputs["support_y"], "[tasks, support]")
+        check_support_weight(inputs[WEIGHT], inputs["support_y"], ("tasks", "support"))
 
 
 def check_support_weight(weight, support_y, axes):
@@ -105,18 +105,19 @@ def check_support_weight(weight, support_y, axes):
     Args:
         weight: `[T, S]`, or `[S]` of one task.
         support_y: labels that go with it.
-        axes: str, the axes that it should have.
+        axes: tuple of str, the names of the axes that it should have.
     """
+    named = f"[{', '.join(axes)}]"
     if not hasattr(weight, "shape") or not hasattr(weight, "dtype"):
         raise TypeError(
-            f"Expected {WEIGHT!r} to be an array or a tensor, {axes}. Received: "
+            f"Expected {WEIGHT!r} to be an array or a tensor, {named}. Received: "
             f"{arguments.received(WEIGHT, weight)}. Convert it with `np.array(...)`."
         )
-    shape, rank = tf.TensorShape(weight.shape), axes.count(",") + 1
+    shape, rank = tf.TensorShape(weight.shape), len(axes)
     labelled = tf.TensorShape(keras.tree.flatten(support_y)[0].shape)
     if not shape.is_compatible_with(labelled[:rank] if labelled.rank is not None else labelled):
         raise ValueError(
-            f"Expected {WEIGHT!r} {axes}, a number for each support example. Received: "
+            f"Expected {WEIGHT!r} {named}, a number for each support example. Received: "
             f"{WEIGHT!r} of shape {tuple(shape)} beside labels of shape {tuple(labelled)}. Give "
             "one for each."
         )
@@ -127,7 +128,7 @@ def check_support_weight(weight, support_y, axes):
         )
     if isinstance(weight, np.ndarray) or (tf.executing_eagerly() and hasattr(weight, "numpy")):
         values = np.asarray(weight, np.float64)
-        if not (np.isfinite(values) & (values >= 0)).all() or not values.any(axis=-1).all():
+        if not np.all(support_weights.are_weights(tf.constant(values))):
             raise ValueError(
                 f"Expected {WEIGHT!r} to be finite, at least 0, and above 0 for one example of "
                 f"each task. Received: {WEIGHT!r} of shape {tuple(shape)} with values from "

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from maml_tf.learners.base import support_weights
+
 # What an assertion says, to a client of an exported learner too; `explained` reads it again.
 _ASSERTED = "Expected {} to hold whole numbers in [0, {}), or {}. Received labels from and to:"
 _WEIGHTS = (
@@ -268,24 +270,22 @@ def guarded(learner, inputs, query_y=None):
         if weight is not None:
             # Which make the loss NaN, too.
             nan = tf.constant(float("nan"), weight.dtype)
-            inputs = {**inputs, "support_weight": tf.where(_are_weights(weight), weight, nan)}
+            inputs = {
+                **inputs,
+                "support_weight": tf.where(support_weights.are_weights(weight), weight, nan),
+            }
         support_y = _spoiled(inputs["support_y"], [r for r in found if r.key == "support_y"])
         query_y = _spoiled(query_y, [r for r in found if r.key == "query_y"])
         return {**inputs, "support_y": support_y}, query_y
     assertions = [rule.assertion() for rule in found]
     if weight is not None:
-        assertions.append(tf.debugging.Assert(tf.reduce_all(_are_weights(weight)), [_WEIGHTS]))
+        good = tf.reduce_all(support_weights.are_weights(weight))
+        assertions.append(tf.debugging.Assert(good, [_WEIGHTS]))
     if not assertions:
         return inputs, query_y
     with tf.control_dependencies(assertions):
         inputs = tf.nest.map_structure(tf.identity, inputs)
         return inputs, None if query_y is None else tf.nest.map_structure(tf.identity, query_y)
-
-
-def _are_weights(weight):
-    """Which weights of support examples make sense: bool `[T, S]`."""
-    good = tf.math.is_finite(weight) & (weight >= 0)
-    return good & tf.reduce_any(weight > 0, axis=-1, keepdims=True)
 
 
 def _spoiled(y, rules):

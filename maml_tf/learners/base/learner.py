@@ -222,7 +222,7 @@ class Learner(SavesNetwork, Predictor):
         self.require_compiled("adapt")
         steps = checks.check_steps(self, inner_steps, default=self.inner_steps)
         if support_weight is not None:
-            batch_checks.check_support_weight(support_weight, support_y, "[support]")
+            batch_checks.check_support_weight(support_weight, support_y, ("support",))
             support_weight = tf.convert_to_tensor(support_weight)
         support_x, support_y = batch_checks.check_support(
             self, support_x, support_y, support_weight

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import functional, noise
+from maml_tf.exact import keras_internals
 from maml_tf.learners.base import batch_checks, checks, labels, meta_step
 from maml_tf.learners.base.batches import masks_of, with_masks
 from maml_tf.learners.base.task import Support
@@ -36,7 +37,8 @@ class Predictor(Trainer):
             adapted = self.adapt_task(support, steps=self.inner_steps, mode=mode)
             return self._predictions(adapted, query_x)
 
-        return with_masks(*self._of_each_task(predict, inputs))
+        with keras_internals.own_precision():
+            return with_masks(*self._of_each_task(predict, inputs))
 
     def predict_path(self, inputs, inner_steps):
         """Predictions at the initial weights and after each of `inner_steps` steps.

@@ -11,6 +11,15 @@ import tensorflow as tf
 from maml_tf.exact import keras_internals
 
 
+def are_weights(weight):
+    """Which weights of support examples make sense: bool `[T, S]`, or `[S]` of one task.
+
+    All numbers must be finite and at least 0, and of each task one must be above 0.
+    """
+    good = tf.math.is_finite(weight) & (weight >= 0)
+    return good & tf.reduce_any(weight > 0, axis=-1, keepdims=True)
+
+
 def of_outputs(support, y_pred, losses):
     """`sample_weight` for the support loss; None where all examples count the same.
 
