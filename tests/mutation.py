@@ -53,6 +53,7 @@ _REFUSALS = _of_learners("checks", "wrong_calls", "wrong_settings")
 # What tests rates that are learned; learners by gradients; by embedding; exports of any method.
 _STEPS = ["tests/inner/test_description.py", "tests/inner/test_learned_rates.py"]
 _GRADIENTS = _of_learners("reptile", "losses", "support_weights", "adapted_learner", "layers")
+_ADAPTED = _of_learners("adapted_learner", "layers", "context")
 _EMBEDDINGS = _of_learners("prototypical", "adapted_learner")
 _EXPORTS = [f"tests/serving/test_{name}.py" for name in ("adapted_tensors", "methods", "export")]
 # Module: how many faults are drawn, and the test files that are to notice them.
@@ -77,10 +78,10 @@ MODULES = {
     "maml_tf/learners/base/gradient_learner.py": (12, _GRADIENTS),
     "maml_tf/learners/base/learner.py": (12, _GRADIENTS),
     "maml_tf/learners/base/meta_step.py": (12, _GRADIENTS),
-    "maml_tf/learners/base/predictor.py": (10, _GRADIENTS),
+    "maml_tf/learners/base/predictor.py": (10, _ADAPTED),
     "maml_tf/learners/base/trainer.py": (30, [*_PARTS, "tests/learners/test_saving.py"]),
-    "maml_tf/learners/base/adapted.py": (10, _GRADIENTS),
-    "maml_tf/learners/base/adapted_models.py": (15, _GRADIENTS),
+    "maml_tf/learners/base/adapted.py": (10, _ADAPTED),
+    "maml_tf/learners/base/adapted_models.py": (15, _ADAPTED),
     "maml_tf/learners/base/batches.py": (40, _PARTS),
     "maml_tf/learners/base/labels.py": (60, _PARTS),
     "maml_tf/learners/base/specs.py": (50, _PARTS),
