@@ -7,15 +7,16 @@ from maml_tf.plots import arguments as plot_arguments
 from maml_tf.plots.canvas import displayed, new_figure, shorten
 
 _RIGHT, _WRONG, _BEFORE = "#00704F", "#C02000", "#707070"
-_CELL, _WIDEST, _LINE = 1.15, 1.6, 0.15  # inches of a picture, of the largest, of a line of text
-_FONT, _CHARACTERS = 7.5, 14.8  # of which so many fit an inch
+_CELL, _WIDEST, _LINE = 1.3, 1.6, 0.15  # inches of a picture, of the largest, of a line of text
+_FONT, _CHARACTERS = 7, 15.8  # of which so many fit an inch
 
 
 def classification_task(support, query, before, after, *, names=None, columns=10, title=None):
     """The images of one task, and how each query was classified before and after adaptation.
 
-    The class stands above each image. Below a query stands which class it was taken for, first at
-    the initial weights, then after adaptation: with a tick where that is right, a cross where not.
+    The class stands above each image. Below a query stands which class it was taken for: at the
+    initial weights in brackets, then after adaptation, with a tick where that is right and a cross
+    where not.
 
     Args:
         support: `(images [S, height, width, channels], labels [S])`.
@@ -55,10 +56,8 @@ def classification_task(support, query, before, after, *, names=None, columns=10
     ]
     figure = new_figure(max(5.0, cell * columns), sum(inches) + 0.3)
     parts = figure.subfigures(2, 1, height_ratios=inches, squeeze=False)[:, 0]
-    headings = (
-        "support set: the pictures that it adapts to",
-        "queries, and what it takes them for",
-    )
+    below = "it takes them for" if before is None else "it took them for (before adapting), after"
+    headings = ("support set, which it adapts to", f"queries, and what {below}")
     for part, (images, labels), height, heading in zip(
         parts, (support, query), heights, headings, strict=True
     ):
@@ -82,11 +81,13 @@ def classification_task(support, query, before, after, *, names=None, columns=10
 def _tell(axes, answers, label, names, room):
     """Below a query, a line of at most `room` characters for each of the answers."""
     for line, (when, answer) in enumerate(answers.items()):
-        mark = "✓" if answer == label else "✗"
-        lead = f"{when}: " if when == "before" else f"{mark} "
-        colour = _BEFORE if when == "before" else _RIGHT if answer == label else _WRONG
+        if when == "before":
+            text, colour = f"({shorten(names[answer], room - 2)})", _BEFORE
+        else:
+            mark, colour = ("✓", _RIGHT) if answer == label else ("✗", _WRONG)
+            text = f"{mark} {shorten(names[answer], room - 2)}"
         axes.annotate(
-            lead + shorten(names[answer], room - len(lead)),
+            text,
             (0.5, 0),
             (0, -2 - 1.2 * _FONT * line),
             xycoords="axes fraction",

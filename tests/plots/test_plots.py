@@ -202,9 +202,9 @@ def test_classification_task_orders_by_label_and_colours_by_success():
         ("0", []),
         ("1", []),
         ("2", []),
-        ("0", [("before: 1", BEFORE), ("✓ 0", RIGHT)]),
-        ("1", [("before: 0", BEFORE), ("✓ 1", RIGHT)]),
-        ("2", [("before: 0", BEFORE), ("✗ 0", WRONG)]),
+        ("0", [("(1)", BEFORE), ("✓ 0", RIGHT)]),
+        ("1", [("(0)", BEFORE), ("✓ 1", RIGHT)]),
+        ("2", [("(0)", BEFORE), ("✗ 0", WRONG)]),
     ]
     for axes, i in zip(figure.axes, [1, 2, 0], strict=False):
         np.testing.assert_array_equal(axes.images[0].get_array(), support[0][i, :, :, 0])
@@ -216,7 +216,10 @@ def test_classification_task_names_the_classes():
     figure = plots.classification_task(
         (pixels, labels), (pixels, labels), None, [0, 0], names=names
     )
-    assert [title for title, _ in cells(figure)] == ["a cat of $5$", "Georgian le…a long name"] * 2
+    assert [title for title, _ in cells(figure)] == [
+        "a cat of $5$",
+        "Georgian let… a long name",
+    ] * 2
     answers = [[text for text, _ in below] for _, below in cells(figure)[2:]]
     assert answers == [["✓ a cat of $5$"], ["✗ a cat of $5$"]]
     figure.draw_without_rendering()  # a dollar sign is none of mathematics
