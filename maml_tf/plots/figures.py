@@ -159,7 +159,7 @@ def sine_adaptation(panels, steps=(0, 1, 10), columns=2):
         handles,
         labels,
         loc="outside lower center",
-        ncols=min(3, len(labels)),
+        ncols=min(3, 2 * columns, len(labels)),  # a wider one would be cut off
         frameon=False,
         fontsize=9,
     )

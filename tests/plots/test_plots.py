@@ -136,6 +136,10 @@ def test_sine_adaptation_draws_truth_points_and_predictions():
     assert_legend_beside_axes(figure)
 
 
+def test_the_legend_of_one_narrow_column_is_whole():
+    assert_legend_beside_axes(plots.sine_adaptation([sine_panel("one")] * 2, columns=1))
+
+
 def test_sine_adaptation_needs_the_steps_it_draws():
     with pytest.raises(ValueError, match="after 10 steps.*path of 3 steps.*'short'"):
         plots.sine_adaptation([sine_panel("short", steps=3)])
