@@ -36,7 +36,7 @@ def _marked(command):
 def test_the_script_knows_every_option(command, monkeypatch):
     _, _, module, *words = shlex.split(command)
     script = importlib.import_module(module)
-    if not module.startswith("train."):
+    if not module.startswith("train.") or not words:  # a name alone tells no options
         return
     parsed = []
 
