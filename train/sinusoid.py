@@ -2,7 +2,8 @@
 
 Trains MAML, first-order MAML, a network pretrained on all tasks at once and an oracle that is told
 each task's amplitude and phase; compares them and a random network after 0 to 10 gradient steps on
-5, 10 and 20 points; draws the paper's figures; exports MAML: python -m train.sinusoid
+5, 10 and 20 points; draws the paper's figures; exports MAML and, to be looked at beside it, the
+pretrained network: python -m train.sinusoid
 """
 
 import dataclasses
@@ -26,6 +27,8 @@ TABLE_STEPS = (0, 1, 5, 10)
 OTHER_STEP_SIZE = 0.01
 # What MAML did not choose initial weights for is adapted with a step size tuned for it.
 TUNED = ("pretrained", "random")
+# Folders of the exports by learner.
+EXPORTED = {"MAML": "saved_model", "pretrained": "saved_model_pretrained"}
 QUICK = {
     "iterations": 40,
     "epoch_iterations": 20,
@@ -230,10 +233,15 @@ def panels(learners, step_sizes, points, seed):
 
 
 def report(settings, folder, learners):
-    """Evaluates the learners; prints, writes and draws what comes out."""
-    test, sines = {}, []
+    """Evaluates the learners; prints, writes and draws what comes out.
+
+    Returns:
+        Step sizes by name, those of the first number of points.
+    """
+    test, sines, first = {}, [], None
     for points in settings.test_points:
         results, step_sizes = evaluate(settings, learners, points)
+        first = first or step_sizes
         print("\n" + table(results, step_sizes, points))
         test[points] = {
             name: {"step_size": step_sizes[name], **result.to_dict(values=False)}
@@ -263,6 +271,20 @@ def report(settings, folder, learners):
         "test": test,
     }
     common.write_json(folder / "results.json", content)
+    return first
+
+
+def export(settings, folder, learners, step_sizes):
+    """Writes MAML and the pretrained network as models that adapt where they are served."""
+    card = {"data": "sine waves", "results": "results.json, of the run directory"}
+    for name, place in EXPORTED.items():
+        with files.whole_folder(folder / place, replace=True) as beside:
+            serving.export(
+                with_step_size(learners[name], step_sizes[name]),
+                beside,
+                inner_steps=settings.test_inner_steps,
+                card=card | {"inner_step_size": step_sizes[name]},
+            )
 
 
 def main():
@@ -271,15 +293,9 @@ def main():
     common.use_threads_for_tasks()
     folder = common.open_run(settings, FREE)
     learners = train(settings, folder)
-    report(settings, folder, learners)
-    with files.whole_folder(folder / "saved_model", replace=True) as beside:
-        serving.export(
-            learners["MAML"],
-            beside,
-            inner_steps=settings.test_inner_steps,
-            card={"data": "sine waves", "results": "results.json, of the run directory"},
-        )
-    print(f"Results, figures and the exported MAML model are in {folder}.")
+    step_sizes = report(settings, folder, learners)
+    export(settings, folder, learners, step_sizes)
+    print(f"Results, figures and the exported models are in {folder}.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""A page to play with: draw, click, and watch a network adapt, in the browser on this machine.
+
+python -m train.playground                                    the models of saved_models
+python -m train.playground --server http://localhost:8501     those of a TensorFlow Serving
+
+Serves one page, and the models behind the REST interface of TensorFlow Serving (docs/playground.md).
+"""
+
+import dataclasses
+import pathlib
+import sys
+import threading
+import webbrowser
+
+from train import common, options, playground_models, playground_server
+
+PAGE = pathlib.Path(__file__).with_suffix(".html")
+
+
+@dataclasses.dataclass
+class Settings:
+    """What is served, and where."""
+
+    models: str = "saved_models"
+    """Folder of exported models, each a folder of versions as TensorFlow Serving has it."""
+    server: str | None = None
+    """REST address of a TensorFlow Serving that has the models: requests are passed on to it."""
+    names: tuple[str, ...] = ()
+    """Names of the models to serve; all of the folder by default."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 lets others in."""
+    port: int = 8765
+    """Port to listen on; 0 is any that is free."""
+    no_browser: bool = common.switch("Do not open the page in a browser.")
+
+
+def main():
+    """Serves until it is stopped."""
+    settings = common.parse(Settings, "python -m train.playground", {}, least={"port": 0})
+    if settings.port > 65535:
+        options.refuse(
+            "Expected --port to be at most 65535. Received: "
+            f"--port {settings.port}. Give another, or 0 for any that is free."
+        )
+    server = make_server(settings)
+    host, port = server.server_address[:2]
+    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
+    address = f"http://{shown}:{port}/"
+    print(f"The playground is at {address} (Ctrl-C ends it).", flush=True)
+    if not settings.no_browser:
+        threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+    with server:
+        server.serve_forever()
+
+
+def make_server(settings):
+    """A `playground_server.Server` that listens already.
+
+    Raises:
+        SystemExit: there are no models, or the address cannot be had.
+    """
+    try:
+        paths = find_models(settings)
+        if settings.server is not None:
+            models = playground_models.Remote(settings.server, settings.names or sorted(paths))
+        else:
+            saved = [playground_models.Saved(name, path) for name, path in sorted(paths.items())]
+            models = playground_models.Local(saved)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    page = PAGE.read_text(encoding="utf-8")
+    try:
+        server = playground_server.Server((settings.host, settings.port), page, models)
+    except OSError as error:
+        sys.exit(
+            f"Expected --host and --port to be free. Received: --host {settings.host} --port "
+            f"{settings.port}: {error.strerror or error}. Give another --port, or 0."
+        )
+    if settings.server is None:
+        threading.Thread(target=models.load, daemon=True).start()
+    return server
+
+
+def find_models(settings):
+    """Paths of the newest version of each model by name.
+
+    Raises:
+        ValueError: there are none, or not those of the given names.
+    """
+    folder, found = pathlib.Path(settings.models), {}
+    for version in folder.glob("*/*/saved_model.pb") if folder.is_dir() else ():
+        if version.parent.name.isdigit():
+            found.setdefault(version.parent.parent.name, []).append(version.parent)
+    newest = {name: max(paths, key=lambda path: int(path.name)) for name, paths in found.items()}
+    if settings.server is not None:
+        return newest
+    if not newest:
+        raise ValueError(
+            "Expected a folder of exported models, NAME/1/saved_model.pb each. Received: --models "
+            f"{settings.models}. Give one such as saved_models."
+        )
+    missing = sorted(set(settings.names) - set(newest))
+    if missing:
+        raise ValueError(
+            f"Expected --names of models in {settings.models}: {sorted(newest)}. Received: "
+            f"--names {' '.join(settings.names)}. Leave out {missing}."
+        )
+    return {name: path for name, path in newest.items() if name in (settings.names or newest)}
+
+
+if __name__ == "__main__":
+    common.run(main, resumes=False)
