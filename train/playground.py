@@ -3,7 +3,7 @@
 python -m train.playground                                    the models of saved_models
 python -m train.playground --server http://localhost:8501     those of a TensorFlow Serving
 
-Serves one page, and the models behind the REST interface of TensorFlow Serving (docs/playground.md).
+Serves one page, and the models behind TensorFlow Serving's REST interface (docs/playground.md).
 """
 
 import dataclasses
@@ -44,9 +44,11 @@ def main():
         )
     server = make_server(settings)
     host, port = server.server_address[:2]
-    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
     address = f"http://{shown}:{port}/"
     print(f"The playground is at {address} (Ctrl-C ends it).", flush=True)
+    if settings.server is None:
+        threading.Thread(target=server.models.load, daemon=True).start()
     if not settings.no_browser:
         threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
     with server:
@@ -76,8 +78,6 @@ def make_server(settings):
             f"Expected --host and --port to be free. Received: --host {settings.host} --port "
             f"{settings.port}: {error.strerror or error}. Give another --port, or 0."
         )
-    if settings.server is None:
-        threading.Thread(target=models.load, daemon=True).start()
     return server
 
 

@@ -32,7 +32,7 @@ _CODES = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is answered by an error.
 
     Args:
@@ -123,7 +123,7 @@ class Saved:
         """The outputs of a request, both as JSON has them.
 
         Raises:
-            Refused: it is no request, or one that the model does not answer.
+            RefusedError: it is no request, or one that the model does not answer.
         """
         name, definition = self._signature(request)
         arrays = _arrays(request, definition.inputs)
@@ -131,17 +131,19 @@ class Saved:
         try:
             outputs = signature(**{key: tf.constant(array) for key, array in arrays.items()})
         except tf.errors.OpError as refusal:
-            raise Refused(_CODES.get(refusal.error_code, 500), requests.said(refusal)) from refusal
+            raise RefusedError(
+                _CODES.get(refusal.error_code, 500), requests.said(refusal)
+            ) from refusal
         values = {key: tensor.numpy().tolist() for key, tensor in outputs.items()}
         # A single output comes without its name.
         return {"outputs": next(iter(values.values())) if len(values) == 1 else values}
 
     def _signature(self, request):
         if not isinstance(request, dict):
-            raise Refused(400, "JSON Value: is not an object")
+            raise RefusedError(400, "JSON Value: is not an object")
         name = request.get("signature_name", "serving_default") or "serving_default"
         if not isinstance(name, str) or name not in self._definitions:
-            raise Refused(
+            raise RefusedError(
                 400, f'Serving signature name: "{str(name)[:80]}" not found in signature def'
             )
         return name, self._definitions[name]
@@ -150,11 +152,11 @@ class Saved:
 def _arrays(request, known):
     """Arrays by name of what a request holds for the inputs of a signature."""
     if "inputs" not in request:
-        raise Refused(400, "Missing 'inputs' key (rows, 'instances', are not served here)")
+        raise RefusedError(400, "Missing 'inputs' key (rows, 'instances', are not served here)")
     inputs = request["inputs"]
     if not isinstance(inputs, dict):
         if len(known) > 1:
-            raise Refused(
+            raise RefusedError(
                 400,
                 "inputs is a plain value/list, but expecting an object as multiple input tensors "
                 "required as per tensorinfo_map",
@@ -163,14 +165,14 @@ def _arrays(request, known):
     arrays = {}
     for name, info in known.items():
         if name not in inputs:
-            raise Refused(400, f"Missing named input: {name} in 'inputs' object.")
+            raise RefusedError(400, f"Missing named input: {name} in 'inputs' object.")
         sizes = [None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
         shape = None if info.tensor_shape.unknown_rank else tuple(sizes)
         dtype = np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
         try:
             arrays[name] = wire.cast(name, inputs[name], wire.Tensor(dtype, shape))
         except (ValueError, OverflowError) as refusal:
-            raise Refused(400, " ".join(str(refusal).split())) from refusal
+            raise RefusedError(400, " ".join(str(refusal).split())) from refusal
     return arrays
 
 
@@ -183,6 +185,10 @@ class Local:
 
     def __init__(self, models):
         self._models = {model.name: model for model in models}
+
+    def model(self, name):
+        """The `Saved` of that name."""
+        return self._models[name]
 
     def cards(self):
         """What is served: list of dicts of each model's name and card."""
@@ -210,7 +216,7 @@ class Local:
         """
         try:
             return 200, json.dumps(self._answer(method, path, body)).encode()
-        except Refused as refusal:
+        except RefusedError as refusal:
             return error(refusal.code, str(refusal))
 
     def _answer(self, method, path, body):
@@ -218,7 +224,7 @@ class Local:
         model = self._models.get(name)
         if model is None or version not in (None, model.version):
             asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-            raise Refused(404, f"Servable not found for request: {asked}")
+            raise RefusedError(404, f"Servable not found for request: {asked}")
         if what == ":predict":
             return model.predict(_parsed(body))
         return model.metadata() if what else model.status()
@@ -228,21 +234,21 @@ def parse(method, path):
     """Name, version (None for the newest) and kind of a request.
 
     Raises:
-        Refused: it is none of TensorFlow Serving's that are served here.
+        RefusedError: it is none of TensorFlow Serving's that are served here.
     """
     found = _PATH.fullmatch(path)
     if not found or (method == "POST") != (found[3] == ":predict"):
-        raise Refused(400, f"Malformed request: {method} {path[:200]}")
+        raise RefusedError(400, f"Malformed request: {method} {path[:200]}")
     return urllib.parse.unquote(found[1]), found[2], found[3]
 
 
 def _parsed(body):
     if not body:
-        raise Refused(400, "JSON Parse error: The document is empty")
+        raise RefusedError(400, "JSON Parse error: The document is empty")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as refusal:
-        raise Refused(400, f"JSON Parse error: {refusal}") from refusal
+        raise RefusedError(400, f"JSON Parse error: {refusal}") from refusal
 
 
 class Remote:
@@ -290,7 +296,7 @@ class Remote:
         """The server's answer to a request, as in `Local.answer`."""
         try:
             name, _, _ = parse(method, path)
-        except Refused as refusal:
+        except RefusedError as refusal:
             return error(refusal.code, str(refusal))
         if name not in self._names:
             return error(404, f"Servable not found for request: Latest({name})")

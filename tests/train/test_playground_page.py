@@ -1,0 +1,513 @@
+"""The playground's page in a real browser: clicked, drawn on, typed on, and what it then shows.
+
+With `MAML_TF_SCREENSHOTS=FOLDER` the tests also write what the page looks like: `light-sine.png`
+and so on in light and dark and on a phone's width.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from tests.train import playgrounds
+
+SAVED = pathlib.Path(__file__).parents[2] / "saved_models"
+SERVED = ("navigation", "omniglot", "omniglot_prototypical", "sinusoid", "sinusoid_pretrained")
+SCREENSHOTS = os.environ.get("MAML_TF_SCREENSHOTS")
+# Of a browser that runs as root, and asks nothing of the network.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+try:
+    from playwright import sync_api
+except ImportError:
+    sync_api = None
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and sync_api), reason="needs Chromium (apt-get install chromium) and playwright"
+)
+TABS = ("sine", "characters", "photographs", "navigation")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for name in SERVED:
+        (folder / name).symlink_to(SAVED / name)
+    playgrounds.write_photograph_model(folder / "colours" / "1")
+    with playgrounds.served(models=str(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def open_page(browser, served):
+    """`open_page(tab, …)`: the page at a tab, once it is ready; it must make no error."""
+    pages, problems = [], []
+
+    def open_page(tab, server=served, width=1120, height=800, **options):
+        page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        page.on("pageerror", lambda problem: problems.append(str(problem)))
+        page.on("console", lambda said: said.type == "error" and problems.append(said.text))
+        page.goto(f"http://127.0.0.1:{server.server_port}/?seed=3#{tab}")
+        until(page, "'playground' in window")
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert not problems
+
+
+def until(page, condition, seconds=60):
+    """Waits until an expression of JavaScript is true: the page forbids what Playwright has."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(f"!!({condition})"):
+        assert time.monotonic() < end, f"{condition} within {seconds} s"
+        page.wait_for_timeout(20)
+
+
+def look(page, tab):
+    """What a tab holds."""
+    return page.evaluate(f"playground.parts.{tab}.look()")
+
+
+def softmax(logits):
+    scores = np.exp(logits - np.max(logits, -1, keepdims=True))
+    return scores / scores.sum(-1, keepdims=True)
+
+
+# Sine.
+
+
+def click_at(page, plot, x, y, ranges=((-5, 5), (-5.5, 5.5)), inset=(30, 8, 8, 22)):
+    """Clicks the place of a plot whose numbers are x and y."""
+    box = page.locator(f"{plot} svg").bounding_box()
+    left, right, top, bottom = inset
+    (x0, x1), (y0, y1) = ranges
+    page.mouse.click(
+        box["x"] + left + (x - x0) / (x1 - x0) * (box["width"] - left - right),
+        box["y"] + box["height"] - bottom - (y - y0) / (y1 - y0) * (box["height"] - top - bottom),
+    )
+
+
+def adapted(page):
+    until(page, "playground.parts.sine.look().step === 10")
+
+
+def test_the_curves_are_those_of_the_models(open_page, served):
+    page = open_page("sine", reduced_motion="reduce")
+    adapted(page)
+    page.click("#sine-clear")
+    until(page, "!playground.parts.sine.look().points.length")
+    placed = [(-3, 2), (-1, -1.5), (2.5, 3)]
+    for number, point in enumerate(placed):
+        click_at(page, "#sine-plot", *point)
+        until(
+            page,
+            f"playground.parts.sine.look().results[0][0].error !== undefined && "
+            f"playground.parts.sine.look().points.length === {number + 1}",
+        )
+    adapted(page)
+    shown = look(page, "sine")
+    points = np.float32(shown["points"])
+    np.testing.assert_allclose(points, placed, atol=0.03)  # a pixel
+    grid = np.linspace(-5, 5, 121, dtype=np.float32)[:, None]
+    for name, results in zip(("sinusoid", "sinusoid_pretrained"), shown["results"], strict=True):
+        model = served.models.model(name).load().signatures["adapt_and_predict"]
+        support = {"support_x": points[:, :1], "support_y": points[:, 1:]}
+        for steps in (0, 1, 10):
+            curve = model(**support, query_x=grid, inner_steps=steps)["predictions"][:, 0]
+            np.testing.assert_allclose(results[steps]["curve"], curve, rtol=1e-5, atol=1e-5)
+            at = model(**support, query_x=points[:, :1], inner_steps=steps)["predictions"]
+            error = np.mean((at - points[:, 1:]) ** 2)
+            np.testing.assert_allclose(results[steps]["error"], error, rtol=1e-4)
+    page.locator("#sine-steps").fill("1")
+    row = page.locator("#sine-errors tr").first.inner_text()
+    assert f"{shown['results'][0][1]['error']:.2f}" in row
+    assert page.locator("#sine-step").inner_text() == "step 1 of 10"
+
+
+def test_a_curve_by_the_keyboard(open_page):
+    page = open_page("sine", reduced_motion="reduce")
+    adapted(page)
+    page.locator("#tab-sine").focus()
+    page.keyboard.press("Tab")  # the plot comes next
+    assert page.evaluate("document.activeElement.id") == "sine-plot"
+    for _ in range(5):
+        page.keyboard.press("Backspace")
+    until(page, "!playground.parts.sine.look().points.length")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowUp")
+    page.keyboard.press("Enter")
+    until(page, "playground.parts.sine.look().points.length === 1")
+    assert look(page, "sine")["points"] == [[pytest.approx(0.25), pytest.approx(1.1)]]
+    until(page, "document.getElementById('sine-said').textContent.startsWith('1 points')")
+    page.keyboard.press("Enter")  # on the point: it goes
+    until(page, "!playground.parts.sine.look().points.length")
+    page.locator("#tab-sine").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-characters"
+    assert page.locator("#characters").is_visible()
+    assert page.locator("#sine").is_hidden()
+
+
+# Characters.
+
+
+def draw(page, pad, strokes):
+    """Draws strokes in [0, 1] on a pad with the mouse."""
+    canvas = page.locator(f"{pad} canvas.draw")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    for stroke in strokes:
+        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place, steps=2)
+        page.mouse.up()
+
+
+def hand(sign, random):
+    """A sign as another hand would draw it: elsewhere, larger, sheared, uneven."""
+    matrix = np.eye(2) * random.uniform(0.8, 1.05) + random.uniform(-0.12, 0.12, (2, 2))
+    centre = 0.5 + random.uniform(-0.05, 0.05, 2)
+    return [
+        np.clip((np.array(s) - 0.5) @ matrix + centre + random.normal(0, 0.012, (len(s), 2)), 0, 1)
+        for s in sign
+    ]
+
+
+def test_drawn_signs_are_told_apart(open_page, served):
+    page = open_page("characters")
+    signs = page.evaluate("playground.SIGNS")[:5]
+    random = np.random.default_rng(0)
+    for number, sign in enumerate(signs):
+        draw(page, f"#support-pads .pad:nth-child({number + 1})", hand(sign, random))
+    right = {"maml": 0, "prototypes": 0}
+    for number, sign in enumerate(signs):
+        page.locator("#query-pad button").click()
+        assert look(page, "characters") is None
+        draw(page, "#query-pad", hand(sign, random))
+        until(page, "playground.parts.characters.look()")
+        shown = look(page, "characters")
+        for name in right:
+            right[name] += np.argmax(shown[name]) == number
+        if number in (0, 3):
+            check_scores(page, served, shown)
+    assert right["maml"] >= 4
+    assert right["prototypes"] >= 4
+
+
+def check_scores(page, served, shown):
+    """The scores are those of the models in Python, and the page shows them."""
+    drawn, *support = np.float32(shown["pixels"])
+    assert drawn.shape == (28, 28, 1)
+    batch = {"query_x": np.stack([drawn, *support])}
+    batch |= {"support_x": np.stack(support), "support_y": np.arange(5, dtype=np.int32)}
+    for name, model, more in [
+        ("maml", "omniglot", {"inner_steps": shown["steps"]}),
+        ("prototypes", "omniglot_prototypical", {}),
+    ]:
+        signature = served.models.model(model).load().signatures["serving_default"]
+        logits = signature(**{k: tf.constant(v) for k, v in (batch | more).items()})
+        expected = softmax(logits["predictions"].numpy()[0])
+        np.testing.assert_allclose(shown[name], expected, atol=1e-5)
+    distances = np.sqrt(np.sum((drawn - np.stack(support)) ** 2, (1, 2, 3)))
+    np.testing.assert_allclose(shown["distances"], distances, rtol=1e-5)
+    cells = page.locator("#characters-scores tr").nth(1).locator("b").all_inner_texts()
+    wanted = [f"{100 * shown[name][1]:.0f} %" for name in ("maml", "prototypes")]
+    assert cells == [*wanted, f"{distances[1]:.2f}"]
+    verdict = page.locator("#characters-verdict").inner_text()
+    assert f"MAML: sign {np.argmax(shown['maml']) + 1} " in verdict
+
+
+def test_a_drawing_is_made_small_as_omniglot_is(open_page):
+    page = open_page("characters")
+    random = np.random.default_rng(1)
+    ink = (random.uniform(size=(105, 105)) > 0.8).astype(np.float32)
+    small = np.array(page.evaluate("ink => playground.small(ink)", ink.ravel().tolist()))
+    expected = tf.image.resize(ink[..., None], [28, 28], method="lanczos3", antialias=True)
+    expected = np.round(255 * np.clip(expected, 0, 1)) / 255
+    assert np.abs(small - expected).max() < 1.01 / 255  # a half rounds up or down
+    assert np.mean(np.abs(small - expected) < 1e-6) > 0.99
+    # Wherever and however large: in the middle, two thirds of the side, as in Omniglot.
+    box = np.array([[0.1, 0.1], [0.2, 0.1], [0.2, 0.3], [0.1, 0.3], [0.1, 0.1]])
+    pixels = [
+        np.array(page.evaluate("strokes => playground.pixelsOf(strokes)", [(a * box + b).tolist()]))
+        for a, b in ((1, 0), (2, 0.3))
+    ]
+    np.testing.assert_array_equal(*pixels)
+    rows = np.flatnonzero(pixels[0].max((1, 2)) > 0.3)
+    assert (rows[0], rows[-1]) == (4, 23)
+
+
+def test_a_sign_by_the_keyboard_and_signs_by_themselves(open_page):
+    page = open_page("characters")
+    page.locator("#support-pads canvas.draw").first.focus()
+    for key in (
+        "Space",
+        *["ArrowRight"] * 4,
+        "Space",
+        "ArrowDown",
+        "Space",
+        "Shift+ArrowDown",
+        "Enter",
+    ):
+        page.keyboard.press(key)
+    assert page.locator("#characters-verdict").inner_text() == "Draw 4 more signs first."
+    page.keyboard.press("Delete")
+    page.click("#draw-support")
+    assert page.locator("#characters-verdict").inner_text() == "Now draw one of the five again."
+    page.click("#draw-query")
+    until(page, "playground.parts.characters.look()")
+    page.locator("#characters-steps").fill("0")
+    until(page, "playground.parts.characters.look()?.steps === 0")
+    page.click("#clear-support")
+    assert look(page, "characters") is None
+
+
+# Photographs.
+
+
+def pictures(folder, classes=5, each=3, size=(60, 44)):
+    """Folders of pictures, a colour each."""
+    random = np.random.default_rng(0)
+    for number in range(classes):
+        colour = np.array([40 + 45 * number, 220 - 40 * number, 128 + (-1) ** number * 90])
+        place = folder / f"colour{number}"
+        place.mkdir(parents=True)
+        for i in range(each):
+            noise = random.normal(0, 12, (size[1], size[0], 3))
+            image = PIL.Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
+            image.save(place / f"{i}.png")
+    return folder
+
+
+def test_pictures_of_folders_are_told_apart(open_page, served, tmp_path):
+    page = open_page("photographs")
+    folder = pictures(tmp_path / "mine")
+    (folder / "colour1" / "notes.png").write_text("no picture")
+    page.locator("#photographs-folder").set_input_files(folder)
+    said = page.locator("#message-text")
+    sync_api.expect(said).to_have_text("notes.png is no picture that this browser can open.")
+    names = page.locator(".class input[type=text]")
+    sync_api.expect(names.nth(4)).to_have_value("colour4")
+    new = pictures(tmp_path / "new", each=1)
+    page.locator("#photographs-queries").set_input_files(sorted(new.glob("*/*.png")))
+    until(page, "playground.parts.photographs.look()")
+    shown = look(page, "photographs")
+    support, labels = np.float32(shown["support"]), np.int32(shown["labels"])
+    assert support.shape == (15, 16, 16, 3)
+    assert labels.tolist() == np.repeat(np.arange(5), 3).tolist()
+    model = served.models.model("colours").load().signatures
+    asked = {"support_x": support, "support_y": labels, "inner_steps": np.int32(shown["steps"])}
+    weights = model["adapt"](**{k: tf.constant(v) for k, v in asked.items()})["weights"]
+    logits = model["predict_with"](
+        weights=weights, query_x=tf.constant(np.float32(shown["pixels"]))
+    )
+    np.testing.assert_allclose(shown["scores"], softmax(logits["predictions"][:5]), atol=1e-5)
+    assert np.argmax(shown["scores"], -1).tolist() == [0, 1, 2, 3, 4]
+    # What the page sends is the middle of the picture, in the right colours.
+    image = np.asarray(PIL.Image.open(new / "colour2" / "0.png"), np.float32)[:, 8:52] / 255
+    mine = np.float32(shown["pixels"])[2]
+    np.testing.assert_allclose(mine.mean((0, 1)), image.mean((0, 1)), atol=0.01)
+    titles = page.locator("#photographs-results .result > div > b")
+    assert titles.all_inner_texts() == [f"colour{i}" for i in range(5)]
+    page.locator("#photographs-steps").fill("0")
+    until(page, "playground.parts.photographs.look()?.steps === 0")
+    np.testing.assert_allclose(look(page, "photographs")["scores"], 0.2)
+
+
+def test_folders_and_files_that_are_dropped(open_page, tmp_path):
+    page = open_page("photographs")
+    folder = pictures(tmp_path / "mine", classes=6, each=2)
+    drop(page, "#photographs-drop", sorted(folder.iterdir()))
+    said = page.locator("#message-text")
+    sync_api.expect(said).to_contain_text("of 6 folders the first 5 were taken")
+    sync_api.expect(page.locator(".class canvas")).to_have_count(10)
+    drop(page, ".class:nth-child(2)", [folder / "colour5" / "0.png"])
+    sync_api.expect(page.locator(".class:nth-child(2) canvas")).to_have_count(3)
+    drop(page, "#photographs-ask", [folder / "colour0"])
+    sync_api.expect(page.locator(".result")).to_have_count(2)
+    text = tmp_path / "bad.txt"
+    text.write_text("no picture")
+    drop(page, "#photographs-ask", [text])
+    sync_api.expect(said).to_have_text("bad.txt is no picture that this browser can open.")
+    drop(page, "#photographs-drop", [text])
+    sync_api.expect(said).to_contain_text("Expected several folders, one a class")
+    (tmp_path / "empty").mkdir()
+    drop(page, "#photographs-ask", [tmp_path / "empty"])
+    sync_api.expect(said).to_have_text("There was no picture among these files.")
+
+
+def drop(page, target, paths):
+    """Drops files and folders on an element, as a file manager does."""
+    element = page.locator(target).first
+    element.scroll_into_view_if_needed()
+    box = element.bounding_box()
+    client = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": box["x"] + 9, "y": box["y"] + 9, "data": data}
+        client.send("Input.dispatchDragEvent", event)
+
+
+# Navigation.
+
+
+def test_rollouts_before_and_after_each_step(open_page, served):
+    asked = []
+    page = open_page("sine")
+    page.on("request", lambda request: asked.append(request.post_data or ""))
+    page.click("#tab-navigation")
+    until(page, "playground.parts.navigation.look().results.length")
+    click_at(page, ".plane:nth-child(2) .plot", -0.3, 0.4, ((-0.6, 0.6),) * 2, (0, 0, 0, 0))
+    until(page, "playground.parts.navigation.look().results[3]?.finished", seconds=300)
+    shown = look(page, "navigation")
+    np.testing.assert_allclose(shown["goal"], [-0.3, 0.4], atol=0.01)
+    returns = [result["mean"] for result in shown["results"]]
+    assert returns[0] < -25
+    assert min(returns[1:]) > -15
+    assert f"{abs(returns[3]):.2f} after step 3" in page.locator("#navigation-verdict").inner_text()
+    sent = [json.loads(body) for body in asked if '"adapt"' in body][-3:]
+    assert [body["inputs"]["step"] for body in sent] == [0, 1, 2]
+    check_rollouts(sent[0]["inputs"], shown)
+    # What the page goes on with is what the model gives for these rollouts.
+    adapt = served.models.model("navigation").load().signatures["adapt"]
+    inputs = {
+        name: tf.constant(value, tf.int32 if name == "step" else tf.float32)
+        for name, value in sent[0]["inputs"].items()
+    }
+    expected = adapt(**inputs)["weights"]
+    np.testing.assert_allclose(sent[1]["inputs"]["weights"], expected, rtol=1e-6, atol=1e-7)
+
+
+def check_rollouts(sent, shown):
+    """Rollouts are those of the environment: where each move leads, its reward, and its end."""
+    observation, action, reward, mask = (
+        np.array(sent[name]) for name in ("observation", "action", "reward", "mask")
+    )
+    assert observation.shape == action.shape == (20, observation.shape[1], 2)
+    assert mask.shape == reward.shape == observation.shape[:2]
+    assert (observation[:, 0] == 0).all()
+    moved = observation + 0.1 * np.clip(action, -1, 1)
+    counted = mask[:, 1:].astype(bool)
+    np.testing.assert_allclose(observation[:, 1:][counted], moved[:, :-1][counted], atol=1e-9)
+    away = moved - shown["goal"]
+    distance = np.where(mask == 1, np.linalg.norm(away, axis=-1), 0)
+    np.testing.assert_allclose(reward, -distance, atol=1e-9)
+    # A rollout ends where it reaches the goal, or after 100 moves.
+    near = (np.abs(away) < 0.01).all(-1) & (mask == 1)
+    for row in range(20):
+        length = int(mask[row].sum())
+        assert (mask[row, :length] == 1).all()
+        assert length == 100 or near[row, length - 1]
+        assert not near[row, : length - 1].any()
+    np.testing.assert_allclose(shown["results"][0]["mean"], reward.sum(-1).mean(), rtol=1e-9)
+
+
+@pytest.mark.tf_agents
+def test_the_page_moves_the_point_as_the_environment_does(open_page):
+    from maml_tf.rl.environments import Navigation2D
+
+    random = np.random.default_rng(0)
+    position = random.uniform(-1, 1, (1, 50, 2)).astype(np.float32)
+    action = random.normal(0, 1.5, (1, 50, 2)).astype(np.float32)
+    goal = np.float32([[0.2, -0.4]])
+    # Some that end beside the goal.
+    action[0, :20] = 0
+    position[0, :20] = goal + random.uniform(-0.02, 0.02, (20, 2))
+    next_, _, reward, ended = Navigation2D(1, 50).transition(position, action, goal)
+    page = open_page("sine")
+    moves = page.evaluate(
+        "([at, moves, goal]) => at.map((p, i) => playground.transition(p, moves[i], goal))",
+        [position[0].tolist(), action[0].tolist(), goal[0].tolist()],
+    )
+    for i, parts in enumerate(zip(next_[0], reward[0], ended[0], strict=True)):
+        for mine, theirs in zip(moves[i], parts, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    assert 3 < np.sum(ended) < 20
+
+
+# All of them.
+
+
+@pytest.mark.parametrize("look_", ["light", "dark", "phone"])
+def test_every_tab_fits_its_window(open_page, look_, tmp_path):
+    options = {"width": 360, "height": 740, "has_touch": True} if look_ == "phone" else {}
+    scheme = "dark" if look_ == "dark" else "light"
+    page = open_page("sine", color_scheme=scheme, reduced_motion="reduce", **options)
+    adapted(page)
+    for tab in TABS:
+        page.click(f"#tab-{tab}")
+        page.wait_for_timeout(50)
+        assert page.locator(f"#{tab}").is_visible()
+        wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert wide[0] <= wide[1], tab
+        small = page.evaluate(
+            "[...document.querySelectorAll('button, .button, input[type=range]')]"
+            ".filter((e) => e.offsetParent && e.getBoundingClientRect().right > innerWidth).length"
+        )
+        assert small == 0, tab
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    bright = sum(map(int, paper.removeprefix("rgb(").removesuffix(")").split(",")))
+    assert (bright > 600) == (look_ != "dark")
+
+
+def test_without_a_server_the_page_says_so(open_page, browser):
+    page = browser.new_page()
+    page.route("**/models.json", lambda route: route.abort())
+    with playgrounds.served(models=str(SAVED), names=("sinusoid",)) as server:
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        message = page.locator("#message-text")
+        sync_api.expect(message).to_have_text(
+            "The playground's server does not answer. Is it still running?"
+        )
+        page.close()
+        # A tab whose model is not served says how to have it.
+        page = open_page("photographs", server=server)
+        sync_api.expect(page.locator("#photographs-none")).to_be_visible()
+        page.click("#tab-characters")
+        sync_api.expect(page.locator("#characters")).to_contain_text("saved_models/omniglot")
+
+
+def test_the_page_works_with_another_server(open_page):
+    """Requests are passed on to a session of TensorFlow's C API, which the server is made of."""
+    pytest.importorskip("tensorflow_serving")
+    from tests.serving.stand_in import StandIn
+
+    stand_in = StandIn(SAVED / "sinusoid" / "1", "sine")
+    try:
+        with playgrounds.served(server=stand_in.rest, names=("sine",)) as server:
+            page = open_page("sine", server=server, reduced_motion="reduce")
+            adapted(page)
+            shown = look(page, "sine")["results"][0]
+            assert shown[10]["truth"] < 0.5 * shown[0]["truth"]
+            stand_in.unavailable = 10**6
+            page.click("#sine-new")
+            sync_api.expect(page.locator("#message-text")).to_have_text("busy loading")
+            page.close()
+    finally:
+        stand_in.close()
