@@ -276,7 +276,9 @@ class Remote:
         self._parts, self._address = parts, address
         reasons = {}
         for name in names:
-            code, content = self._send("GET", f"/v1/models/{urllib.parse.quote(name)}/metadata", b"")
+            code, content = self._send(
+                "GET", f"/v1/models/{urllib.parse.quote(name)}/metadata", b""
+            )
             if code != 200:
                 reasons[name] = content.decode(errors="replace")
         self._names = [name for name in names if name not in reasons]

@@ -1,7 +1,8 @@
 """The playground's page in a real browser: clicked, drawn on, typed on, and what it then shows.
 
 With `MAML_TF_SCREENSHOTS=FOLDER` the tests also write what the page looks like: `light-sine.png`
-and so on in light and dark and on a phone's width.
+and so on in light, in dark and on a phone's width; with `MAML_TF_PHOTOGRAPHS=FOLDER` of an exported
+model beside it the photographs are told apart by that.
 """
 
 import json
@@ -16,10 +17,12 @@ import pytest
 import tensorflow as tf
 
 from tests.train import playgrounds
+from tests.train.playgrounds import KINDS
 
 SAVED = pathlib.Path(__file__).parents[2] / "saved_models"
 SERVED = ("navigation", "omniglot", "omniglot_prototypical", "sinusoid", "sinusoid_pretrained")
 SCREENSHOTS = os.environ.get("MAML_TF_SCREENSHOTS")
+PHOTOGRAPHS = os.environ.get("MAML_TF_PHOTOGRAPHS")
 # Of a browser that runs as root, and asks nothing of the network.
 FLAGS = [
     "--no-sandbox",
@@ -54,7 +57,10 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name in SERVED:
         (folder / name).symlink_to(SAVED / name)
-    playgrounds.write_photograph_model(folder / "colours" / "1")
+    if PHOTOGRAPHS:
+        (folder / "photographs").symlink_to(pathlib.Path(PHOTOGRAPHS).resolve())
+    else:
+        playgrounds.write_photograph_model(folder / "photographs" / "1")
     with playgrounds.served(models=str(folder)) as server:
         yield server
 
@@ -64,10 +70,15 @@ def open_page(browser, served):
     """`open_page(tab, …)`: the page at a tab, once it is ready; it must make no error."""
     pages, problems = [], []
 
+    def heard(text):
+        # The browser tells every status that is no success; the page tells what it means.
+        if not text.startswith("Failed to load resource"):
+            problems.append(text)
+
     def open_page(tab, server=served, width=1120, height=800, **options):
         page = browser.new_page(viewport={"width": width, "height": height}, **options)
         page.on("pageerror", lambda problem: problems.append(str(problem)))
-        page.on("console", lambda said: said.type == "error" and problems.append(said.text))
+        page.on("console", lambda said: said.type == "error" and heard(said.text))
         page.goto(f"http://127.0.0.1:{server.server_port}/?seed=3#{tab}")
         until(page, "'playground' in window")
         pages.append(page)
@@ -137,7 +148,7 @@ def test_the_curves_are_those_of_the_models(open_page, served):
             np.testing.assert_allclose(results[steps]["curve"], curve, rtol=1e-5, atol=1e-5)
             at = model(**support, query_x=points[:, :1], inner_steps=steps)["predictions"]
             error = np.mean((at - points[:, 1:]) ** 2)
-            np.testing.assert_allclose(results[steps]["error"], error, rtol=1e-4)
+            np.testing.assert_allclose(results[steps]["error"], error, rtol=1e-4, atol=1e-9)
     page.locator("#sine-steps").fill("1")
     row = page.locator("#sine-errors tr").first.inner_text()
     assert f"{shown['results'][0][1]['error']:.2f}" in row
@@ -287,37 +298,23 @@ def test_a_sign_by_the_keyboard_and_signs_by_themselves(open_page):
 # Photographs.
 
 
-def pictures(folder, classes=5, each=3, size=(60, 44)):
-    """Folders of pictures, a colour each."""
-    random = np.random.default_rng(0)
-    for number in range(classes):
-        colour = np.array([40 + 45 * number, 220 - 40 * number, 128 + (-1) ** number * 90])
-        place = folder / f"colour{number}"
-        place.mkdir(parents=True)
-        for i in range(each):
-            noise = random.normal(0, 12, (size[1], size[0], 3))
-            image = PIL.Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
-            image.save(place / f"{i}.png")
-    return folder
-
-
 def test_pictures_of_folders_are_told_apart(open_page, served, tmp_path):
     page = open_page("photographs")
-    folder = pictures(tmp_path / "mine")
-    (folder / "colour1" / "notes.png").write_text("no picture")
+    folder = playgrounds.pictures(tmp_path / "mine", each=3)
+    (folder / "leaves" / "notes.png").write_text("no picture")
     page.locator("#photographs-folder").set_input_files(folder)
     said = page.locator("#message-text")
     sync_api.expect(said).to_have_text("notes.png is no picture that this browser can open.")
     names = page.locator(".class input[type=text]")
-    sync_api.expect(names.nth(4)).to_have_value("colour4")
-    new = pictures(tmp_path / "new", each=1)
+    sync_api.expect(names.nth(4)).to_have_value("waves")
+    new = playgrounds.pictures(tmp_path / "new", each=1, seed=1)
     page.locator("#photographs-queries").set_input_files(sorted(new.glob("*/*.png")))
     until(page, "playground.parts.photographs.look()")
     shown = look(page, "photographs")
     support, labels = np.float32(shown["support"]), np.int32(shown["labels"])
     assert support.shape == (15, 16, 16, 3)
     assert labels.tolist() == np.repeat(np.arange(5), 3).tolist()
-    model = served.models.model("colours").load().signatures
+    model = served.models.model("photographs").load().signatures
     asked = {"support_x": support, "support_y": labels, "inner_steps": np.int32(shown["steps"])}
     weights = model["adapt"](**{k: tf.constant(v) for k, v in asked.items()})["weights"]
     logits = model["predict_with"](
@@ -326,11 +323,11 @@ def test_pictures_of_folders_are_told_apart(open_page, served, tmp_path):
     np.testing.assert_allclose(shown["scores"], softmax(logits["predictions"][:5]), atol=1e-5)
     assert np.argmax(shown["scores"], -1).tolist() == [0, 1, 2, 3, 4]
     # What the page sends is the middle of the picture, in the right colours.
-    image = np.asarray(PIL.Image.open(new / "colour2" / "0.png"), np.float32)[:, 8:52] / 255
+    image = np.asarray(PIL.Image.open(new / KINDS[2] / "0.png"), np.float32)[:, 20:140] / 255
     mine = np.float32(shown["pixels"])[2]
     np.testing.assert_allclose(mine.mean((0, 1)), image.mean((0, 1)), atol=0.01)
     titles = page.locator("#photographs-results .result > div > b")
-    assert titles.all_inner_texts() == [f"colour{i}" for i in range(5)]
+    assert titles.all_inner_texts() == list(KINDS)
     page.locator("#photographs-steps").fill("0")
     until(page, "playground.parts.photographs.look()?.steps === 0")
     np.testing.assert_allclose(look(page, "photographs")["scores"], 0.2)
@@ -338,14 +335,16 @@ def test_pictures_of_folders_are_told_apart(open_page, served, tmp_path):
 
 def test_folders_and_files_that_are_dropped(open_page, tmp_path):
     page = open_page("photographs")
-    folder = pictures(tmp_path / "mine", classes=6, each=2)
+    folder = playgrounds.pictures(tmp_path / "mine", each=2)
+    (folder / "zebras").mkdir()
+    shutil.copy(folder / "waves" / "0.png", folder / "zebras" / "0.png")
     drop(page, "#photographs-drop", sorted(folder.iterdir()))
     said = page.locator("#message-text")
     sync_api.expect(said).to_contain_text("of 6 folders the first 5 were taken")
     sync_api.expect(page.locator(".class canvas")).to_have_count(10)
-    drop(page, ".class:nth-child(2)", [folder / "colour5" / "0.png"])
+    drop(page, ".class:nth-child(2)", [folder / "zebras" / "0.png"])
     sync_api.expect(page.locator(".class:nth-child(2) canvas")).to_have_count(3)
-    drop(page, "#photographs-ask", [folder / "colour0"])
+    drop(page, "#photographs-ask", [folder / "sunset"])
     sync_api.expect(page.locator(".result")).to_have_count(2)
     text = tmp_path / "bad.txt"
     text.write_text("no picture")
@@ -450,6 +449,25 @@ def test_the_page_moves_the_point_as_the_environment_does(open_page):
 # All of them.
 
 
+def fill(page, tab, folder):
+    """Has something in a tab: what somebody who plays with it would look at."""
+    if tab == "sine":
+        page.locator("#sine-steps").fill("5")
+        page.locator("#sine-steps").blur()
+    elif tab == "characters":
+        page.click("#draw-support")
+        page.click("#draw-query")
+        until(page, "playground.parts.characters.look()")
+    elif tab == "photographs":
+        mine, new = (playgrounds.pictures(folder / str(n), each=4 - n, seed=n) for n in (2, 3))
+        page.locator("#photographs-folder").set_input_files(mine)
+        sync_api.expect(page.locator(".class canvas")).to_have_count(10)
+        page.locator("#photographs-queries").set_input_files(sorted(new.glob("*/*.png")))
+        until(page, "playground.parts.photographs.look()")
+    elif SCREENSHOTS:
+        until(page, "playground.parts.navigation.look().results[3]?.finished", seconds=300)
+
+
 @pytest.mark.parametrize("look_", ["light", "dark", "phone"])
 def test_every_tab_fits_its_window(open_page, look_, tmp_path):
     options = {"width": 360, "height": 740, "has_touch": True} if look_ == "phone" else {}
@@ -458,15 +476,18 @@ def test_every_tab_fits_its_window(open_page, look_, tmp_path):
     adapted(page)
     for tab in TABS:
         page.click(f"#tab-{tab}")
-        page.wait_for_timeout(50)
+        fill(page, tab, tmp_path)
         assert page.locator(f"#{tab}").is_visible()
         wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert wide[0] <= wide[1], tab
-        small = page.evaluate(
-            "[...document.querySelectorAll('button, .button, input[type=range]')]"
+        beyond = page.evaluate(
+            "[...document.querySelectorAll('button, .button, input, canvas, td')]"
             ".filter((e) => e.offsetParent && e.getBoundingClientRect().right > innerWidth).length"
         )
-        assert small == 0, tab
+        assert beyond == 0, tab
+        if SCREENSHOTS:
+            path = pathlib.Path(SCREENSHOTS) / f"{look_}-{tab}.png"
+            page.screenshot(path=path, full_page=True, animations="disabled")
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     bright = sum(map(int, paper.removeprefix("rgb(").removesuffix(")").split(",")))
     assert (bright > 600) == (look_ != "dark")
