@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import pathlib
@@ -32,14 +33,71 @@ class _NotRun(pytest.Item):
         raise AssertionError("Expected to be left out before it runs.")
 
 
-def pytest_collection_modifyitems(items):
-    """The processes of pytest-xdist must collect the same names: none may hold an address."""
+# Files that take half a minute of a core or more, which begin first: the two processes end together
+# where only short ones are left. (pytest-xdist begins with those of most tests, which are short.)
+LONG = (
+    "strangers/test_strangers",
+    "learners/test_contract",
+    "train/test_reinforcement",
+    "learners/test_keras_interface",
+    "train/test_sinusoid",
+    "documentation/test_pages",
+    "train/test_images",
+    "train/test_playground_page",
+    "rl/test_meta_policy",
+    "serving/test_export",
+    "rl/test_meta_objective",
+    "exact/test_layers",
+    "exact/test_ops",
+    "tasks/test_contract",
+    "learners/test_invariants",
+    "train/test_omniglot",
+    "documentation/test_docstrings",
+    "rl/test_export",
+    "learners/test_losses",
+    "rl/environments/test_gymnasium_tasks",
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--one-of-each",
+        action="store_true",
+        help="of each test function only the first of its parameters, but all of the documentation",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Refuses names that differ between processes, leaves out what is repeated, sorts by length."""
     for item in items:
+        # The processes of pytest-xdist must collect the same names: none may hold an address.
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(
                 f"Expected a test's name without an object's address. Received: {item.nodeid}. "
                 "Give `ids=` to `parametrize`."
             )
+    if config.getoption("--one-of-each"):
+        _leave_out_repetitions(config, items)
+    ranks = {TESTS / f"{name}.py": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
+
+
+def _leave_out_repetitions(config, items):
+    seen, repeated = set(), []
+    for item in list(items):
+        function = item.path, getattr(item, "originalname", item.name)
+        if function in seen and not item.path.is_relative_to(TESTS / "documentation"):
+            items.remove(item)
+            repeated.append(item)
+        seen.add(function)
+    config.hook.pytest_deselected(items=repeated)
+
+
+def pytest_collection_finish():
+    """What was imported lives as long as the process: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def pytest_runtest_setup(item):

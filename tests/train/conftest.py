@@ -1,16 +1,12 @@
 """Runs the scripts as a user does, and kills them where it hurts."""
 
-import os
-import pathlib
-import subprocess
-import sys
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import forks
 
 # Runs a script that sends a signal to itself: "batch N" after the N-th call of the training
 # function, which is in the middle of an epoch; "checkpoint N" when the N-th checkpoint is
@@ -21,8 +17,6 @@ from train import checkpoints
 
 point, at, sent, module = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 del sys.argv[1:5]
-# A shell has what it starts in the background ignore Ctrl-C, and with it these tests.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 counts = {"batch": 0, "checkpoint": 0}
 
 def count(name):
@@ -46,22 +40,43 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
+# Two layers in the place of the paper's convolutions, whose graphs take most of the time of a short
+# run, for what a script does around its network. Statistics are kept, and weights drawn, as there.
+TINY_NETWORK = """
+import keras, maml_tf
+
+def conv4(ways=5, input_shape=(28, 28, 1), seed=0):
+    start = keras.initializers.GlorotUniform(seed)
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Dense(4, kernel_initializer=start)(keras.layers.Flatten()(inputs))
+    x = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(x))
+    return keras.Model(inputs, keras.layers.Dense(ways, kernel_initializer=start)(x))
+
+maml_tf.models.conv4 = conv4
+"""
+# `python -m`.
+PLAIN = """
+import runpy, sys
+
+module = sys.argv.pop(1)
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.fixture(scope="session")
 def run_script():
-    """`run_script(module, *options, stop=None)`: a finished process with its output."""
+    """`run_script(module, *options, stop=None, tiny=False)`: a finished process with its output.
 
-    def run(module, *options, stop=None):
-        start = ["-c", SIGNALLED, *map(str, stop)] if stop else ["-m"]
-        return subprocess.run(
-            [sys.executable, *start, f"train.{module}", *map(str, options)],
-            cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    Each is a fork of one that has imported what takes time, but none of the scripts.
+    """
+    parent = forks.Parent("import maml_tf.rl, tensorboard, train.classification")
 
-    return run
+    def run(module, *options, stop=None, tiny=False):
+        code, words = (SIGNALLED, [*stop]) if stop else (PLAIN, [])
+        return parent.run(TINY_NETWORK * tiny + code, *words, f"train.{module}", *options)
+
+    yield run
+    parent.close()
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def folder(tmp_path):
 def test_a_folder_of_ones_own(run_script, folder, tmp_path):
     options = ("--quick", "--data", folder, "--ways", 2, "--queries", 3, "--image-size", 32)
     options += ("--network", "conv4", "--inner-steps", 1, "--steps-to-evaluate", 2)
-    done = run_script("images", *options, "--output", tmp_path / "run")
+    done = run_script("images", *options, "--output", tmp_path / "run", tiny=True)
     assert done.returncode == 0, done.stderr
     assert "pictures, 2-way 1-shot, maml: test accuracy" in done.stdout
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -19,7 +19,7 @@ def data_options(omniglot_dir):
 @pytest.fixture(scope="module")
 def never_stopped(run_script, data_options, tmp_path_factory):
     folder = tmp_path_factory.mktemp("omniglot") / "run"
-    done = run_script("omniglot", *SMALL, *data_options, "--output", folder)
+    done = run_script("omniglot", *SMALL, *data_options, "--output", folder, tiny=True)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -95,12 +95,12 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(
 ):
     options = (*SMALL, *data_options, "--output", tmp_path / "run")
     # Ctrl-C in the middle of the second epoch.
-    stopped = run_script("omniglot", *options, stop=("batch", 9, "SIGINT"))
+    stopped = run_script("omniglot", *options, stop=("batch", 9, "SIGINT"), tiny=True)
     assert stopped.returncode == 130
     assert "The same command goes on" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert len(rows(tmp_path / "run")) == 1
-    done = run_script("omniglot", *options)
+    done = run_script("omniglot", *options, tiny=True)
     assert done.returncode == 0, done.stderr
 
     folder, _ = never_stopped

@@ -10,9 +10,10 @@ from train import picture_models, serve_example
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(monkeypatch, capsys, tmp_path, tmp_path_factory):
     def run(*options):
-        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+        # Characters are drawn once for all tests.
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.getbasetemp() / "keras"))
         words = ["serve_example", "--output", str(tmp_path / "out"), *options]
         monkeypatch.setattr("sys.argv", words)
         serve_example.main()

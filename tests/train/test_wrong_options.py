@@ -2,11 +2,14 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 import zipfile
 
 import keras
 import pytest
 
+from tests.forks import ROOT
 from tests.wrong_calls import check_refusal
 from train import (
     adapt,
@@ -184,8 +187,9 @@ def test_wrong_options_are_refused_in_a_line(row, folder, tmp_path, monkeypatch,
     assert not re.search(r"\w\.\.( |$)", line)
 
 
-def test_from_a_shell_too(run_script):
-    failed = run_script("sinusoid", "--inner-steps", "many")
+def test_from_a_shell_too():
+    words = [sys.executable, "-m", "train.sinusoid", "--inner-steps", "many"]
+    failed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     *_, line = failed.stderr.strip().splitlines()  # TensorFlow greets before it
     assert "usage" not in failed.stderr
