@@ -13,15 +13,5 @@ from maml_tf.rl.export import export
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.trust_region import TrustRegion
 
-__all__ = [
-    "MetaPolicy",
-    "TrustRegion",
-    "advantages",
-    "environments",
-    "evaluation",
-    "export",
-    "objectives",
-    "policies",
-    "sampling",
-    "trust_region",
-]
+# The other modules are there for those who build algorithms of their own from their parts.
+__all__ = ["MetaPolicy", "TrustRegion", "environments", "evaluation", "export", "policies"]

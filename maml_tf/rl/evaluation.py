@@ -15,6 +15,8 @@ from maml_tf import arguments, evaluation
 from maml_tf.rl.environments.base import TaskEnvironment
 from maml_tf.rl.meta_policy import MetaPolicy
 
+__all__ = ["Returns", "evaluate", "rollouts"]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Returns(evaluation.Result):

@@ -19,6 +19,8 @@ import tensorflow as tf
 from maml_tf import arguments, functional
 from maml_tf.rl._tf_agents import tfp
 
+__all__ = ["categorical", "gaussian"]
+
 _SMALLEST_LOG_SCALE = math.log(1e-6)
 _GAUSSIAN, _CATEGORICAL = {"loc", "log_scale"}, {"logits"}
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 from maml_tf import arguments
 from maml_tf.tasks import streams
 
+__all__ = ["Classes", "episodes", "index_by_class", "sample_episodes"]
+
 # tf.data copies the tensors that it captures for every iterator; rows of larger arrays are taken
 # by NumPy from where they lie: 1 to 2 ms for 320 images of 84x84x3, 0.6 from a tensor.
 _LARGEST_TENSOR = 2**28  # bytes

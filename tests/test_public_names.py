@@ -1,0 +1,80 @@
+"""`__all__` is the public API: all of it is there and described, and nothing else is in view."""
+
+import importlib
+import inspect
+import pathlib
+import re
+import types
+
+import pytest
+
+import maml_tf
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Packages that list what they are for; what else is in them are their rooms.
+PACKAGES = ["", "evaluation", "learners", "models", "plots", "serving", "tasks"]
+OF_TF_AGENTS = ["rl", "rl.environments"]
+
+
+def load(name):
+    return importlib.import_module(f"maml_tf.{name}".rstrip("."))
+
+
+def public_modules(module):
+    """A module and those that its `__all__` names, as deep as they go."""
+    yield module
+    for name in module.__all__:
+        if isinstance(getattr(module, name), types.ModuleType):
+            yield from public_modules(getattr(module, name))
+
+
+def check(module):
+    """`__all__` is in order, is there, and holds nothing private."""
+    names = list(module.__all__)
+    assert len(names) == len(set(names)), module.__name__
+    for name in names:
+        assert not name.startswith("_"), f"{module.__name__}.{name}"
+        assert inspect.getdoc(getattr(module, name)), f"{module.__name__}.{name} says nothing"
+
+
+def in_view(module):
+    """What `dir` shows of a package beside modules and private names."""
+    values = vars(module).items()
+    return {n for n, v in values if n[0] != "_" and not isinstance(v, types.ModuleType)}
+
+
+def test_what_all_names_is_there_and_has_a_docstring():
+    for module in public_modules(maml_tf):
+        check(module)
+
+
+@pytest.mark.tf_agents
+def test_so_it_is_for_reinforcement_learning():
+    for module in public_modules(load("rl")):
+        check(module)
+
+
+@pytest.mark.parametrize(
+    "name", [*PACKAGES, *(pytest.param(n, marks=pytest.mark.tf_agents) for n in OF_TF_AGENTS)]
+)
+def test_nothing_else_is_in_view(name):
+    module = load(name)
+    assert in_view(module) <= set(module.__all__)
+
+
+@pytest.mark.tf_agents
+def test_what_the_reference_describes_is_public():
+    public = set()
+    for module in (*public_modules(maml_tf), *public_modules(load("rl"))):
+        public |= {id(getattr(module, name)) for name in module.__all__}
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md")]
+    described = re.findall(r"^::: ([\w.]+)$", "\n".join(pages), re.MULTILINE)
+    assert described
+    for path in described:
+        module, name = path.rsplit(".", 1)
+        assert id(getattr(importlib.import_module(module), name)) in public, path
+
+
+def test_the_version_is_that_of_the_project():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1] == maml_tf.__version__
