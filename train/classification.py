@@ -163,6 +163,16 @@ def check(settings):
             f"Expected no --last-layer for --method {settings.method}, whose network only embeds. "
             "Received: --last-layer zero. Leave it out."
         )
+    given = {
+        "--first-order": ("first_order", settings.first_order),
+        "--inner-optimizer": ("inner_optimizer", settings.inner_optimizer != "sgd"),
+    }
+    for option, (setting, asked) in given.items():
+        if asked and not methods.takes(settings.method, setting):
+            sys.exit(
+                f"Expected no {option} for --method {settings.method}, which has no such choice. "
+                f"Received: {option}. Leave it out."
+            )
     ways, _ = tested(settings)
     if ways > settings.ways and methods.takes_ways(settings.method):
         sys.exit(

@@ -45,6 +45,11 @@ def make(name, network, given, more=()):
         options.refuse(f"--set {' '.join(more)}: {error}")
 
 
+def takes(name, setting):
+    """Whether the constructor of a method takes a setting."""
+    return setting in arguments.of_constructor(_classes()[name])
+
+
 def takes_ways(name):
     """Whether a method's network has an output for each class, and none that only embeds."""
     return not issubclass(_classes()[name], maml_tf.learners.EmbeddingLearner)

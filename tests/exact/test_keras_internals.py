@@ -44,3 +44,21 @@ def test_layers_run_in_the_mode_that_is_set():
             assert np.all(drop(x) == 1)
         assert np.any(drop(x) == 0)
     assert np.all(drop(x) == 1)
+
+
+def test_a_model_of_a_mixed_policy_reads_its_variables_in_half_unless_told_otherwise():
+    class Reading(keras.Model):
+        def __init__(self):
+            super().__init__(dtype="mixed_float16", autocast=False)
+            self.inner = keras.layers.Dense(1, dtype="mixed_float16")
+            self.own = self.add_weight(shape=(), name="own")
+
+        def call(self, x):
+            read = [self.own.value.dtype]
+            with keras_internals.own_precision():
+                read += [self.own.value.dtype, self.inner(x).dtype]
+            return tf.constant([dtype.name for dtype in read])
+
+    # The first of them is why this is needed: `autocast=False` does not do it.
+    read = Reading()(tf.ones([2, 3])).numpy().tolist()
+    assert read == [b"float16", b"float32", b"float16"]
