@@ -158,7 +158,12 @@ def from_model_config(config, name="model"):
     # A copy, because Keras empties the configuration of a functional model as it reads it.
     config = {k: deepcopy(v) if isinstance(v, dict) else v for k, v in config.items()}
     trainable, factors = config.pop("frozen", None), config.pop("low_rank", ())
+    policy = (config[name].get("config") or {}).get("dtype")
     arguments = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
+    if policy is not None:
+        # Keras makes sequential and functional models with the policy that is set at the moment,
+        # and the optimizer of another policy cannot take the state that was saved.
+        arguments[name].dtype_policy = keras.dtype_policies.get(policy)
     low_rank.enable(arguments[name], factors)
     freeze(arguments[name], trainable)
     return arguments

@@ -131,3 +131,33 @@ def test_only_networks_compute_in_half_precision(policy, method):
     assert set(read) == {"float32"}
     adapted = made.adapt(inputs["support_x"][0], inputs["support_y"][0])
     np.testing.assert_array_equal(adapted.predict(query_x[0], verbose=0), predicted)
+
+
+def test_training_goes_on_from_a_file_where_another_policy_is_set(tmp_path):
+    """As in a new process, which lost the scale of the loss and all that the optimizer held."""
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        made = maml_tf.MAML(network, 0.1)
+        made.compile("adam", loss="mse")
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    random = np.random.default_rng(0)
+    x, query_x = random.normal(size=(2, 1, 4, 3)).astype("float32")
+    y = random.normal(size=(1, 4, 2)).astype("float32")
+    data = ({"support_x": x, "support_y": y, "query_x": query_x}, y)
+    made.optimizer.build(made.trainable_variables)
+    made.optimizer.dynamic_scale.assign(8.0)
+    made.train_on_batch(*data)
+    made.save(tmp_path / "learner.keras")
+    loaded = keras.saving.load_model(tmp_path / "learner.keras")
+    assert isinstance(loaded.optimizer, keras.optimizers.LossScaleOptimizer)
+    for one_learner in (made, loaded):
+        one_learner.train_on_batch(*data)
+    for one, other in zip(
+        [*made.variables, *made.optimizer.variables],
+        [*loaded.variables, *loaded.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
