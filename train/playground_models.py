@@ -183,6 +183,8 @@ class Local:
         models: list of `Saved`.
     """
 
+    address = None  # of the server that has the models, where it is another one
+
     def __init__(self, models):
         self._models = {model.name: model for model in models}
 
@@ -273,7 +275,7 @@ class Remote:
                 "Expected --server to be the address of a server's REST interface. Received: "
                 f"--server {address}. Give one such as http://localhost:8501."
             )
-        self._parts, self._address = parts, address
+        self._parts, self.address = parts, address
         reasons = {}
         for name in names:
             code, content = self._send(
@@ -315,13 +317,13 @@ class Remote:
             content = answer.read(_MOST_BYTES + 1)
             json.loads(content)
         except (OSError, http.client.HTTPException) as refusal:
-            return error(502, f"The server at {self._address} gave no answer: {refusal}")
+            return error(502, f"The server at {self.address} gave no answer: {refusal}")
         except (ValueError, RecursionError):
-            return error(502, f"The server at {self._address} did not answer in JSON.")
+            return error(502, f"The server at {self.address} did not answer in JSON.")
         finally:
             connection.close()
         if len(content) > _MOST_BYTES:
-            return error(502, f"The server at {self._address} answered too much.")
+            return error(502, f"The server at {self.address} answered too much.")
         if 300 <= answer.status < 400:
-            return error(502, f"The server at {self._address} sends requests elsewhere.")
+            return error(502, f"The server at {self.address} sends requests elsewhere.")
         return answer.status, content

@@ -42,7 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         self.models = models
         self.busy = threading.BoundedSemaphore(_AT_A_TIME)
-        listing = json.dumps({"models": models.cards()}).encode()
+        listing = json.dumps({"models": models.cards(), "server": models.address}).encode()
         self.files = {
             "/": ("text/html; charset=utf-8", page.encode()),
             "/models.json": ("application/json", listing),
