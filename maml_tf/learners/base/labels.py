@@ -41,7 +41,8 @@ class SameWays:
         support: support labels, `[T, S, ...]`.
     """
 
-    key, path = "support_y", None  # of no tensor: XLA, which cannot raise, asks for `ways`
+    # XLA, which cannot raise, has to be given the number: there is nothing to spoil.
+    key = classes = None
 
     def __init__(self, support):
         self._support = support
