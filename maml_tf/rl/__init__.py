@@ -1,6 +1,8 @@
 """Reinforcement learning (Finn et al., 2017, section 5.3) on TF-Agents environments."""
 
-from maml_tf.rl import (
+# The modules of the second line are no part of `__all__`; who builds algorithms of their own from
+# their parts finds them here, too.
+from maml_tf.rl import (  # noqa: F401, I001
     advantages,
     environments,
     evaluation,
@@ -13,5 +15,4 @@ from maml_tf.rl.export import export
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.trust_region import TrustRegion
 
-# The other modules are there for those who build algorithms of their own from their parts.
 __all__ = ["MetaPolicy", "TrustRegion", "environments", "evaluation", "export", "policies"]
