@@ -20,6 +20,8 @@ def _commands():
     found = []
     for text in (path.read_text(encoding="utf-8") for path in DOCUMENTS):
         found += re.findall(r"`(python -m [^`]+)`", text)
+        lines = text.replace("\\\n", " ")
+        found += re.findall(r"^(?:\S*/)?(python -m train\.[^&#\n]+)", lines, re.MULTILINE)
         # The rows of half-cheetah and ant name what follows the environment's option.
         for words in re.findall(r"^- \(\w\)[^`]*`([^`]+)`", text, re.MULTILINE):
             same = "ant_direction " if words.startswith("--") else ""

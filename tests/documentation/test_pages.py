@@ -34,7 +34,7 @@ OF_TF_AGENTS = ("docs/reinforcement-learning.md",)
 # How a command begins, and what is appended to it here. Nothing else of it changes.
 RUN = {
     ".venv/bin/python -m train.sinusoid": "--quick --iterations 20 --test-tasks 5",
-    "python -m train.images": "--quick --image-size 28 --iterations 2 --epoch-iterations 1 "
+    "python -m train.images --data photos": "--quick --image-size 28 --iterations 2 --epoch-iterations 1 "
     "--queries 3 --inner-steps 1 --steps-to-evaluate 1 --validation-tasks 2 --test-tasks 2",
     "python -m train.adapt": "",
 }
@@ -46,10 +46,14 @@ PARSED = {
     "python3 -m venv": "makes an environment; .ci/run does so",
     ".venv/bin/pip install": "downloads the requirements; .ci/run does so",
     ".venv/bin/python -m pytest": "would run these tests within themselves",
+    "python -m train.images --data cifar_fs": "needs CIFAR-100",
+    "python -m train.pretrain": "needs CIFAR-100 or ImageNet",
+    "python -m train.evaluate": "needs a learner of them",
     "docker run": "needs Docker and an image of TensorFlow Serving",
     "curl": "needs that server, and a request of somebody's",
     "pip install": "downloads what an extra names; test_requirements reads them",
     ".venv/bin/python -m train.playground": "serves until it is stopped; tests/train does so",
+    "python -m train.playground": "the same",
     "python -m mkdocs serve": "serves until it is stopped; test_site builds the same site",
 }
 # How a block of text begins, and by which test it is checked. Others are what the Python before
