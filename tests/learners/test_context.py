@@ -104,6 +104,23 @@ def test_the_meta_gradient_is_that_of_central_differences():
         np.testing.assert_allclose(received, gradient, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.usefixtures("float64")
+def test_paths_are_those_of_each_number_of_steps():
+    learner, (inputs, query_y) = linear(0.1, inner_steps=1), task_batch()
+    predictions, losses = learner.predict_path(inputs, 2), learner.loss_path(inputs, query_y, 2)
+    assert (predictions.shape, losses.shape) == ((TASKS, 3, QUERIES, 1), (TASKS, 3))
+    for i in range(TASKS):
+        for steps in range(3):
+            support = inputs["support_x"][i], inputs["support_y"][i]
+            context = learner.context.numpy()
+            if steps:
+                context, _ = by_hand(learner, *support, 0.1, steps)
+            expected = answer_by_hand(learner, inputs["query_x"][i], context)
+            np.testing.assert_allclose(predictions[i, steps], expected, rtol=1e-12)
+            error = expected - query_y[i].numpy()
+            np.testing.assert_allclose(losses[i, steps], np.mean(error**2), rtol=1e-12)
+
+
 def test_a_constraint_of_the_context_holds_after_every_inner_step():
     inputs, _ = task_batch()
     x, y = inputs["support_x"][0], inputs["support_y"][0]
