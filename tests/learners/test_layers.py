@@ -106,6 +106,18 @@ def test_freezing_a_layer_takes_effect_at_the_next_compile_as_in_keras():
     assert learner.adaptable == [True, True]
 
 
+def test_what_keras_can_copy_is_an_ordinary_model_of_its_own():
+    model = dense_model()
+    learner = compiled(model, 0.3)
+    inputs, _ = task_batch()
+    adapted = learner.adapt(inputs["support_x"][0], inputs["support_y"][0])
+    assert (type(adapted), adapted.name) == (keras.Sequential, model.name)
+    assert not {id(v) for v in adapted.variables} & {id(v) for v in model.variables}
+    np.testing.assert_allclose(
+        adapted(inputs["query_x"][0]), learner(inputs)[0], rtol=1e-5, atol=1e-6
+    )
+
+
 # Adapted models of which Keras can make no copy.
 
 
