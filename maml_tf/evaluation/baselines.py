@@ -11,7 +11,7 @@ from maml_tf.evaluation.batches import check_tasks, over_tasks
 from maml_tf.evaluation.result import Result
 
 
-def nearest_neighbour(tasks, num_tasks=600):
+def nearest_neighbour(tasks: tf.data.Dataset, num_tasks: int = 600) -> Result:
     """Accuracy of the nearest support example, by Euclidean distance of the inputs as they are.
 
     Every query gets the label of the support example that is nearest to it (of several that are

@@ -1,5 +1,7 @@
 """A metric of each of many test tasks, at the initial weights and after each inner step."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -11,7 +13,13 @@ from maml_tf.learners.base import checks, labels
 from maml_tf.learners.base.batches import masks_of, merge_tasks, number_of_tasks, with_masks
 
 
-def evaluate(learner, tasks, num_tasks=600, inner_steps=None, metric=None):
+def evaluate(
+    learner: Learner,
+    tasks: tf.data.Dataset,
+    num_tasks: int = 600,
+    inner_steps: int | None = None,
+    metric: str | Callable | None = None,
+) -> Result:
     """Measures a learner on test tasks, at the initial weights and after each inner step.
 
     Args:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+from typing import Any, Self
 
 import numpy as np
 
@@ -40,38 +42,38 @@ class Result:
             )
 
     @property
-    def num_tasks(self):
+    def num_tasks(self) -> int:
         """`int`, tasks that were measured."""
         return self.values.shape[0]
 
     @property
-    def inner_steps(self):
+    def inner_steps(self) -> int:
         """`int`, the largest number of inner steps."""
         return self.values.shape[1] - 1
 
     @property
-    def mean(self):
+    def mean(self) -> np.ndarray:
         """Mean over tasks, `[inner_steps + 1]`."""
         with np.errstate(all="ignore"):
             return self.values.mean(axis=0)
 
     @property
-    def interval(self):
+    def interval(self) -> np.ndarray:
         """Half-width of the 95 % interval of the mean, 1.96 sd / sqrt(tasks), as the authors'."""
         with np.errstate(all="ignore"):
             return 1.96 * self.values.std(axis=0) / np.sqrt(self.num_tasks)
 
     @property
-    def median(self):
+    def median(self) -> np.ndarray:
         """Median over tasks, `[inner_steps + 1]`."""
         return np.median(np.where(np.isnan(self.values), np.inf, self.values), axis=0)
 
     @property
-    def non_finite(self):
+    def non_finite(self) -> np.ndarray:
         """Number of tasks whose value is NaN or infinite, `[inner_steps + 1]`."""
         return np.sum(~np.isfinite(self.values), axis=0)
 
-    def table(self):
+    def table(self) -> str:
         """The numbers of every step as a Markdown table, `str`."""
         lines = [
             f"| inner steps | {self.metric}, mean ± 95 % | median | tasks not finite |",
@@ -85,7 +87,7 @@ class Result:
         ]
         return "\n".join(lines)
 
-    def to_dict(self, values=True):
+    def to_dict(self, values: bool = True) -> dict[str, Any]:
         """Everything as lists and numbers that JSON can hold; non-finite numbers as strings.
 
         Args:
@@ -102,13 +104,13 @@ class Result:
         }
         return {**summary, "values": _listed(self.values)} if values else summary
 
-    def to_json(self, path):
+    def to_json(self, path: str | os.PathLike) -> None:
         """Writes `to_dict()` to a file, whole or not at all."""
         with files.whole(path) as beside:
             beside.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n")
 
     @classmethod
-    def from_json(cls, path):
+    def from_json(cls, path: str | os.PathLike) -> Self:
         """A `Result` from what `to_json` wrote.
 
         Raises:
@@ -130,7 +132,7 @@ class Result:
         )
 
 
-def number(value):
+def number(value: float) -> str:
     """A value as text with four decimals, or in powers of ten where it has run away."""
     return f"{value:.4f}" if not abs(value) >= 1e4 else f"{value:.2e}"
 

@@ -15,6 +15,8 @@ An inner optimizer that learns is a `keras.layers.Layer` with these two methods:
 learner. `LearnedRates` is one.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -60,7 +62,7 @@ class InnerOptimizer:
         """One inner step: `(new_weights, new_slots)`, lists in the order of `weights`."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         rate = self.learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -95,7 +97,7 @@ class SGD(InnerOptimizer):
         array([0.8], dtype=float32)
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.0):
+    def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.0) -> None:
         super().__init__(learning_rate)
         self.momentum = arguments.number("momentum", momentum, minimum=0, below=1)
 
@@ -110,7 +112,7 @@ class SGD(InnerOptimizer):
             moves = slots = [self.momentum * v + m for v, m in zip(slots, moves, strict=True)]
         return [w + m for w, m in zip(weights, moves, strict=True)], slots
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         return {**super().get_config(), "momentum": self.momentum}
 
@@ -138,7 +140,13 @@ class Adam(InnerOptimizer):
         TypeError, ValueError: see `InnerOptimizer`; the other numbers alike.
     """
 
-    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
         super().__init__(learning_rate)
         self.beta_1 = arguments.number("beta_1", beta_1, minimum=0, below=1)
         self.beta_2 = arguments.number("beta_2", beta_2, minimum=0, below=1)
@@ -166,7 +174,7 @@ class Adam(InnerOptimizer):
             moved.append(w - tf.cast(move, w.dtype))
         return moved, first + second
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         return {
             **super().get_config(),
@@ -176,7 +184,7 @@ class Adam(InnerOptimizer):
         }
 
 
-def get(identifier):
+def get(identifier: Any) -> Any:
     """An inner optimizer from itself, or from step sizes: those of plain `SGD`.
 
     Args:

@@ -2,6 +2,7 @@
 
 import os
 
+import keras
 import tensorflow as tf
 
 from maml_tf import arguments
@@ -11,7 +12,7 @@ _BLOCKS = 4
 _SIDE = 5  # height and width of the last block's features for 84x84 pixels
 
 
-def from_authors(path):
+def from_authors(path: str | os.PathLike) -> keras.Model:
     """`conv4_max_pool` with the weights of a checkpoint of Finn et al.'s own code.
 
     It reads the networks with max-pooling that `main.py` of https://github.com/cbfinn/maml trains

@@ -1,5 +1,7 @@
 """A network without a last layer, for learners that compare embeddings."""
 
+from typing import Literal
+
 import keras
 
 from maml_tf import arguments
@@ -8,7 +10,12 @@ from maml_tf.models import blocks
 POOLING = ("max", "stride")
 
 
-def embedding(filters=64, input_shape=(28, 28, 1), pooling="max", seed=0):
+def embedding(
+    filters: int = 64,
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    pooling: Literal["max", "stride"] = "max",
+    seed: int = 0,
+) -> keras.Model:
     """Four blocks of convolution, batch normalisation, ReLU and pooling (Snell et al., 2017).
 
     28x28 pixels become 64 numbers, 84x84 become 1,600.

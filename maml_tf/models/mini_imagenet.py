@@ -1,12 +1,16 @@
 """Networks for mini-ImageNet: the paper's (section 5.2 and its code), and a residual one."""
 
+from collections.abc import Sequence
+
 import keras
 
 from maml_tf import arguments
 from maml_tf.models import blocks
 
 
-def conv4_max_pool(ways, filters=32, input_shape=(84, 84, 3), seed=0):
+def conv4_max_pool(
+    ways: int, filters: int = 32, input_shape: tuple[int, int, int] = (84, 84, 3), seed: int = 0
+) -> keras.Model:
     """Four convolutions with max-pooling: 32,773 trainable parameters at 5 ways.
 
     Each block is a 3x3 convolution, batch normalisation with beta but no gamma and epsilon 1e-3,
@@ -44,7 +48,12 @@ def conv4_max_pool(ways, filters=32, input_shape=(84, 84, 3), seed=0):
     return keras.Sequential(layers, name="conv4_max_pool")
 
 
-def resnet12(ways, filters=(64, 128, 256, 512), input_shape=(84, 84, 3), seed=0):
+def resnet12(
+    ways: int,
+    filters: Sequence[int] = (64, 128, 256, 512),
+    input_shape: tuple[int, int, int] = (84, 84, 3),
+    seed: int = 0,
+) -> keras.Model:
     """A residual network of 12 convolutions, as in Oreshkin et al. (2018) and most papers since.
 
     Four blocks of three 3x3 convolutions, each with batch normalisation, and leaky ReLU (0.1)

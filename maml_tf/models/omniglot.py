@@ -5,7 +5,9 @@ import keras
 from maml_tf.models import blocks
 
 
-def conv4(ways, filters=64, input_shape=(28, 28, 1), seed=0):
+def conv4(
+    ways: int, filters: int = 64, input_shape: tuple[int, int, int] = (28, 28, 1), seed: int = 0
+) -> keras.Model:
     """Four strided convolutions: 112,005 trainable parameters at 5 ways.
 
     Each block is a 3x3 convolution with stride 2, batch normalisation with beta but no gamma and
@@ -37,7 +39,7 @@ def conv4(ways, filters=64, input_shape=(28, 28, 1), seed=0):
     return keras.Sequential(layers, name="conv4")
 
 
-def dense5(ways, input_shape=(28, 28, 1), seed=0):
+def dense5(ways: int, input_shape: tuple[int, ...] = (28, 28, 1), seed: int = 0) -> keras.Model:
     """Not convolutional, 784-256-128-64-64-ways: 247,109 trainable parameters at 5 ways.
 
     Each hidden layer is followed by batch normalisation (beta, no gamma) and ReLU.

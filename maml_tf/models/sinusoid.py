@@ -5,7 +5,7 @@ import keras
 from maml_tf import arguments
 
 
-def sinusoid_mlp(features=1, seed=0):
+def sinusoid_mlp(features: int = 1, seed: int = 0) -> keras.Model:
     """1-40-40-1 with ReLU (Finn et al., 2017, section 5.1): 1,761 parameters.
 
     Args:

@@ -20,7 +20,7 @@ def displayed(image):
     return image[..., 0] if image.shape[-1] == 1 else image
 
 
-def printable(text):
+def printable(text: str) -> str:
     """The text with escapes for what does not print.
 
     A file's name may hold anything: a new line, what moves a terminal's cursor, half a character.
@@ -28,7 +28,7 @@ def printable(text):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def shorten(text, limit):
+def shorten(text: str, limit: int) -> str:
     """The text with its middle left out where it is longer than `limit` (at least 5) characters."""
     text, limit = printable(text), max(limit, 5)
     if len(text) <= limit:

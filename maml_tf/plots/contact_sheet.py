@@ -3,11 +3,20 @@
 As in `maml_tf.plots`, a `matplotlib.figure.Figure` is returned and nothing global is changed.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from maml_tf import arguments
 from maml_tf.plots import arguments as plot_arguments
 from maml_tf.plots.canvas import displayed, new_figure, printable, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 _RIGHT, _WRONG, _UNKNOWN = "#00704F", "#C02000", "#606060"
 _CELL = 1.15  # inches a column, of which the gap takes a share
@@ -18,17 +27,17 @@ _CHARACTERS = 17  # of the larger font fit a column, of average width
 
 
 def contact_sheet(
-    support,
-    queries,
-    names,
-    predicted,
-    probabilities,
-    truth=None,
+    support: tuple[Sequence | np.ndarray, Sequence | np.ndarray],
+    queries: Sequence | np.ndarray,
+    names: Sequence[str],
+    predicted: Sequence | np.ndarray,
+    probabilities: Sequence | np.ndarray,
+    truth: Sequence | np.ndarray | None = None,
     *,
-    captions=None,
-    columns=10,
-    title=None,
-):
+    captions: Sequence[str] | None = None,
+    columns: int = 10,
+    title: str | None = None,
+) -> Figure:
     """Draws the support pictures by class and each query with the answer for it.
 
     An answer is green with a tick where it is right, red with a cross and the true class where it

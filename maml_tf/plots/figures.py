@@ -4,13 +4,23 @@ Every function returns a `matplotlib.figure.Figure` and changes nothing global: 
 `figure.savefig(path)`, or show it in a notebook by naming it.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maml_tf import arguments
 from maml_tf.plots import arguments as plot_arguments
 from maml_tf.plots.canvas import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from maml_tf.evaluation import Result
+
 
 # A band of lightness and hue that colour-blind readers tell apart (Okabe & Ito, 2008).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -19,7 +29,14 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LOG_RANGE = 20
 
 
-def error_against_steps(results, *, ylabel=None, title=None, references=None, chance=None):
+def error_against_steps(
+    results: Mapping[str, Result],
+    *,
+    ylabel: str | None = None,
+    title: str | None = None,
+    references: Mapping[str, Mapping[int, float]] | None = None,
+    chance: float | None = None,
+) -> Figure:
     """Mean and 95 % interval of a metric after each inner step, one line a learner (figure 3).
 
     Works for errors and accuracies alike. The axis is logarithmic where positive means span more
@@ -54,7 +71,7 @@ def error_against_steps(results, *, ylabel=None, title=None, references=None, ch
         mean, interval = _finite(result.mean), _finite(result.interval)
         if last and not result.inner_steps:
             steps, mean, interval = np.array([0, last]), mean.repeat(2), interval.repeat(2)
-            marker, style = None, "--"
+            marker, style = "", "--"
         label = name if np.isfinite(mean).all() else f"{name} (then not finite)"
         axes.plot(steps, mean, style, color=colour, marker=marker, markersize=4, label=label)
         axes.fill_between(
@@ -104,7 +121,9 @@ class SinePanel:
     support_y: np.ndarray
 
 
-def sine_adaptation(panels, steps=(0, 1, 10), columns=2):
+def sine_adaptation(
+    panels: Sequence[SinePanel], steps: Sequence[int] = (0, 1, 10), columns: int = 2
+) -> Figure:
     """Predictions of one sine before and after inner steps (figure 2).
 
     Args:
@@ -167,8 +186,15 @@ def sine_adaptation(panels, steps=(0, 1, 10), columns=2):
 
 
 def learning_curve(
-    rows, metric="loss", *, epoch_iterations=1, ylabel=None, title=None, chance=None, tests=None
-):
+    rows: Sequence[Mapping[str, float]],
+    metric: str = "loss",
+    *,
+    epoch_iterations: int = 1,
+    ylabel: str | None = None,
+    title: str | None = None,
+    chance: float | None = None,
+    tests: Mapping[str, tuple[int, Result]] | None = None,
+) -> Figure:
     """A metric over meta-training: training and validation, before and after adaptation.
 
     Args:

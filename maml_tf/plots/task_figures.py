@@ -1,17 +1,35 @@
 """Figures of one classification task: its pictures, and which class was taken for which."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from maml_tf import arguments
 from maml_tf.plots import arguments as plot_arguments
 from maml_tf.plots.canvas import displayed, new_figure, shorten
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
 _RIGHT, _WRONG, _BEFORE = "#00704F", "#C02000", "#707070"
 _CELL, _WIDEST, _LINE = 1.3, 1.6, 0.15  # inches of a picture, of the largest, of a line of text
 _FONT, _CHARACTERS = 7, 15.8  # of which so many fit an inch
 
 
-def classification_task(support, query, before, after, *, names=None, columns=10, title=None):
+def classification_task(
+    support: tuple[Sequence | np.ndarray, Sequence | np.ndarray],
+    query: tuple[Sequence | np.ndarray, Sequence | np.ndarray],
+    before: Sequence | np.ndarray | None,
+    after: Sequence | np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    columns: int = 10,
+    title: str | None = None,
+) -> Figure:
     """The images of one task, and how each query was classified before and after adaptation.
 
     The class stands above each image. Below a query stands which class it was taken for: at the
@@ -100,7 +118,14 @@ def _tell(axes, answers, label, names, room):
         )
 
 
-def confusion(support, labels, predicted, *, names=None, title=None):
+def confusion(
+    support: tuple[Sequence | np.ndarray, Sequence | np.ndarray],
+    labels: Sequence | np.ndarray,
+    predicted: Sequence | np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
     """How often queries of each class of one task were taken for each: a matrix of numbers.
 
     Args:

@@ -1,6 +1,9 @@
 """A client of TensorFlow Serving for exported learners: NumPy in, NumPy out."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from maml_tf import arguments
 from maml_tf.serving import wire
@@ -25,7 +28,14 @@ class Client(Connection):
         (5, 5)
     """
 
-    def adapt(self, x, y, inner_steps=None, *, support_weight=None):
+    def adapt(
+        self,
+        x: Any,
+        y: Any,
+        inner_steps: int | None = None,
+        *,
+        support_weight: ArrayLike | None = None,
+    ) -> "Adapted":
         """Adapts to labelled examples, once.
 
         Args:
@@ -62,7 +72,9 @@ class Client(Connection):
             )
         return Adapted(self, weights)
 
-    def adapt_and_predict(self, support_x, support_y, query_x, inner_steps=None):
+    def adapt_and_predict(
+        self, support_x: Any, support_y: Any, query_x: Any, inner_steps: int | None = None
+    ) -> Any:
         """Adapts and predicts in one request: predictions `[Q, ...]`, or a list of them."""
         steps = self._steps("adapt_and_predict", inner_steps)
         tensors = self._entries(
@@ -70,7 +82,7 @@ class Client(Connection):
         )
         return self._predictions("adapt_and_predict", tensors | steps)
 
-    def predict(self, x):
+    def predict(self, x: Any) -> Any:
         """Predictions at the meta-learned weights, without adaptation."""
         tensors = self._entries("predict", query_x=x)
         if "query_count" in self._signature("predict").inputs:
@@ -157,7 +169,7 @@ class Adapted:
         self._tensors = weights
         self.weights = weights["weights"] if set(weights) == {"weights"} else weights
 
-    def predict(self, x):
+    def predict(self, x: Any) -> Any:
         """Predictions `[Q, ...]` for `x` `[Q, ...]`, or a list of them."""
         tensors = {**self._tensors, **self._client._entries("predict_with", query_x=x)}
         return self._client._predictions("predict_with", tensors)

@@ -4,6 +4,11 @@ The exported graph holds the meta-learned weights as plain variables and a loop 
 needs neither Keras nor this package to run: TensorFlow, its C API or TensorFlow Serving do.
 """
 
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -24,20 +29,20 @@ _ABOUT = ("method", "model", "parameters", "batch_norm", "inner_steps", "max_inn
 
 
 def export(
-    learner,
-    base_path,
-    version=None,
-    inner_steps=None,
+    learner: Learner,
+    base_path: str | os.PathLike,
+    version: int | None = None,
+    inner_steps: int | None = None,
     *,
-    max_inner_steps=100,
-    max_support=1000,
-    max_queries=10_000,
-    support_weight=False,
-    warm_up=None,
-    card=None,
-    x_spec=None,
-    y_spec=None,
-):
+    max_inner_steps: int = 100,
+    max_support: int = 1000,
+    max_queries: int = 10_000,
+    support_weight: bool = False,
+    warm_up: bool | None = None,
+    card: Mapping[str, Any] | None = None,
+    x_spec: Any = None,
+    y_spec: Any = None,
+) -> pathlib.Path:
     """Writes `base_path/<version>/`, the layout of TensorFlow Serving.
 
     The signatures are functions of what they are given alone; the numbers of support examples S,

@@ -5,11 +5,14 @@ together. CIFAR-FS shares the classes out at random, 64 / 16 / 20; FC100 by supe
 20, so that test classes have no relatives among the training classes: the more difficult one.
 """
 
+from typing import Any
+
 from maml_tf.tasks import class_lists
 from maml_tf.tasks.from_tfds import from_tfds
+from maml_tf.tasks.splits import TaskSets
 
 
-def cifar_fs(ways=5, shots=1, queries=15, **options):
+def cifar_fs(ways: int = 5, shots: int = 1, queries: int = 15, **options: Any) -> TaskSets:
     """Builds the training, validation and test tasks of CIFAR-FS.
 
     Args:
@@ -33,7 +36,7 @@ def cifar_fs(ways=5, shots=1, queries=15, **options):
     return from_tfds("cifar100", ways, shots, queries, classes=split, **options)
 
 
-def fc100(ways=5, shots=1, queries=15, **options):
+def fc100(ways: int = 5, shots: int = 1, queries: int = 15, **options: Any) -> TaskSets:
     """Builds the training, validation and test tasks of FC100, with 60, 20 and 20 classes.
 
     Arguments, results and errors are those of `cifar_fs`.

@@ -1,7 +1,9 @@
 """Any labelled image set of TensorFlow Datasets as few-shot tasks."""
 
 import dataclasses
+import os
 import pathlib
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,18 +15,18 @@ _SPLIT = (0.64, 0.16, 0.2)
 
 
 def from_tfds(
-    name,
-    ways=5,
-    shots=1,
-    queries=15,
+    name: str,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
     *,
-    image_size=None,
-    classes=_SPLIT,
-    split_seed=0,
-    data_dir=None,
-    download=False,
-    **episodes,
-):
+    image_size: int | tuple[int, int] | None = None,
+    classes: Any = _SPLIT,
+    split_seed: int = 0,
+    data_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    **episodes: Any,
+) -> splits.TaskSets:
     """Builds the training, validation and test tasks of a data set with images and labels.
 
     All splits of the data set are put together and shared out anew, by class: a test task has
@@ -80,7 +82,12 @@ def from_tfds(
     return splits.three_way(indexed, parts, few)
 
 
-def load_tfds_images(name, image_size=None, data_dir=None, download=False):
+def load_tfds_images(
+    name: str,
+    image_size: int | tuple[int, int] | None = None,
+    data_dir: str | os.PathLike | None = None,
+    download: bool = False,
+) -> packed.Images:
     """Loads all images of a data set of TensorFlow Datasets with their labels.
 
     Args:

@@ -8,6 +8,7 @@ results on it are not results on Omniglot.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,14 @@ PARTS = {
 }
 
 
-def glyphs(ways=5, shots=1, queries=None, *, rotate=False, **episodes):
+def glyphs(
+    ways: int = 5,
+    shots: int = 1,
+    queries: int | None = None,
+    *,
+    rotate: bool = False,
+    **episodes: Any,
+) -> splits.TaskSets:
     """Builds the training, validation and test tasks of N-way K-shot character classification.
 
     The characters are drawn at the first call, in about ten seconds, and kept (see `load_glyphs`).

@@ -10,8 +10,11 @@ Either all classes (left), which are then split at random, or the splits as give
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import re
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,20 +31,20 @@ _DECODING = 1
 
 
 def image_folder(
-    path,
-    ways=5,
-    shots=1,
-    queries=15,
+    path: str | os.PathLike,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
     *,
-    image_size=84,
-    channels=3,
-    split=None,
-    split_seed=0,
-    on_error="raise",
-    cache=None,
-    follow_links=False,
-    **episodes,
-):
+    image_size: int | tuple[int, int] = 84,
+    channels: Literal[1, 3] = 3,
+    split: Sequence[float] | None = None,
+    split_seed: int = 0,
+    on_error: Literal["raise", "skip"] = "raise",
+    cache: str | os.PathLike | None = None,
+    follow_links: bool = False,
+    **episodes: Any,
+) -> splits.TaskSets:
     """Builds the training, validation and test tasks of a folder with one folder per class.
 
     Every data set yields task batches `(inputs, query_y)` with static shapes:
@@ -114,8 +117,13 @@ def image_folder(
 
 
 def load_image_folder(
-    path, image_size=84, channels=3, on_error="raise", cache=None, follow_links=False
-):
+    path: str | os.PathLike,
+    image_size: int | tuple[int, int] = 84,
+    channels: Literal[1, 3] = 3,
+    on_error: Literal["raise", "skip"] = "raise",
+    cache: str | os.PathLike | None = None,
+    follow_links: bool = False,
+) -> packed.Images:
     """Loads a folder with one folder per class, for `sampling.episodes` or anything else.
 
     Up to 256 MiB of decoded pictures are held in memory. More, or all where `cache` is given, are

@@ -5,6 +5,8 @@ Ravi & Larochelle 2017: 64 for training, 16 for validation, 20 for test.
 """
 
 import dataclasses
+import os
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +16,16 @@ from maml_tf.tasks.episodes import Episodes
 
 
 def mini_imagenet(
-    ways=5,
-    shots=1,
-    queries=15,
-    test_queries=None,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    test_queries: int | None = None,
     *,
-    data_dir=None,
-    source=None,
-    csv_dir=None,
-    **episodes,
-):
+    data_dir: str | os.PathLike | None = None,
+    source: str | os.PathLike | None = None,
+    csv_dir: str | os.PathLike | None = None,
+    **episodes: Any,
+) -> splits.TaskSets:
     """Builds the training, validation and test tasks of N-way K-shot mini-ImageNet.
 
     Every data set yields task batches `(inputs, query_y)` with static shapes:

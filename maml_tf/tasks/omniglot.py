@@ -5,6 +5,8 @@ Each task tells N characters apart from K drawings of each; each character of a 
 """
 
 import dataclasses
+import os
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,16 +22,16 @@ SPLITS = ("paper", "alphabet", "vinyals")
 
 
 def omniglot(
-    ways=5,
-    shots=1,
-    queries=None,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int | None = None,
     *,
-    data_dir=None,
-    download=False,
-    split="paper",
-    rotate=True,
-    **episodes,
-):
+    data_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    split: str = "paper",
+    rotate: bool | Literal["classes"] = True,
+    **episodes: Any,
+) -> splits.TaskSets:
     """Builds the training, validation and test tasks of N-way K-shot Omniglot.
 
     Every data set yields task batches `(inputs, query_y)` with static shapes:

@@ -21,17 +21,17 @@ _BLOCK_TASKS = 6400
 
 
 def sinusoid(
-    support=10,
-    query=10,
-    meta_batch=25,
-    seed=0,
-    start=0,
-    validation_tasks=600,
-    test_tasks=600,
-    test_support=None,
-    test_query=100,
-    oracle=False,
-):
+    support: int = 10,
+    query: int = 10,
+    meta_batch: int = 25,
+    seed: int = 0,
+    start: int = 0,
+    validation_tasks: int = 600,
+    test_tasks: int = 600,
+    test_support: int | None = None,
+    test_query: int = 100,
+    oracle: bool = False,
+) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
     """Builds the training, validation and test tasks of sine regression.
 
     Every data set yields task batches `(inputs, query_y)`, float32, with static shapes:

@@ -74,7 +74,7 @@ class _Face(NamedTuple):
     codes: frozenset  # of the characters that it really has
 
 
-def load_glyphs():
+def load_glyphs() -> packed.Images:
     """Draws the characters, once, and keeps them in `$KERAS_HOME/datasets` (`~/.keras/datasets`).
 
     A character is a letter or digit of one of `SCRIPTS` that Unicode does not take apart into a

@@ -13,8 +13,10 @@ from maml_tf.tasks import splits
 
 # Those that TensorFlow decodes, and others: where Pillow cannot read one of these (HEIC needs
 # pillow-heif) an error says so, while a picture that is passed over would not be missed.
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
-EXTENSIONS += (".tif", ".tiff", ".avif", ".heic", ".heif")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
+    *(".tif", ".tiff", ".avif", ".heic", ".heif"),
+)
 _SPLIT_FOLDERS = {
     "train": splits.NAMES[0],
     "training": splits.NAMES[0],

@@ -11,7 +11,11 @@ from maml_tf.tasks import class_lists, splits
 from maml_tf.tasks.data import imagenet_source, mini_imagenet_staging, packed
 
 
-def load_mini_imagenet(data_dir=None, source=None, csv_dir=None):
+def load_mini_imagenet(
+    data_dir: str | os.PathLike | None = None,
+    source: str | os.PathLike | None = None,
+    csv_dir: str | os.PathLike | None = None,
+) -> packed.Images:
     """Loads mini-ImageNet, for `sampling.episodes` or anything else.
 
     ImageNet may not be handed on, so there is nothing to download: give, once, the images that

@@ -5,6 +5,7 @@ induction". Read through TensorFlow Datasets once, then from a packed copy of 25
 """
 
 import logging
+import os
 import pathlib
 import zipfile
 from typing import NamedTuple
@@ -39,7 +40,7 @@ class Omniglot(NamedTuple):
     alphabets: np.ndarray
 
 
-def load_omniglot(data_dir=None, download=False):
+def load_omniglot(data_dir: str | os.PathLike | None = None, download: bool = False) -> Omniglot:
     """Loads Omniglot by character, for `sampling.episodes` or anything else.
 
     The drawings are made 28x28 by Lanczos with ink 1. The first call reads 32,460 PNG files and
