@@ -1,5 +1,6 @@
-import subprocess
-import sys
+import pytest
+
+from tests import forks
 
 HIDE = """
 import sys
@@ -11,11 +12,15 @@ sys.meta_path.insert(0, Hidden())
 """
 
 
-def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def run():
+    """`run(code)`: in a new process that has imported the library alone."""
+    parent = forks.Parent("import maml_tf")
+    yield parent.run
+    parent.close()
 
 
-def test_the_library_alone_needs_no_tf_agents():
+def test_the_library_alone_needs_no_tf_agents(run):
     result = run(
         "import sys, maml_tf\n"
         "names = {'tf_agents', 'mujoco', 'tensorflow_probability', 'gymnasium'}\n"
@@ -24,14 +29,14 @@ def test_the_library_alone_needs_no_tf_agents():
     assert result.stdout.strip() == "set()", result.stderr
 
 
-def test_a_missing_extra_names_the_pip_line():
+def test_a_missing_extra_names_the_pip_line(run):
     result = run(HIDE.format(module="tf_agents") + "import maml_tf.rl")
     assert "ModuleNotFoundError" in result.stderr
     assert 'pip install "maml_tf[rl]"' in result.stderr
     assert "pip install --no-deps tf-agents==0.19.0" in result.stderr
 
 
-def test_only_locomotion_needs_mujoco():
+def test_only_locomotion_needs_mujoco(run):
     code = HIDE.format(module="mujoco") + (
         "from maml_tf import rl\n"
         "rl.environments.Navigation2D()\n"
@@ -46,7 +51,7 @@ def test_only_locomotion_needs_mujoco():
     assert "until here" in result.stdout
 
 
-def test_importing_leaves_the_environment_and_keras_as_they_were():
+def test_importing_leaves_the_environment_and_keras_as_they_were(run):
     result = run(
         "import os, keras, numpy as np\n"
         "import maml_tf.rl\n"
