@@ -61,19 +61,21 @@ def install():
             entry["type"] = _guarded(entry["type"], definition, what)
 
 
-def correct(name, gradient):
+def correct(name, gradient, here=_HERE):
     """Puts `gradient(original, op, *upstream)` in the place of one, inside of `refusals`.
 
     Args:
         name: type of the operation.
         gradient: gets the registered gradient and what that was called with.
+        here: a `threading.local` whose `depth` is above 0 where it is to be used, in the place of
+            `refusals`.
     """
     entry = ops.gradient_registry._registry[name]
     original = entry["type"]
 
     @functools.wraps(original)
     def corrected(op, *upstream):
-        if _HERE.depth:
+        if here.depth:
             return gradient(original, op, *upstream)
         return original(op, *upstream)
 

@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from maml_tf import arguments
@@ -17,7 +16,7 @@ from maml_tf.learners import Learner
 from maml_tf.learners.base import checks as learner_checks
 from maml_tf.learners.base import specs
 from maml_tf.serving import card as card_file
-from maml_tf.serving import folder, requests, versions, warmup
+from maml_tf.serving import checks, folder, requests, versions, warmup
 from maml_tf.serving.signatures import Signatures
 
 _MOST = 2**31 - 1  # of int32, in which requests count
@@ -126,7 +125,7 @@ def export(
         >>> answer["predictions"].shape
         TensorShape([3, 1])
     """
-    _check_learner(learner)
+    checks.check_learner(learner)
     path = versions.path_of(base_path, version)
     steps = learner_checks.check_steps(learner, inner_steps, default=learner.inner_steps)
     steps = None if steps is None else arguments.integer("inner_steps", steps, 0, _MOST)
@@ -143,8 +142,10 @@ def export(
     weighted = arguments.boolean("support_weight", support_weight)
     warm_up = None if warm_up is None else arguments.boolean("warm_up", warm_up)
     card_file.check(card, _ABOUT)
-    x_spec = specs.example_spec(learner) if x_spec is None else _check_spec("x_spec", x_spec)
-    y_spec = specs.y_spec(learner, x_spec) if y_spec is None else _check_spec("y_spec", y_spec)
+    x_spec = specs.example_spec(learner) if x_spec is None else checks.check_spec("x_spec", x_spec)
+    y_spec = (
+        specs.y_spec(learner, x_spec) if y_spec is None else checks.check_spec("y_spec", y_spec)
+    )
     signatures = Signatures(learner, steps, most, limits, x_spec, y_spec, weighted)
     functions = signatures.all()
     asked = _warm_up_requests(signatures, functions, warm_up)
@@ -170,40 +171,6 @@ def export(
         note=note,
     )
     return path
-
-
-def _check_learner(learner):
-    """Refuses what is no compiled learner."""
-    if not isinstance(learner, Learner):
-        raise TypeError(
-            "Expected `learner`: a `maml_tf.Learner`, such as `maml_tf.MAML(model, 0.01)`, "
-            f"compiled. Received: {arguments.received('learner', learner)}. Call a Keras model's "
-            "own `export` where nothing adapts, and `maml_tf.rl.export` for a policy."
-        )
-    learner.require_compiled("export")
-
-
-def _check_spec(name, spec):
-    """Refuses what is no structure of `tf.TensorSpec` `[None, ...]`; returns it."""
-    flat = keras.tree.flatten(spec)
-    for part in flat:
-        if not isinstance(part, tf.TensorSpec):
-            raise TypeError(
-                f"Expected `{name}`: a `tf.TensorSpec([None, ...], dtype)` or a structure of "
-                f"them. Received: {name}={spec!r}, with a {type(part).__name__}. Give the specs of "
-                "one task's examples."
-            )
-        if part.shape.rank is None or part.shape.rank == 0 or part.shape[0] is not None:
-            raise ValueError(
-                f"Expected `{name}` with a free first axis, the examples: `tf.TensorSpec([None, "
-                f"...], dtype)`. Received: {name}={spec!r}. Give None as its first size."
-            )
-    if not flat:
-        raise ValueError(
-            f"Expected `{name}` with a `tf.TensorSpec` for each tensor. Received: {name}={spec!r}. "
-            f"Leave `{name}` out where the learner knows it."
-        )
-    return spec
 
 
 def _warm_up_requests(signatures, functions, warm_up):

@@ -79,7 +79,13 @@ class EmbeddingLearner(Learner):
         norm = mode.norm_of_queries
         if norm == "moving":
             functional.assign(self._normalised_by(), adapted["state"])
-        return self._run(query_x, mode, norm, lambda z: then(self.apply_head(adapted["head"], z)))
+        return self._run(
+            query_x,
+            mode,
+            norm,
+            lambda z: then(self.apply_head(adapted["head"], z)),
+            mode.counted,
+        )
 
     def mode_of_adapt(self):
         """See `Learner`: moving averages do for a single example, too."""

@@ -207,6 +207,7 @@ class GradientLearner(Learner):
             query_x,
             training=mode.training,
             batch_norm=mode.norm_of_queries,
+            counted=mode.counted,
             then=then,
         )
         functional.assign(self.model.non_trainable_variables, state)

@@ -53,10 +53,13 @@ class Mode(NamedTuple):
     Attributes:
         training: `bool`, whether layers run in training mode (dropout).
         batch_norm: what batch normalisation uses for queries; see `maml_tf.Learner`.
+        counted: which queries count where they are normalised by their own mean and variance:
+            bool `[Q]`, or None for all. The others may be padding.
     """
 
     training: bool
     batch_norm: str
+    counted: Any = None
 
     @property
     def norm_of_queries(self):

@@ -1,0 +1,197 @@
+"""A trained learner as one file that adapts on a phone, a board or in a browser.
+
+The file holds the meta-learned weights, a loop of inner steps and the derivatives that these take,
+made of LiteRT's own operations alone: whoever has it needs the LiteRT runtime and nothing else.
+"""
+
+import pathlib
+
+from maml_tf import arguments, files
+from maml_tf.learners.base import checks as learner_checks
+from maml_tf.learners.base import specs
+from maml_tf.learners.base.learner import BATCH_NORM
+from maml_tf.serving import card as card_file
+from maml_tf.serving import checks, requests
+from maml_tf.serving.litert import card as litert_card
+from maml_tf.serving.litert import conversion, ways
+from maml_tf.serving.litert.functions import Functions
+from maml_tf.serving.litert.weights import PRECISIONS
+
+_MOST = 2**31 - 1  # of int32, in which counts are given
+_ABOUT = ("method", "model", "parameters", "batch_norm", "inner_steps", "max_inner_steps") + (
+    "max_support",
+    "max_queries",
+    "max_ways",
+    "precision",
+    "bytes",
+)
+
+
+def export_litert(
+    learner,
+    path,
+    *,
+    max_support,
+    max_queries,
+    inner_steps=None,
+    max_inner_steps=100,
+    max_ways=None,
+    precision="float32",
+    batch_norm=None,
+    card=None,
+    x_spec=None,
+    y_spec=None,
+):
+    """Writes one `.tflite` file that adapts to a task and predicts for it, on the device.
+
+    Its signatures take tensors of fixed shapes, filled up with anything, and how many of their
+    rows count; the answer is that of these rows alone:
+
+    - `adapt`: `support_x` `[max_support, ...]`, `support_y` `[max_support, ...]`, `support_count`
+      and `inner_steps` (int32 scalars) to `weights` `[P]`, all that was adapted;
+    - `predict_with`: `weights` as `adapt` gave them, `query_x` `[max_queries, ...]` and
+      `query_count` (int32 scalar) to `predictions` `[max_queries, ...]`, 0 where no query is;
+    - `adapt_and_predict`: all of these but `weights` to `predictions`.
+
+    A learner that takes no inner steps has no `inner_steps`. Where a model has several inputs or
+    outputs, each tensor is an entry of its own: `support_x_0`, `support_x_1`, … in the order of
+    `keras.tree.flatten`.
+
+    LiteRT knows no error in the middle of a computation: counts out of range, labels that the model
+    has no output for, numbers that are not finite, negative `inner_steps` and an adaptation that
+    runs away are answered by NaN throughout.
+
+    Time and memory grow with `max_support` and `max_queries`, however many of them count. Beside
+    the file lie two more of its name, `….card.json` and `….md`: what it is, what its signatures
+    take, and how to ask it.
+
+    Args:
+        learner: a compiled `maml_tf.Learner`, computing in float32.
+        path: of the file to write, ending in `.tflite`; one that is there is replaced.
+        max_support: `int`, the most support examples of a task.
+        max_queries: `int`, the most queries that are predicted at a time.
+        inner_steps: `int`, the number of steps that the card recommends; the learner's own number
+            by default.
+        max_inner_steps: `int`; who asks for more steps gets so many.
+        max_ways: `int`, the most classes of a task, for a learner of any number of classes (and
+            for no other). Predictions of classes without support examples are the lowest number
+            there is, which softmax takes for impossible.
+        precision: how weights are stored: `"float32"`; `"float16"`, in half the bytes; or
+            `"int8"`, where kernels that do not adapt take a quarter of the bytes and other weights
+            half of them. It is computed in float32 with what they are rounded to.
+        batch_norm: in the place of the learner's own `batch_norm`, see `maml_tf.Learner`.
+            `"support"` makes predictions depend on no other query, as those of `learner.adapt` do:
+            for one picture at a time.
+        card: dict of what the card should say beside what the learner knows, such as
+            `{"data": ..., "accuracy": ..., "command": ..., "commit": ...}`: values that JSON holds.
+        x_spec: see `maml_tf.serving.export`.
+        y_spec: see `maml_tf.serving.export`.
+
+    Returns:
+        `pathlib.Path` of the file.
+
+    Raises:
+        FileNotFoundError: the folder of `path` does not exist.
+        RuntimeError: LiteRT computes something else than TensorFlow does.
+        TypeError: no learner, no path, no number, or specs that are no `tf.TensorSpec`.
+        ValueError: the learner is not compiled; a number out of range; a card that JSON cannot
+            hold; inputs or labels that are not known or that model or loss do not take; an
+            operation that LiteRT lacks, with the layer that it belongs to.
+
+    Example:
+        >>> learner = maml_tf.MAML(maml_tf.models.sinusoid_mlp(), 0.01)
+        >>> learner.compile(loss="mse")
+        >>> path = maml_tf.serving.export_litert(
+        ...     learner, "sinusoid.tflite", max_support=10, max_queries=3)
+        >>> from ai_edge_litert.interpreter import Interpreter
+        >>> ask = Interpreter(str(path)).get_signature_runner("adapt_and_predict")
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, np.newaxis]
+        >>> answer = ask(support_x=x, support_y=x, support_count=np.int32(10), query_x=x[:3],
+        ...              query_count=np.int32(3), inner_steps=np.int32(5))
+        >>> answer["predictions"].shape
+        (3, 1)
+    """
+    checks.check_learner(learner)
+    path = _checked_path(path)
+    steps = learner_checks.check_steps(learner, inner_steps, default=learner.inner_steps)
+    most = arguments.integer("max_inner_steps", max_inner_steps, 0, _MOST)
+    if steps is not None and steps > most:
+        raise ValueError(
+            f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
+            f"and max_inner_steps={most}. Raise `max_inner_steps`, or give fewer `inner_steps`."
+        )
+    limits = requests.Limits(
+        arguments.integer("max_support", max_support, 1, _MOST),
+        arguments.integer("max_queries", max_queries, 1, _MOST),
+    )
+    arguments.choice("precision", precision, PRECISIONS)
+    norm = learner.batch_norm
+    if batch_norm is not None:
+        norm = arguments.choice("batch_norm", batch_norm, BATCH_NORM)
+    _check_frozen(learner, precision)
+    card_file.check(card, _ABOUT)
+    x_spec = specs.x_spec(learner.model) if x_spec is None else checks.check_spec("x_spec", x_spec)
+    y_spec = (
+        specs.y_spec(learner, x_spec) if y_spec is None else checks.check_spec("y_spec", y_spec)
+    )
+    of_ways = _of_known_ways(learner, max_ways)
+    functions = Functions(
+        of_ways, None if steps is None else most, limits, norm, x_spec, y_spec
+    ).all()
+    content = conversion.converted(functions, learner.model, precision)
+    facts = card_file.about(learner, learner.model) | {"batch_norm": norm}
+    facts |= {} if steps is None else {"inner_steps": steps, "max_inner_steps": most}
+    facts |= {"max_support": limits.support, "max_queries": limits.queries}
+    facts |= {} if max_ways is None else {"max_ways": of_ways.ways}
+    facts |= {"precision": precision, "bytes": len(content)}
+    with files.whole(path) as beside:
+        beside.write_bytes(content)
+    litert_card.write(path, (card or {}) | facts, functions)
+    return path
+
+
+def _checked_path(path):
+    """Refuses what no file can be written to; `pathlib.Path` of the others."""
+    name = arguments.path("path", path, "the file to write, such as 'omniglot.tflite'")
+    path = pathlib.Path(name)
+    if path.suffix != ".tflite" or path.is_dir():
+        raise ValueError(
+            "Expected `path` of a file that ends in .tflite. Received: "
+            f"path={name!r}. Give, for example, {str(path / 'learner.tflite')!r}."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"Expected `path` in a folder that exists. Received: path={name!r}, and "
+            f"{str(path.parent)!r} is none. Make it first."
+        )
+    return path
+
+
+def _check_frozen(learner, precision):
+    """Refuses int8 where there is nothing that it could be used for."""
+    adaptable = getattr(learner, "adaptable", False)
+    if precision == "int8" and (adaptable is None or (adaptable and all(adaptable))):
+        raise ValueError(
+            "Expected a learner with weights that do not adapt (`adaptable=`) for "
+            f'`precision="int8"`, which is for these alone. Received: precision={precision!r} and '
+            'a learner that adapts all of its weights. Give precision="float16".'
+        )
+
+
+def _of_known_ways(learner, max_ways):
+    """The learner, or one of up to `max_ways` classes."""
+    free = ways.is_free(learner)
+    if free and max_ways is None:
+        raise ValueError(
+            "Expected `max_ways`, the most classes of a task, for a learner of any number of "
+            "classes: a file for LiteRT has fixed shapes. Received: max_ways=None. Give, for "
+            "example, max_ways=20."
+        )
+    if not free and max_ways is not None:
+        raise ValueError(
+            "Expected no `max_ways`: this learner has a number of classes of its own. Received: "
+            f"max_ways={max_ways!r}. Leave it out."
+        )
+    return (
+        ways.UpTo(learner, arguments.integer("max_ways", max_ways, 1, _MOST)) if free else learner
+    )

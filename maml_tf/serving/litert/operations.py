@@ -1,0 +1,115 @@
+"""Which layer is at fault where LiteRT lacks an operation, and what to use in its place."""
+
+import re
+
+# Operations of TensorFlow that LiteRT lacks, as patterns, and what to do about each.
+_LACKING = {
+    r"TensorList.*|EmptyTensorList": (
+        "Give a recurrent layer `unroll=True` (`layer.unroll = True` does for a learner that was "
+        "trained), which needs inputs of a known number of steps."
+    ),
+    r"Erf|Erfc|Erfinv|Ndtri": "Use `approximate=True` with a GELU, or another activation.",
+    r"ResizeBicubic.*|ScaleAndTranslate.*|ResizeArea.*": 'Use `interpolation="bilinear"`.',
+    r"Lookup.*|HashTable.*|MutableHashTable.*|String.*|RegexReplace|StaticRegexReplace": (
+        "Do what makes numbers of text before the model, and export the model of numbers."
+    ),
+    r"MaxPool3D.*|AvgPool3D.*": "Pool with strided convolutions, or reshape to two dimensions.",
+    r"Conv3DBackpropFilter.*": "Use two-dimensional convolutions, or keep these from adapting.",
+    r"FFT.*|.*FFT|FFT2D|IFFT.*": "Do that before the model.",
+    r"Cholesky.*|MatrixInverse|MatrixSolve.*|Svd|Qr|SelfAdjointEig.*|MatrixDeterminant.*": (
+        "Linear algebra of this kind runs in TensorFlow alone: serve the learner by "
+        "`maml_tf.serving.export`."
+    ),
+    r"PyFunc|EagerPyFunc|NumpyFunction": "Write the layer of TensorFlow's own operations.",
+}
+_ADVICE = "Use another layer, or serve the learner by `maml_tf.serving.export`."
+
+
+def check(graph, model):
+    """Refuses a graph with an operation that LiteRT is known to lack.
+
+    Args:
+        graph: `tf.Graph` of a concrete function.
+        model: the `keras.Model` whose layers are named.
+
+    Raises:
+        ValueError: naming operation and layer.
+    """
+    for name, kind in _nodes(graph.as_graph_def()):
+        for pattern, advice in _LACKING.items():
+            if re.fullmatch(pattern, kind):
+                raise _refusal([kind], _layers(name, model), advice)
+
+
+def refusal_of(error, model):
+    """The error in words of what the converter said of operations: a `ValueError`.
+
+    Args:
+        error: what the converter raised, which may be pages of it.
+        model: the `keras.Model` whose layers are named.
+    """
+    text = str(error)
+    kinds = sorted(set(re.findall(r"(?:'|\")tf\.(\w+)(?:'|\")", text)))
+    places = re.findall(r'"([^"\s]+/[^"\s]+)"', text)
+    layers = sorted({layer for place in places for layer in _layers(place, model)})
+    if not kinds:
+        line = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+        return ValueError(
+            "Expected a learner that LiteRT's converter takes. Received one of which it says: "
+            f"{line[:300]} {_ADVICE}"
+        )
+    for pattern, advice in _LACKING.items():
+        if any(re.fullmatch(pattern, kind) for kind in kinds):
+            return _refusal(kinds, layers, advice)
+    return _refusal(kinds, layers, _ADVICE)
+
+
+def _refusal(kinds, layers, advice):
+    where = f" in the layers {layers}" if layers else ""
+    return ValueError(
+        "Expected a learner of operations that LiteRT has. Received one that adapts or predicts by "
+        f"{', '.join(kinds)}{where}, which it lacks. {advice}"
+    )
+
+
+def _layers(name, model):
+    """Names of the layers of `model` that a path of name scopes goes through."""
+    # Keras may add a number to a name that was there before.
+    parts = {re.sub(r"_\d+$", "", part) for part in re.split(r"[/@:;]", name)} | set(
+        re.split(r"[/@:;]", name)
+    )
+    known = [layer.name for layer in model._flatten_layers(include_self=False)]
+    return [layer for layer in known if layer in parts]
+
+
+def _nodes(graph_def):
+    """`(name, type)` of all operations that a graph uses, those of its loops too."""
+    library = {f.signature.name: f for f in graph_def.library.function}
+    seen, waiting = set(), [graph_def.node]
+    while waiting:
+        for node in waiting.pop():
+            yield node.name, node.op
+            for called in _called(node):
+                if called in library and called not in seen:
+                    seen.add(called)
+                    waiting.append(_live(library[called]))
+
+
+def _called(node):
+    for value in node.attr.values():
+        if value.WhichOneof("value") == "func":
+            yield value.func.name
+        yield from (f.name for f in value.list.func)
+
+
+def _live(function):
+    """The nodes of a function that its results need."""
+    nodes = {node.name: node for node in function.node_def}
+    waiting = [*function.ret.values(), *function.control_ret.values()]
+    live = {}
+    while waiting:
+        name = waiting.pop().lstrip("^").split(":")[0]
+        if name in nodes and name not in live:
+            live[name] = nodes[name]
+            waiting += nodes[name].input
+    return list(live.values())
