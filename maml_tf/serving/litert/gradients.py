@@ -104,9 +104,19 @@ def _conv2d(original, op, g):
 
 def _image_gradient(g, kernel, windows):
     """`g` `[batch, *count, filters]` sent back through a kernel to `[batch, *image, channels]`."""
-    turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
-    g = _around(g, windows)
-    return tf.nn.conv2d(g, turned, 1, "VALID", dilations=windows.dilations)
+    if windows.strides == (1, 1) or windows.dilations != (1, 1):
+        turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+        return tf.nn.conv2d(_around(g, windows), turned, 1, "VALID", dilations=windows.dilations)
+    # Most of what a convolution would see there are zeros: this takes two thirds of its time.
+    reach = [
+        (c - 1) * s + n
+        for c, s, n in zip(windows.count, windows.strides, windows.window, strict=True)
+    ]
+    shape = [g.shape[0], *reach, kernel.shape[2]]
+    x = tf.nn.conv2d_transpose(g, kernel, shape, windows.strides, "VALID")
+    for axis in (1, 2):
+        x = placed(x, axis, -windows.pads[axis - 1][0], windows.image[axis - 1])
+    return x
 
 
 def _around(g, windows):
