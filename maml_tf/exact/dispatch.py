@@ -43,7 +43,8 @@ class _Here(threading.local):
 
     def __init__(self):
         self.depth = 0
-        self.apart = {compiled: _Apart(compiled) for compiled in (False, True)}
+        self.kept = frozenset()  # names of what is not replaced
+        self.apart = {}  # marks by whether XLA compiles, and what is not replaced
 
 
 _HERE = _Here()
@@ -61,7 +62,7 @@ def install(module, name, replacement):
 
     @functools.wraps(original)
     def dispatched(*args, **kwargs):
-        if _HERE.depth:
+        if _HERE.depth and name not in _HERE.kept:
             return replacement(original, *args, **kwargs)
         return original(*args, **kwargs)
 
@@ -80,11 +81,26 @@ def replaced_here():
 
 
 @contextlib.contextmanager
+def kept_here(*names):
+    """While open, this thread calls the originals of these names within `replaced_here`, too.
+
+    Args:
+        *names: `str`, as given to `install`.
+    """
+    around, _HERE.kept = _HERE.kept, _HERE.kept | set(names)
+    try:
+        yield
+    finally:
+        _HERE.kept = around
+
+
+@contextlib.contextmanager
 def _traced_apart():
     if tf.executing_eagerly():
         yield
         return
-    mark = _HERE.apart[inside_xla()]
+    compiled = inside_xla()
+    mark = _HERE.apart.setdefault((compiled, _HERE.kept), _Apart(compiled))
     mark.Enter()
     try:
         yield

@@ -4,21 +4,23 @@ import tempfile
 
 import tensorflow as tf
 
-from maml_tf.serving.litert import operations, weights
+from maml_tf.serving.litert import operations, trial, weights
 
 
-def converted(functions, model, precision):
+def converted(functions, model, precision, requests):
     """The content of a `.tflite` file.
 
     Args:
         functions: concrete functions by signature, all of whose inputs have names.
         model: the `keras.Model` among what they compute.
         precision: one of `maml_tf.serving.litert.weights.PRECISIONS`.
+        requests: dicts of arrays by signature, to try it with.
 
     Returns:
         `bytes`.
 
     Raises:
+        RuntimeError: LiteRT does not run it, or computes something else.
         ValueError: an operation that LiteRT lacks, with the layer that it belongs to.
     """
     for function in functions.values():
@@ -32,4 +34,8 @@ def converted(functions, model, precision):
             content = converter.convert()
         except Exception as error:
             raise operations.refusal_of(error, model) from error
-    return weights.stored(content, precision)
+    stored = weights.stored(content, precision)
+    trial.run(stored, functions, requests, compare=precision == "float32")
+    if precision != "float32":
+        trial.run(content, functions, requests)
+    return stored

@@ -135,10 +135,9 @@ def export_litert(
         specs.y_spec(learner, x_spec) if y_spec is None else checks.check_spec("y_spec", y_spec)
     )
     of_ways = _of_known_ways(learner, max_ways)
-    functions = Functions(
-        of_ways, None if steps is None else most, limits, norm, x_spec, y_spec
-    ).all()
-    content = conversion.converted(functions, learner.model, precision)
+    of_device = Functions(of_ways, None if steps is None else most, limits, norm, x_spec, y_spec)
+    functions = of_device.all()
+    content = conversion.converted(functions, learner.model, precision, of_device.requests())
     facts = card_file.about(learner, learner.model) | {"batch_norm": norm}
     facts |= {} if steps is None else {"inner_steps": steps, "max_inner_steps": most}
     facts |= {"max_support": limits.support, "max_queries": limits.queries}

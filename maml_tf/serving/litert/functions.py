@@ -10,6 +10,7 @@ throughout: counts out of range, numbers that are not finite, labels that the mo
 for, an adaptation that runs away.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from maml_tf import functional
@@ -71,6 +72,27 @@ class Functions:
             "predict_with": _traced(self._predict_with, weights | query),
             "adapt_and_predict": _traced(self._adapt_and_predict, support | query | steps),
         }
+
+    def requests(self):
+        """A task of made-up numbers, as requests by signature: dicts of arrays."""
+        random = np.random.default_rng(0)
+
+        def made_up(part, structure, size, known):
+            sized = self._sized(part, structure, size)
+            return {
+                name: _made_up(random, spec, labels)
+                for (name, spec), labels in zip(sized.items(), known, strict=True)
+            }
+
+        inputs = [None] * len(tf.nest.flatten(self._x))
+        support = made_up("support_x", self._x, self._limits.support, inputs)
+        support |= made_up("support_y", self._y, self._limits.support, self._labels)
+        support["support_count"] = np.int32(self._limits.support)
+        query = made_up("query_x", self._x, self._limits.queries, inputs)
+        query["query_count"] = np.int32(self._limits.queries)
+        if self._most is not None:
+            support["inner_steps"] = np.int32(min(self._most, 1))
+        return {"adapt": support, "adapt_and_predict": support | query}
 
     # What is asked, by name.
 
@@ -144,6 +166,18 @@ class Functions:
             name: tf.TensorSpec([size, *s.shape[1:]], s.dtype, name=name)
             for name, s in requests.entries(part, structure).items()
         }
+
+
+def _made_up(random, spec, known):
+    if known is not None:
+        return (
+            (np.arange(np.prod(spec.shape)) % known.classes)
+            .reshape(spec.shape)
+            .astype(spec.dtype.as_numpy_dtype)
+        )
+    if spec.dtype.is_floating:
+        return random.uniform(size=spec.shape).astype(spec.dtype.as_numpy_dtype)
+    return np.zeros(spec.shape, spec.dtype.as_numpy_dtype)
 
 
 def _count(name):

@@ -16,7 +16,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.exact import registry
+from maml_tf.exact import dispatch, registry
 from maml_tf.serving.litert.windows import apart, placed, spread, taps, windows_of
 
 
@@ -39,7 +39,9 @@ def in_place():
             _INSTALLED.append(True)
     _HERE.depth += 1
     try:
-        yield
+        # What `maml_tf.exact` has of it brings a derivative of its own, for the second order.
+        with dispatch.kept_here("resize_bilinear", "ResizeBilinear"):
+            yield
     finally:
         _HERE.depth -= 1
 
@@ -241,7 +243,7 @@ def _pooled(op, g):
     return windows_of(op, op.inputs[0].shape, tuple(size[1:3]), g.shape[1:3])
 
 
-# Slices and resizing.
+# Slices, repetitions and resizing.
 
 
 def _strided_slice(original, op, g):
@@ -289,6 +291,20 @@ def _cuts(op, shape, begin, end, strides):
 
 
 _MASKS = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+
+
+def _tile(original, op, g):
+    """A sum over the repetitions, one axis after the other: LiteRT sums over no more than five."""
+    x = op.inputs[0]
+    if None in [*x.shape, *g.shape] or 0 in x.shape:
+        return original(op, g)
+    shape = g.shape.as_list()
+    for axis, length in enumerate(x.shape):
+        number, shape[axis] = shape[axis] // length, length
+        if number > 1:
+            inner = int(np.prod(shape[axis:]))
+            g = tf.reduce_sum(tf.reshape(g, [-1, number, inner]), 1)
+    return tf.reshape(g, x.shape), None
 
 
 def _resize(original, op, g):
@@ -339,6 +355,7 @@ GRADIENTS = {
     "MaxPool": _max_pool,
     "AvgPool": _avg_pool,
     "StridedSlice": _strided_slice,
+    "Tile": _tile,
     "ResizeBilinear": _resize,
     "ResizeNearestNeighbor": _resize,
 }

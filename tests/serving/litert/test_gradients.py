@@ -168,6 +168,11 @@ def test_slices(cut):
     check(lambda x: 2 * x[cut], normal(5, 7, 6))
 
 
+@pytest.mark.parametrize("repetitions", [(3, 1, 2), (1, 4, 1), (2, 2, 2), (1, 1, 1)])
+def test_repetitions(repetitions):
+    check(lambda x: tf.tile(x, repetitions), normal(2, 3, 4))
+
+
 @pytest.mark.parametrize("method", ["bilinear", "nearest"])
 @pytest.mark.parametrize("size", [(5, 4), (12, 13), (8, 6)])
 @pytest.mark.parametrize("grid", ["half_pixel_centers", "align_corners"])
