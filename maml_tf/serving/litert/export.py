@@ -112,6 +112,7 @@ def export_litert(
         (3, 1)
     """
     checks.check_learner(learner)
+    _check_float32(learner.model)
     path = _checked_path(path)
     steps = learner_checks.check_steps(learner, inner_steps, default=learner.inner_steps)
     most = arguments.integer("max_inner_steps", max_inner_steps, 0, _MOST)
@@ -130,7 +131,7 @@ def export_litert(
         norm = arguments.choice("batch_norm", batch_norm, BATCH_NORM)
     _check_frozen(learner, precision)
     card_file.check(card, _ABOUT)
-    x_spec = specs.x_spec(learner.model) if x_spec is None else checks.check_spec("x_spec", x_spec)
+    x_spec = specs.example_spec(learner) if x_spec is None else checks.check_spec("x_spec", x_spec)
     y_spec = (
         specs.y_spec(learner, x_spec) if y_spec is None else checks.check_spec("y_spec", y_spec)
     )
@@ -164,6 +165,18 @@ def _checked_path(path):
             f"{str(path.parent)!r} is none. Make it first."
         )
     return path
+
+
+def _check_float32(model):
+    """Refuses a model that computes in another precision: LiteRT does not."""
+    for layer in model._flatten_layers():
+        policy = layer.dtype_policy
+        if (policy.compute_dtype, policy.variable_dtype) != ("float32", "float32"):
+            raise ValueError(
+                "Expected a model that computes in float32, as LiteRT does. Received: "
+                f"{layer.name!r} of the policy {policy.name!r}. Build it with "
+                '`dtype="float32"` and copy the weights; `precision="float16"` makes files small.'
+            )
 
 
 def _check_frozen(learner, precision):

@@ -274,6 +274,11 @@ def test_wrong_settings_are_refused_in_words(tmp_path, given, error, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_another_precision_is_refused_in_words(tmp_path, float64):
+    with pytest.raises(ValueError, match="(?s)Expected a model that computes in float32.*float64"):
+        exported(compiled(dense_model()), tmp_path, **PLAIN)
+
+
 def test_wrong_paths_and_learners_are_refused_in_words(tmp_path):
     export, learner = maml_tf.serving.export_litert, compiled(dense_model())
     with pytest.raises(ValueError, match=r"ends in \.tflite"):
