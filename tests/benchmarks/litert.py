@@ -74,12 +74,15 @@ MODELS = (
 
 def agreement(saved, precisions, number, data_dir):
     """Rows of a table: one for each precision and number of steps."""
+    import tensorflow as tf
+
     learner = saved.learner()
     most = max(step or 0 for step in saved.steps)
+    steps = None if saved.steps == (None,) else most
+    path = tf.function(lambda inputs: learner.predict_path(inputs, steps), autograph=False)
     tasks, wanted = [], []
     for inputs, query_y in saved.tasks(number, data_dir):
-        steps = None if saved.steps == (None,) else most
-        wanted.append(learner.predict_path(inputs, steps).numpy())
+        wanted.append(path(inputs).numpy())
         tasks.append({k: v.numpy() for k, v in inputs.items()} | {"query_y": query_y.numpy()})
     wanted = np.concatenate(wanted)
     tasks = {name: np.concatenate([t[name] for t in tasks]) for name in tasks[0]}

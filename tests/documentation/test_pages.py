@@ -69,6 +69,12 @@ SERVED = {"omniglot": "saved_models/omniglot/1", "cheetah": "exported/cheetah/1"
 TOLERANCE = 0.15
 
 
+# Languages of devices, for which there is no compiler here, and by which test they are read.
+ELSEWHERE = {
+    name: "test_other_languages_use_the_names_of_a_file" for name in ("kotlin", "swift", "cpp")
+}
+
+
 class Block(NamedTuple):
     part: str  # blocks of one part share a namespace
     line: int
@@ -78,7 +84,9 @@ class Block(NamedTuple):
 
 
 def _read(page):
-    parsers = [CodeBlockParser(language, lambda example: None) for language in ("bash", "text")]
+    parsers = [
+        CodeBlockParser(language, lambda example: None) for language in ("bash", "text", *ELSEWHERE)
+    ]
     document = sybil.Document.parse(str(page), PythonCodeBlockParser(), *parsers)
     name = page.relative_to(ROOT).as_posix()
     found = []
@@ -128,7 +136,7 @@ def test_every_block_has_its_treatment():
     texts = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     fences = re.findall(r"^ *(?:```|~~~)(.*)$", texts, re.MULTILINE)
     languages = [block.language for block in BLOCKS]
-    assert fences[::2] == languages, "a block that is neither python, bash nor text"
+    assert fences[::2] == languages, "a block of an unknown language"
     used = set()
     for block in BLOCKS:
         if block.language == "bash":
@@ -140,7 +148,17 @@ def test_every_block_has_its_treatment():
             assert keys, f"{block_id(block)}: neither printed nor checked"
             used.update(keys)
     assert used == {*RUN, *PARSED, *TEXT}, "treatments that no block needs"
-    assert all(name in globals() for name in TEXT.values())
+    assert all(name in globals() for name in [*TEXT.values(), *ELSEWHERE.values()])
+
+
+def test_other_languages_use_the_names_of_a_file():
+    """Signatures and their tensors, as `tests/serving/litert` has them of a file."""
+    wanted = {"adapt", "support_x", "support_y", "support_count", "inner_steps", "weights"}
+    wanted |= {"predict_with", "query_x", "query_count", "predictions"}
+    found = {block.language: block.source for block in BLOCKS if block.language in ELSEWHERE}
+    assert set(found) == set(ELSEWHERE)
+    for source in found.values():
+        assert set(re.findall(r'"([a-z_]+)"', source)) == wanted
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash"], ids=block_id)
