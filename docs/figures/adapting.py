@@ -1,4 +1,4 @@
-"""Draws docs/images/adapting.gif, the README's picture: python -m docs.figures.adapting.
+"""Draws docs/figures/adapting.gif, the README's picture: python -m docs.figures.adapting.
 
 Two saved learners adapt to one new task each, a gradient step after the other: a sine wave from
 five points, and five printed characters from one example each, by a learner that has only seen
@@ -123,7 +123,7 @@ def main():
     figure, show = draw()
     frames = [0, 0, *range(STEPS), STEPS, STEPS, STEPS]
     animation = matplotlib.animation.FuncAnimation(figure, show, frames=frames)
-    animation.save(ROOT / "docs/images/adapting.gif", writer="pillow", fps=1.25)
+    animation.save(ROOT / "docs/figures/adapting.gif", writer="pillow", fps=1.25)
 
 
 if __name__ == "__main__":
