@@ -35,7 +35,8 @@ OF_TF_AGENTS = ("docs/reinforcement-learning.md",)
 RUN = {
     ".venv/bin/python -m train.sinusoid": "--quick --iterations 20 --test-tasks 5",
     "python -m train.images --data photos": "--quick --image-size 28 --iterations 2 "
-    "--epoch-iterations 1 --queries 3 --inner-steps 1 --steps-to-evaluate 1 --validation-tasks 2 --test-tasks 2",
+    "--epoch-iterations 1 --queries 3 --inner-steps 1 --steps-to-evaluate 1 "
+    "--validation-tasks 2 --test-tasks 2",
     "python -m train.adapt": "",
 }
 # Scripts that run in this process, where TensorFlow is loaded already; those that train set its
