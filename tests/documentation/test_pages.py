@@ -7,6 +7,7 @@ run as processes, once where several pages have the same, with options appended 
 fails `test_every_block_has_its_treatment`.
 """
 
+import ast
 import contextlib
 import inspect
 import io
@@ -48,6 +49,7 @@ PARSED = {
     ".venv/bin/pip install": "downloads the requirements; .ci/run does so",
     ".venv/bin/python -m pytest": "would run these tests within themselves",
     "python -m train.images --data cifar_fs": "needs CIFAR-100",
+    "python -m train.mini_imagenet": "needs images of ImageNet",
     "python -m train.pretrain": "needs CIFAR-100 or ImageNet",
     "python -m train.evaluate": "needs a learner of them",
     "docker run": "needs Docker and an image of TensorFlow Serving",
@@ -63,6 +65,7 @@ TEXT = {
     "maml_tf.MAML(": "test_the_signature_is_that_of_the_learner",
     "model_config_list": "test_the_server_would_read_its_configuration",
     "maml_tf/ ": "test_the_layout_is_there",
+    "model = maml_tf.models.from_authors(": "test_the_authors_weights_are_asked_for_as_written",
 }
 # What a client asks for, and what the stand-in serves.
 SERVED = {"omniglot": "saved_models/omniglot/1", "cheetah": "exported/cheetah/1"}
@@ -266,6 +269,18 @@ def test_the_signature_is_that_of_the_learner():
         written, namespace = text.replace("maml_tf.MAML", "def written", 1), {}
         exec(f"{written.strip()}: pass", namespace)
         assert inspect.signature(namespace["written"]) == actual.replace(parameters=parameters)
+
+
+def test_the_authors_weights_are_asked_for_as_written():
+    """Their checkpoint and ImageNet are nobody's to pass on: each call fits its signature."""
+    for text in of_text("model = maml_tf.models.from_authors("):
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        ours = [c for c in calls if ast.unparse(c.func).startswith("maml_tf.")]
+        assert len(ours) == 4
+        for call in ours:
+            called = eval(ast.unparse(call.func), {"maml_tf": maml_tf})
+            named = dict.fromkeys(keyword.arg for keyword in call.keywords)
+            inspect.signature(called).bind(*call.args, **named)
 
 
 def test_the_server_would_read_its_configuration():
