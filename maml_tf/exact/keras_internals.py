@@ -7,11 +7,11 @@ where a new Keras names or treats one of them otherwise.
 import contextlib
 
 from keras.src.backend.common import global_state, masking, stateless_scope
-from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers.layer import CallContext
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 _CALL = "current_call_ctx"
+_PRECISION = "autocast_scope"
 
 
 def mask_of(tensor):
@@ -56,13 +56,20 @@ def calling(training):
         global_state.set_global_attribute(_CALL, around)
 
 
+@contextlib.contextmanager
 def own_precision():
     """While open, variables are read as they are; layers that are called read theirs in half again.
 
     The outermost layer of a mixed policy has Keras read all variables in half precision while it is
     called, its own `autocast=False` notwithstanding: fast weights would be rounded in every step.
     """
-    return AutocastScope(None)
+    # No `AutocastScope(None)`, in which Keras takes every variable for one of its `floatx`.
+    around = global_state.get_global_attribute(_PRECISION)
+    global_state.set_global_attribute(_PRECISION, None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_PRECISION, around)
 
 
 def open_scope():

@@ -52,13 +52,14 @@ def test_a_model_of_a_mixed_policy_reads_its_variables_in_half_unless_told_other
             super().__init__(dtype="mixed_float16", autocast=False)
             self.inner = keras.layers.Dense(1, dtype="mixed_float16")
             self.own = self.add_weight(shape=(), name="own")
+            self.wide = self.add_weight(shape=(), name="wide", dtype="float64")
 
         def call(self, x):
             read = [self.own.value.dtype]
             with keras_internals.own_precision():
-                read += [self.own.value.dtype, self.inner(x).dtype]
+                read += [self.own.value.dtype, tf.as_dtype(self.wide.dtype), self.inner(x).dtype]
             return tf.constant([dtype.name for dtype in read])
 
     # The first of them is why this is needed: `autocast=False` does not do it.
     read = Reading()(tf.ones([2, 3])).numpy().tolist()
-    assert read == [b"float16", b"float32", b"float16"]
+    assert read == [b"float16", b"float32", b"float64", b"float16"]

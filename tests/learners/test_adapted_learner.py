@@ -139,3 +139,11 @@ def test_statistics_of_the_support_set_do_not_train(tmp_path):
     loaded.fit(images, Y, verbose=0)
     for variable, value in zip(statistics, before, strict=True):
         np.testing.assert_array_equal(variable, value)
+
+
+def test_its_network_hears_of_training():
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.5, seed=1)])
+    network.add(keras.layers.Dense(2))
+    adapted = maml_tf.Prototypical(network).adapt(X, Y)
+    assert np.abs(adapted(X, training=True) - adapted(X)).max() > 1e-2
+    np.testing.assert_array_equal(adapted(X, training=False), adapted(X))

@@ -202,6 +202,30 @@ def test_it_is_saved_and_loaded_whole(tmp_path):
     assert np.abs(model(x) - dense_model()(x)).max() > 0.1
 
 
+def test_its_variables_are_of_the_dtypes_of_the_models(adapted):
+    """A layer's seed is no floating number, and what is float64 stays so under another policy."""
+    pairs = adapted[1]._through.pairs
+    assert [own.dtype for _, own in pairs] == [variable.dtype for variable, _ in pairs]
+    assert len({own.dtype for _, own in pairs}) > 1
+    exact = keras.Sequential([keras.Input((3,), dtype="float64"), layers.Dense(2, dtype="float64")])
+    model = AdaptedModel(exact)
+    model.assign([v.value for v in exact.trainable_variables], [])
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 3)))
+    np.testing.assert_array_equal(model(x), exact(x))
+    assert model(x).dtype == "float64"
+
+
+def test_what_layers_hold_beside_variables_is_saved_with_it(tmp_path):
+    words = [layers.StringLookup(vocabulary=list(letters)) for letters in ("abc", "cab")]
+    text = keras.Input((), dtype="string")
+    sums = [layers.Embedding(4, 2)(lookup(text)) for lookup in words]
+    model = AdaptedModel(keras.Model(text, layers.Subtract()(sums)))
+    x = tf.constant(["a", "b", "c", "?"])
+    model.save(tmp_path / "adapted.keras")
+    loaded = keras.saving.load_model(tmp_path / "adapted.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+
+
 @pytest.mark.parametrize("build", [dense_model, unknown])
 def test_adapting_a_second_task_traces_nothing(build):
     class Counted(maml_tf.MAML):
