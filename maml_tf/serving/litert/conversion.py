@@ -3,6 +3,7 @@
 import tempfile
 
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from maml_tf.serving.litert import operations, trial, weights
 
@@ -27,7 +28,8 @@ def converted(functions, model, precision, requests):
         operations.check(function.graph, model)
     with tempfile.TemporaryDirectory() as folder:
         # The way of all signatures in one file; their weights are in it once.
-        tf.saved_model.save(tf.Module(), folder, signatures=functions)
+        signatures = {name: _without_variables(f) for name, f in functions.items()}
+        tf.saved_model.save(tf.Module(), folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         try:
@@ -39,3 +41,21 @@ def converted(functions, model, precision, requests):
     if precision != "float32":
         trial.run(content, functions, requests)
     return stored
+
+
+def _without_variables(function):
+    """The function with constants in the place of variables that Keras does not know of.
+
+    With variables the file is converted all the same, and answers NaN.
+    """
+    if all(captured.dtype != tf.resource for captured in function.captured_inputs):
+        return function
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    names = [tensor.name.partition(":")[0] for tensor in frozen.inputs]
+
+    def call(**tensors):
+        answers = tf.nest.flatten(frozen(*[tensors[name] for name in names]))
+        return dict(zip(sorted(function.structured_outputs), answers, strict=True))
+
+    specs = {s.name: s for s in function.structured_input_signature[1].values()}
+    return tf.function(call, autograph=False).get_concrete_function(**specs)

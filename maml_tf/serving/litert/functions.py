@@ -51,10 +51,11 @@ class Functions:
         self._weights = None  # `AdaptedTensors`, once they are known
 
     def all(self):
-        """Concrete functions by signature, and the names of their inputs in order.
+        """Concrete functions by signature.
 
-        Returns:
-            Dict of `(concrete function, list of str)`.
+        Raises:
+            ValueError: an adaptation that cannot be traced for such inputs and labels, or whose
+                result has no size that is known beforehand.
         """
         support = self._sized("support_x", self._x, self._limits.support)
         support |= self._sized("support_y", self._y, self._limits.support)
@@ -62,7 +63,14 @@ class Functions:
         query = self._sized("query_x", self._x, self._limits.queries)
         query["query_count"] = _count("query_count")
         steps = {} if self._most is None else {"inner_steps": _count("inner_steps")}
-        adapt = _traced(self._adapt, support | steps)
+        try:
+            adapt = _traced(self._adapt, support | steps)
+        except Exception as error:
+            raise ValueError(
+                "Expected a learner that adapts to the inputs and labels of the export. Received: "
+                f"x_spec={self._x} and y_spec={self._y}, for which adaptation fails: {error}"
+            ) from error
+        _check_sizes(adapt.structured_outputs)
         weights = {
             name: tf.TensorSpec(t.shape, t.dtype, name=name)
             for name, t in adapt.structured_outputs.items()
@@ -74,7 +82,10 @@ class Functions:
         }
 
     def requests(self):
-        """A task of made-up numbers, as requests by signature: dicts of arrays."""
+        """A task of made-up numbers, as requests by signature: dicts of arrays.
+
+        That of `predict_with` lacks the weights, which are what `adapt` answers.
+        """
         random = np.random.default_rng(0)
 
         def made_up(part, structure, size, known):
@@ -92,7 +103,7 @@ class Functions:
         query["query_count"] = np.int32(self._limits.queries)
         if self._most is not None:
             support["inner_steps"] = np.int32(min(self._most, 1))
-        return {"adapt": support, "adapt_and_predict": support | query}
+        return {"adapt": support, "predict_with": query, "adapt_and_predict": support | query}
 
     # What is asked, by name.
 
@@ -171,7 +182,7 @@ class Functions:
 def _made_up(random, spec, known):
     if known is not None:
         return (
-            (np.arange(np.prod(spec.shape)) % known.classes)
+            (np.arange(np.prod(spec.shape)) % (known.classes or 1))
             .reshape(spec.shape)
             .astype(spec.dtype.as_numpy_dtype)
         )
@@ -192,6 +203,16 @@ def _traced(function, signature):
             return function(tensors)
 
     return tf.function(flat, autograph=False).get_concrete_function(**signature)
+
+
+def _check_sizes(adapted):
+    for name, t in adapted.items():
+        if not t.shape.is_fully_defined():
+            raise ValueError(
+                "Expected a learner that adapts to something of a known size, because a file for "
+                f"LiteRT has fixed shapes. Received: one whose `{name}` are of shape {t.shape}. "
+                "Serve it by `maml_tf.serving.export`."
+            )
 
 
 def _along(rows, t):

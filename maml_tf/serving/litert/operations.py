@@ -35,10 +35,15 @@ def check(graph, model):
     Raises:
         ValueError: naming operation and layer.
     """
+    kinds, layers, advice = [], [], []
     for name, kind in _nodes(graph.as_graph_def()):
-        for pattern, advice in _LACKING.items():
+        for pattern, instead in _LACKING.items():
             if re.fullmatch(pattern, kind):
-                raise _refusal([kind], _layers(name, model), advice)
+                kinds.append(kind)
+                layers += _layers(name, model)
+                advice.append(instead)
+    if kinds:
+        raise _refusal(sorted(set(kinds))[:5], sorted(set(layers)), " ".join(dict.fromkeys(advice)))
 
 
 def refusal_of(error, model):

@@ -16,7 +16,7 @@ def run(content, functions, requests, compare=True):
     Args:
         content: `bytes` of the file.
         functions: concrete functions by signature.
-        requests: dicts of arrays by signature.
+        requests: dicts of arrays by signature, `adapt` first: `predict_with` gets its answer.
         compare: bool, whether the answers are to be those of the functions.
 
     Raises:
@@ -25,8 +25,11 @@ def run(content, functions, requests, compare=True):
     try:
         with _quiet():
             interpreter = _interpreter()(model_content=content, num_threads=1)
+            adapted = {}
             for name, request in requests.items():
+                request = request | adapted if name == "predict_with" else request
                 answers = interpreter.get_signature_runner(name)(**request)
+                adapted = answers if name == "adapt" else adapted
                 if compare:
                     tensors = {key: tf.constant(value) for key, value in request.items()}
                     _compare(name, answers, functions[name](**tensors))

@@ -1,5 +1,7 @@
 """Each gradient written out for LiteRT against TensorFlow's own, in float64."""
 
+import concurrent.futures
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
+from maml_tf import exact
 from maml_tf.serving.litert import gradients
 
 few = settings(
@@ -198,20 +201,31 @@ def test_what_is_not_known_while_tracing_is_left_to_tensorflow():
     assert gradient(normal(1, 4, 4, 2)).shape == (1, 4, 4, 2)
 
 
-def test_they_are_in_place_within_the_block_and_this_thread_alone():
-    x = tf.constant(normal(3, 4))
+LAYERS = {
+    "ReluGrad": keras.ops.relu,
+    # Which `maml_tf.exact` replaces, too, with a derivative of its own.
+    "ResizeBilinearGrad": lambda x: tf.image.resize(x, (3, 5)),
+}
+
+
+@pytest.mark.parametrize(("lacking", "layer"), LAYERS.items(), ids=LAYERS)
+def test_they_are_in_place_within_the_block_and_this_thread_alone(lacking, layer):
+    x = tf.constant(normal(1, 4, 4, 2), tf.float32)
 
     def operations():
         @tf.function(autograph=False)
         def gradient(x):
-            with tf.GradientTape() as tape:
+            with exact.operations(), tf.GradientTape() as tape:
                 tape.watch(x)
-                y = keras.ops.relu(x)
+                y = layer(x)
             return tape.gradient(y, x)
 
         return {op.type for op in gradient.get_concrete_function(x).graph.get_operations()}
 
     with gradients.in_place():
         within = operations()
-    assert "ReluGrad" not in within
-    assert "ReluGrad" in operations()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(operations).result()
+    assert lacking not in within
+    assert lacking in elsewhere
+    assert lacking in operations()
