@@ -88,7 +88,7 @@ def make_tasks(settings, start=0):
     )
     if settings.image_size in (None, SIZE):
         return sets
-    return tuple(smaller(tasks, settings.image_size) for tasks in sets)
+    return sets.each(lambda tasks: smaller(tasks, settings.image_size))
 
 
 def smaller(tasks, size):

@@ -32,6 +32,18 @@ class TaskSets(tuple):
         made._drawn_from = drawn_from or {}
         return made
 
+    def each(self, function):
+        """The same classes in data sets that were changed, such as by other sizes of images.
+
+        Args:
+            function: of a data set of task batches, gives another one of as many batches.
+
+        Returns:
+            `TaskSets`.
+        """
+        sets = [None if one is None else function(one) for one in self]
+        return TaskSets(sets, self._drawn_from)
+
     def class_names(self, split, batch=0):
         """What the classes of one task batch are called.
 

@@ -129,6 +129,23 @@ def test_ways_and_shots_of_the_test_may_be_others(data, monkeypatch):
     assert classification.tested(dataclasses.replace(settings, test_ways=None)) == (7, 3)
 
 
+def test_smaller_images_of_mini_imagenet_keep_the_names_of_their_classes(monkeypatch):
+    monkeypatch.setattr(mini_imagenet, "SIZE", 2)  # as the made-up images are
+    made_up.mini_imagenet(monkeypatch)
+    sets = {
+        size: mini_imagenet.make_tasks(parse(monkeypatch, mini_imagenet, "--image-size", size))
+        for size in (1, 2)
+    }
+    for whole, small in zip(sets[2], sets[1], strict=True):
+        assert small.element_spec[0]["query_x"].shape[2:] == (1, 1, 1)
+        (inputs, query_y), (made, same_y) = next(iter(whole)), next(iter(small))
+        np.testing.assert_array_equal(query_y, same_y)
+        mean = inputs["support_x"].numpy().mean(axis=(2, 3), keepdims=True)
+        np.testing.assert_allclose(made["support_x"], mean, rtol=1e-6)
+    names = [tasks.class_names("test").tolist() for tasks in sets.values()]
+    assert names[0] == names[1]
+
+
 def test_mini_imagenet_says_how_to_get_it(run_script, tmp_path):
     failed = run_script("mini_imagenet", "--data-dir", tmp_path, "--output", tmp_path / "run")
     assert failed.returncode == 2
