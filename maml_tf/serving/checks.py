@@ -5,6 +5,11 @@ import tensorflow as tf
 
 from maml_tf import arguments
 from maml_tf.learners import Learner
+from maml_tf.learners.base import checks as learner_checks
+from maml_tf.learners.base import specs
+from maml_tf.serving import requests
+
+MOST = 2**31 - 1  # of int32, in which requests count
 
 
 def check_learner(learner):
@@ -18,7 +23,35 @@ def check_learner(learner):
     learner.require_compiled("export")
 
 
-def check_spec(name, spec):
+def check_steps(learner, inner_steps, max_inner_steps):
+    """`(inner_steps, max_inner_steps)` as integers; steps None for a learner that takes none."""
+    steps = learner_checks.check_steps(learner, inner_steps, default=learner.inner_steps)
+    steps = None if steps is None else arguments.integer("inner_steps", steps, 0, MOST)
+    most = arguments.integer("max_inner_steps", max_inner_steps, 0, MOST)
+    if steps is not None and steps > most:
+        raise ValueError(
+            f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
+            f"and max_inner_steps={most}. Raise `max_inner_steps`, or give fewer `inner_steps`."
+        )
+    return steps, most
+
+
+def check_limits(max_support, max_queries):
+    """`maml_tf.serving.requests.Limits` of these numbers."""
+    return requests.Limits(
+        arguments.integer("max_support", max_support, 1, MOST),
+        arguments.integer("max_queries", max_queries, 1, MOST),
+    )
+
+
+def check_specs(learner, x_spec, y_spec):
+    """`(x_spec, y_spec)`: those given, checked, or what the learner knows of its examples."""
+    x_spec = specs.example_spec(learner) if x_spec is None else _check_spec("x_spec", x_spec)
+    y_spec = specs.y_spec(learner, x_spec) if y_spec is None else _check_spec("y_spec", y_spec)
+    return x_spec, y_spec
+
+
+def _check_spec(name, spec):
     """Refuses what is no structure of `tf.TensorSpec` `[None, ...]`; returns it."""
     flat = keras.tree.flatten(spec)
     for part in flat:

@@ -13,13 +13,10 @@ import tensorflow as tf
 
 from maml_tf import arguments
 from maml_tf.learners import Learner
-from maml_tf.learners.base import checks as learner_checks
-from maml_tf.learners.base import specs
 from maml_tf.serving import card as card_file
 from maml_tf.serving import checks, folder, requests, versions, warmup
 from maml_tf.serving.signatures import Signatures
 
-_MOST = 2**31 - 1  # of int32, in which requests count
 # What the export says of the learner in the card.
 _ABOUT = ("method", "model", "parameters", "batch_norm", "inner_steps", "max_inner_steps") + (
     "max_support",
@@ -127,25 +124,12 @@ def export(
     """
     checks.check_learner(learner)
     path = versions.path_of(base_path, version)
-    steps = learner_checks.check_steps(learner, inner_steps, default=learner.inner_steps)
-    steps = None if steps is None else arguments.integer("inner_steps", steps, 0, _MOST)
-    most = arguments.integer("max_inner_steps", max_inner_steps, 0, _MOST)
-    if steps is not None and steps > most:
-        raise ValueError(
-            f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
-            f"and max_inner_steps={most}. Raise `max_inner_steps`, or give fewer `inner_steps`."
-        )
-    limits = requests.Limits(
-        arguments.integer("max_support", max_support, 1, _MOST),
-        arguments.integer("max_queries", max_queries, 1, _MOST),
-    )
+    steps, most = checks.check_steps(learner, inner_steps, max_inner_steps)
+    limits = checks.check_limits(max_support, max_queries)
     weighted = arguments.boolean("support_weight", support_weight)
     warm_up = None if warm_up is None else arguments.boolean("warm_up", warm_up)
     card_file.check(card, _ABOUT)
-    x_spec = specs.example_spec(learner) if x_spec is None else checks.check_spec("x_spec", x_spec)
-    y_spec = (
-        specs.y_spec(learner, x_spec) if y_spec is None else checks.check_spec("y_spec", y_spec)
-    )
+    x_spec, y_spec = checks.check_specs(learner, x_spec, y_spec)
     signatures = Signatures(learner, steps, most, limits, x_spec, y_spec, weighted)
     functions = signatures.all()
     asked = _warm_up_requests(signatures, functions, warm_up)

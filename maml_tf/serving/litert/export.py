@@ -7,17 +7,14 @@ made of LiteRT's own operations alone: whoever has it needs the LiteRT runtime a
 import pathlib
 
 from maml_tf import arguments, files
-from maml_tf.learners.base import checks as learner_checks
-from maml_tf.learners.base import specs
 from maml_tf.learners.base.learner import BATCH_NORM
 from maml_tf.serving import card as card_file
-from maml_tf.serving import checks, requests
+from maml_tf.serving import checks
 from maml_tf.serving.litert import card as litert_card
 from maml_tf.serving.litert import conversion, ways
 from maml_tf.serving.litert.functions import Functions
 from maml_tf.serving.litert.weights import PRECISIONS
 
-_MOST = 2**31 - 1  # of int32, in which counts are given
 _ABOUT = ("method", "model", "parameters", "batch_norm", "inner_steps", "max_inner_steps") + (
     "max_support",
     "max_queries",
@@ -114,27 +111,15 @@ def export_litert(
     checks.check_learner(learner)
     _check_float32(learner.model)
     path = _checked_path(path)
-    steps = learner_checks.check_steps(learner, inner_steps, default=learner.inner_steps)
-    most = arguments.integer("max_inner_steps", max_inner_steps, 0, _MOST)
-    if steps is not None and steps > most:
-        raise ValueError(
-            f"Expected `inner_steps` of at most `max_inner_steps`. Received: inner_steps={steps} "
-            f"and max_inner_steps={most}. Raise `max_inner_steps`, or give fewer `inner_steps`."
-        )
-    limits = requests.Limits(
-        arguments.integer("max_support", max_support, 1, _MOST),
-        arguments.integer("max_queries", max_queries, 1, _MOST),
-    )
+    steps, most = checks.check_steps(learner, inner_steps, max_inner_steps)
+    limits = checks.check_limits(max_support, max_queries)
     arguments.choice("precision", precision, PRECISIONS)
     norm = learner.batch_norm
     if batch_norm is not None:
         norm = arguments.choice("batch_norm", batch_norm, BATCH_NORM)
     _check_frozen(learner, precision)
     card_file.check(card, _ABOUT)
-    x_spec = specs.example_spec(learner) if x_spec is None else checks.check_spec("x_spec", x_spec)
-    y_spec = (
-        specs.y_spec(learner, x_spec) if y_spec is None else checks.check_spec("y_spec", y_spec)
-    )
+    x_spec, y_spec = checks.check_specs(learner, x_spec, y_spec)
     of_ways = _of_known_ways(learner, max_ways)
     of_device = Functions(of_ways, None if steps is None else most, limits, norm, x_spec, y_spec)
     functions = of_device.all()
@@ -204,6 +189,6 @@ def _of_known_ways(learner, max_ways):
             "Expected no `max_ways`: this learner has a number of classes of its own. Received: "
             f"max_ways={max_ways!r}. Leave it out."
         )
-    return (
-        ways.UpTo(learner, arguments.integer("max_ways", max_ways, 1, _MOST)) if free else learner
-    )
+    if not free:
+        return learner
+    return ways.UpTo(learner, arguments.integer("max_ways", max_ways, 1, checks.MOST))
