@@ -230,7 +230,7 @@ def make_learner(settings, shape):
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False,  # XLA makes small convolutions slower on a CPU
+        jit_compile=common.on_gpu(),  # XLA makes small convolutions slower on a CPU
     )
     return learner
 

@@ -38,6 +38,11 @@ def use_threads_for_tasks():
     tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
 
 
+def on_gpu():
+    """Whether there is a GPU that TensorFlow uses."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def switch(description):
     """A field of a settings dataclass that is False unless its option is given."""
     return simple_parsing.field(default=False, action="store_true", help=description)

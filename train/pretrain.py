@@ -120,7 +120,7 @@ def make_network(settings, classes, size):
         keras.optimizers.Adam(rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False,
+        jit_compile=common.on_gpu(),
     )
     return network
 

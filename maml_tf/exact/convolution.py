@@ -10,6 +10,10 @@ preparing than on computing (`python -m tests.benchmarks.convolution` measures i
 - tiny ones, on images of few pixels and many channels (the last layers): here a constant 0/1
   matrix lays out the patches.
 
+Where tasks are vectorised every task has filters of its own, and `tf.vectorized_map` would go
+through the tasks in a loop at each convolution. There all of them are matrix products, of patches
+that strided slices lay out: a product of matrices of all tasks is one operation.
+
 `maml_tf.exact.operations` puts `convolution` in the place of `tf.nn.convolution` while a model
 runs.
 """
@@ -18,6 +22,8 @@ import functools
 
 import numpy as np
 import tensorflow as tf
+
+from maml_tf.exact import dispatch
 
 # Measured on one core for 5 and 20 images; beyond them TensorFlow's own kernels win.
 _THIN = 32  # taps * input channels
@@ -62,6 +68,9 @@ def convolution(
             identity = np.eye(taps).reshape(*filters.shape[:3], taps)
             patches = original(x, tf.constant(identity, x.dtype), strides, padding, "NHWC")
             size = patches.shape[1:3]
+        elif form == "sliced":
+            patches = _sliced_patches(x, filters.shape[:2], strides, padding)
+            size = patches.shape[1:3]
         else:
             matrix, size = _patch_matrix(x.shape[1:3], filters.shape[:2], strides, padding)
             pixels = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
@@ -83,14 +92,16 @@ def _form(x, filters, padding, data_format, dilations):
     )
     if not plain or None in (*x.shape[1:], *filters.shape) or x.shape[3] != filters.shape[2]:
         return None
+    height, width, channels = x.shape[1:]
+    # Patches must fit: `original` says so where they do not.
+    fits = padding == "SAME" or (height >= filters.shape[0] and width >= filters.shape[1])
+    if dispatch.inside_vectorized():
+        return "sliced" if fits else None
     if tf.config.list_physical_devices("GPU"):
         return None
-    height, width, channels = x.shape[1:]
     if filters.shape[0] * filters.shape[1] * channels <= _THIN:
         return "thin"
     pixels = height * width
-    # Patches must fit: `original` says so where they do not.
-    fits = padding == "SAME" or (height >= filters.shape[0] and width >= filters.shape[1])
     if pixels <= _TINY and fits and filters.shape[3] >= _CHANNELS_PER_PIXEL * pixels:
         return "tiny"
     return None
@@ -102,16 +113,61 @@ def _pair(value):
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _places(length, taps, stride, padding):
+    """Along one axis: the number of patches, and the zeros in front of the image and behind it."""
+    if padding == "VALID":
+        return (length - taps) // stride + 1, 0, 0
+    count = -(-length // stride)
+    zeros = max((count - 1) * stride + taps - length, 0)
+    return count, zeros // 2, zeros - zeros // 2
+
+
+def _sliced_patches(x, kernel, strides, padding):
+    """`[batch, new height, new width, taps * channels]` of slices, one for each tap.
+
+    It and its transpose are each other's gradient. What TensorFlow makes of the gradients of slices
+    and sums of them under XLA are operations that cannot be vectorised.
+    """
+    channels = x.shape[3]
+    (height, top, bottom), (width, left, right) = (
+        _places(*axis, padding) for axis in zip(x.shape[1:3], kernel, strides, strict=True)
+    )
+    size = (x.shape[1] + top + bottom, x.shape[2] + left + right)
+    rows, columns = slice(top, top + x.shape[1]), slice(left, left + x.shape[2])
+    taps = [(a, b) for a in range(kernel[0]) for b in range(kernel[1])]
+    down, across = (height - 1) * strides[0] + 1, (width - 1) * strides[1] + 1
+
+    @tf.custom_gradient
+    def patches(x):
+        padded = tf.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]])
+        slices = [
+            padded[:, a : a + down : strides[0], b : b + across : strides[1]] for a, b in taps
+        ]
+        return tf.concat(slices, -1), transposed
+
+    @tf.custom_gradient
+    def transposed(y):
+        y = tf.reshape(y, [-1, height, 1, width, 1, len(taps) * channels])
+        gaps = [[0, 0], [0, 0], [0, strides[0] - 1], [0, 0], [0, strides[1] - 1], [0, 0]]
+        y = tf.reshape(tf.pad(y, gaps), [-1, height * strides[0], width * strides[1], y.shape[-1]])
+        terms = [
+            tf.pad(
+                y[:, :down, :across, i * channels : (i + 1) * channels],
+                [[0, 0], [a, size[0] - a - down], [b, size[1] - b - across], [0, 0]],
+            )
+            for i, (a, b) in enumerate(taps)
+        ]
+        return tf.add_n(terms)[:, rows, columns], patches
+
+    return patches(x)
+
+
 @functools.lru_cache(maxsize=256)
 def _patch_matrix(image, kernel, strides, padding):
     """`[positions * taps, pixels]` of 0 and 1 that lays out patches, and the output's size."""
     starts, size = [], []
     for length, taps, stride in zip(image, kernel, strides, strict=True):
-        if padding == "SAME":
-            count = -(-length // stride)
-            before = max((count - 1) * stride + taps - length, 0) // 2
-        else:
-            count, before = (length - taps) // stride + 1, 0
+        count, before, _ = _places(length, taps, stride, padding)
         size.append(count)
         starts.append([i * stride - before for i in range(count)])
     matrix = np.zeros((*size, *kernel, *image), np.float32)

@@ -44,7 +44,8 @@ class _Here(threading.local):
     def __init__(self):
         self.depth = 0
         self.kept = frozenset()  # names of what is not replaced
-        self.apart = {}  # marks by whether XLA compiles, and what is not replaced
+        self.vectorized = False  # whether what is traced is vectorised over tasks afterwards
+        self.apart = {}  # marks by whether XLA compiles, what is not replaced, and the above
 
 
 _HERE = _Here()
@@ -95,12 +96,28 @@ def kept_here(*names):
 
 
 @contextlib.contextmanager
+def vectorized_here():
+    """While open, what this thread traces is going to be vectorised over tasks."""
+    around, _HERE.vectorized = _HERE.vectorized, True
+    try:
+        yield
+    finally:
+        _HERE.vectorized = around
+
+
+def inside_vectorized():
+    """Whether what is traced now is going to be vectorised over tasks."""
+    return _HERE.vectorized
+
+
+@contextlib.contextmanager
 def _traced_apart():
     if tf.executing_eagerly():
         yield
         return
     compiled = inside_xla()
-    mark = _HERE.apart.setdefault((compiled, _HERE.kept), _Apart(compiled))
+    key = (compiled, _HERE.kept, _HERE.vectorized)
+    mark = _HERE.apart.setdefault(key, _Apart(compiled))
     mark.Enter()
     try:
         yield

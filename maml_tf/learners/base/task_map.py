@@ -6,8 +6,10 @@ Two ways, both with the same results:
   meta-gradient) is summed as the loop goes, so memory does not grow with the number of tasks.
   On a CPU it is the faster way for convolutions: one task per core, one thread per operation.
 - `"vectorized"`: `tf.vectorized_map`. The faster way for small dense networks, above all under
-  XLA; memory grows with the tasks. Convolutions with per-task weights fall back to slow loops,
-  and control flow (`tf.cond`, `tf.while_loop`) often cannot be vectorised at all.
+  XLA, and on a GPU for plain convolutions, too, which are products of matrices then
+  (`maml_tf.exact.convolution`); memory grows with the tasks. Other convolutions with per-task
+  weights fall back to slow loops, and control flow (`tf.cond`, `tf.while_loop`) often cannot be
+  vectorised at all.
 
 `"auto"` takes the way that is likely to be faster, and the loop where the other one fails.
 """
@@ -19,6 +21,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import arguments
+from maml_tf.exact import dispatch
 
 STRATEGIES = ("auto", "loop", "vectorized")
 
@@ -35,9 +38,9 @@ def choose(strategy, model):
 
     Args:
         strategy: one of `STRATEGIES`.
-        model: a built `keras.Model`. Convolutions and recurrent layers go task by task; what is
-            made of matrices and vectors, also where attention keeps them in kernels of rank 3,
-            is left to `map_tasks`, which vectorises it if it can.
+        model: a built `keras.Model`. Convolutions and recurrent layers go task by task, but plain
+            convolutions on a GPU; what is made of matrices and vectors, also where attention keeps
+            them in kernels of rank 3, is left to `map_tasks`, which vectorises it if it can.
 
     Returns:
         One of `STRATEGIES`.
@@ -55,11 +58,22 @@ def choose(strategy, model):
     products = {
         id(v)
         for layer in flat
-        if isinstance(layer, keras.layers.EinsumDense)
+        if isinstance(layer, keras.layers.EinsumDense) or _is_plain_on_gpu(layer)
         for v in layer.trainable_variables
     }
     small = all(len(v.shape) <= 2 or id(v) in products for v in model.trainable_variables)
     return "auto" if small and not looping else "loop"
+
+
+def _is_plain_on_gpu(layer):
+    """Whether a layer is a convolution that is faster as a product of all tasks' matrices."""
+    return (
+        bool(tf.config.list_physical_devices("GPU"))
+        and isinstance(layer, keras.layers.Conv2D)
+        and layer.groups == 1
+        and set(layer.dilation_rate) == {1}
+        and layer.data_format == "channels_last"
+    )
 
 
 def check_parallel(parallel):
@@ -159,7 +173,8 @@ def _vectorized(function, tasks, indices, control_flow=True):
         graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
         try:
-            result = function(*element)
+            with dispatch.vectorized_here():
+                result = function(*element)
         except Exception as error:
             own.append(error)
             raise
@@ -167,7 +182,9 @@ def _vectorized(function, tasks, indices, control_flow=True):
         if found:
             reasons.append(f"the model has control flow (operations {sorted(found)})")
             raise _NotVectorizedError
-        return result
+        # What the function hands on as it came from outside is made something of its own: under
+        # XLA it would otherwise be copied without what it is made of.
+        return tf.nest.map_structure(tf.identity, result)
 
     try:
         summed, stacked = tf.vectorized_map(one, (tasks, indices))
