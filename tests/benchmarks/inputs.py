@@ -59,6 +59,9 @@ WORKLOADS = {
 
 OUTER_LR = 1e-3
 NORM_EPSILON = 1e-3
+# On a GPU so many meta-steps are started before their results are waited for: starting one takes
+# the processor as long as the GPU needs for a small one.
+STEPS_AHEAD = 10
 # Padding before and after, height and width, of TensorFlow's SAME with stride 2: 28-14-7-4-2.
 SAME_PADDING = ((0, 1), (0, 1), (1, 1), (0, 1))
 
@@ -192,6 +195,7 @@ def peer_arguments(description, argv=None):
     parser.add_argument("--variant", help="one or several, separated by commas", required=True)
     parser.add_argument("--inputs", type=pathlib.Path, help=".npz file; made anew without")
     parser.add_argument("--threads", type=int, help="default: as the framework chooses")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--min-steps", type=int, default=10)
     return parser.parse_args(argv)

@@ -18,7 +18,15 @@ sys.path.insert(0, os.path.dirname(__file__))
 import keras
 import numpy as np
 import tensorflow as tf
-from inputs import OUTER_LR, WORKLOADS, load_inputs, peak_mb, peer_arguments, write_line
+from inputs import (
+    OUTER_LR,
+    STEPS_AHEAD,
+    WORKLOADS,
+    load_inputs,
+    peak_mb,
+    peer_arguments,
+    write_line,
+)
 
 import maml_tf
 
@@ -40,7 +48,7 @@ class _EpochTimes(keras.callbacks.Callback):
         self.model.stop_training = enough
 
 
-def make_learner(name, variant, weights):
+def make_learner(name, variant, weights, device):
     workload = WORKLOADS[name]
     sine = workload.ways == 0
     if sine:
@@ -63,7 +71,7 @@ def make_learner(name, variant, weights):
         optimizer=keras.optimizers.Adam(OUTER_LR),
         loss="mse" if sine else crossentropy,
         metrics=None if sine else ["accuracy"],
-        jit_compile=sine,
+        jit_compile=sine or device == "gpu",
         steps_per_execution=100 if sine else 1,
     )
     return learner
@@ -79,25 +87,38 @@ def make_data(name, variant, arrays):
     return tf.data.Dataset.from_tensors(batch).repeat().prefetch(tf.data.AUTOTUNE)
 
 
+def first_step(name, learner, data):
+    """Loss and meta-gradient at the first weights."""
+    if name == "sine":  # fit would take a hundred steps at once
+        loss, gradients, *_ = learner.meta_gradient(*next(iter(data)))
+        return loss, gradients
+    first = learner.fit(data, steps_per_epoch=1, verbose=0)
+    # Adam's first moment is then a multiple of the gradient.
+    gradients = [m / (1 - learner.optimizer.beta_1) for m in learner.optimizer._momentums]
+    return first.history["loss"][0], gradients
+
+
 def main():
     arguments = peer_arguments(__doc__)
     name = arguments.workload
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(arguments.threads or os.cpu_count())
+    if arguments.device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
     weights, arrays = load_inputs(name, arguments.inputs)
     for variant in arguments.variant.split(","):
-        learner = make_learner(name, variant, weights)
+        learner = make_learner(name, variant, weights, arguments.device)
         data = make_data(name, variant, arrays)
-        inputs, query_y = next(iter(data))
-        gradient = tf.function(learner.meta_gradient, autograph=False)
-        loss, gradients, *_ = gradient(inputs, query_y)
+        loss, gradients = first_step(name, learner, data)
         steps = {"sine": 2000, "omniglot5": 20, "omniglot20": 4, "mini_imagenet": 1}[name]
+        steps *= STEPS_AHEAD if arguments.device == "gpu" else 1
         clock = _EpochTimes(arguments.seconds)
         learner.fit(data, steps_per_epoch=steps, epochs=1000, verbose=0, callbacks=[clock])
         times = np.array(clock.times) * 1e3 / steps
         p10, median, p90 = np.percentile(times, [10, 50, 90])
         write_line(
             framework="maml_tf",
+            device=arguments.device,
             variant=variant,
             workload=name,
             threads=arguments.threads or os.cpu_count(),

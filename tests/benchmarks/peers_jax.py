@@ -33,6 +33,7 @@ from inputs import (
     NORM_EPSILON,
     OUTER_LR,
     SAME_PADDING,
+    STEPS_AHEAD,
     WORKLOADS,
     load_inputs,
     measure,
@@ -48,8 +49,8 @@ VARIANTS = {
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 
-def configure(threads):
-    """Sets the number of threads, before JAX starts, and imports JAX.
+def configure(threads, device):
+    """Sets the device and the number of threads, before JAX starts, and imports JAX.
 
     Returns:
         The number of threads.
@@ -57,12 +58,13 @@ def configure(threads):
     global jax, jnp, lax
     threads = threads or len(os.sched_getaffinity(0))
     os.environ["NPROC"] = str(threads)  # the size of XLA's pool of threads
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
     import jax
     import jax.numpy as jnp
     from jax import lax
 
-    jax.config.update("jax_num_cpu_devices", threads)
+    if device == "cpu":
+        jax.config.update("jax_num_cpu_devices", threads)
     return threads
 
 
@@ -243,11 +245,11 @@ def make_step(workload, variant, threads):
     return step
 
 
-def make_call(workload, variant, threads, weights, data):
+def make_call(workload, variant, threads, weights, data, ahead=1):
     """Prepares one variant.
 
     Returns:
-        The function that makes one or, for sine, 100 meta-steps, their number, and the first
+        The function that makes `ahead` or, for sine, 100 meta-steps, their number, and the first
         meta-step's loss and norm of its gradient.
     """
     step = make_step(workload, variant, threads)
@@ -267,7 +269,7 @@ def make_call(workload, variant, threads, weights, data):
             data = jax.device_put(data, jax.sharding.NamedSharding(mesh, spec("tasks")))
             state = jax.device_put(state, jax.sharding.NamedSharding(mesh, spec()))
         one = step = jax.jit(step, donate_argnums=0)
-        first_data, steps = data, 1
+        first_data, steps = data, ahead
 
     after, loss = one(state, first_data)
     # Adam's first moment is then a multiple of the gradient.
@@ -277,7 +279,8 @@ def make_call(workload, variant, threads, weights, data):
 
     def call():
         nonlocal state
-        state, losses = step(state, data)
+        for _ in range(steps if workload.batches == 1 else 1):
+            state, losses = step(state, data)
         jax.block_until_ready((state, losses))
 
     return call, steps, float(loss), norm
@@ -285,7 +288,8 @@ def make_call(workload, variant, threads, weights, data):
 
 def main():
     arguments = peer_arguments(__doc__)
-    threads = configure(arguments.threads)
+    threads = configure(arguments.threads, arguments.device)
+    ahead = STEPS_AHEAD if arguments.device == "gpu" else 1
     workload = WORKLOADS[arguments.workload]
     weights, data = load_inputs(arguments.workload, arguments.inputs)
     allowed = VARIANTS["images" if workload.ways else "sine"]
@@ -293,7 +297,7 @@ def main():
         if not re.fullmatch(allowed, variant):
             raise SystemExit(f"Variants of {arguments.workload}: {allowed}; got {variant}.")
         start = time.perf_counter()
-        call, steps, loss, norm = make_call(workload, variant, threads, weights, data)
+        call, steps, loss, norm = make_call(workload, variant, threads, weights, data, ahead)
         call()
         first = time.perf_counter() - start
         times = measure(call, arguments.seconds, arguments.min_steps, steps)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maml_tf import functional
-from maml_tf.exact import convolution
+from maml_tf.exact import convolution, dispatch
 
 ORIGINAL = tf.nn.convolution
 
@@ -61,6 +61,44 @@ def agrees_with_tensorflow(x, w, strides, padding):
     theirs = derivatives(lambda x, w: ORIGINAL(x, w, strides, padding), x, w)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    channels=st.integers(1, 4),
+    padding=st.sampled_from(["SAME", "VALID"]),
+)
+def test_so_it_is_where_tasks_are_vectorised(size, kernel, strides, channels, padding):
+    if padding == "VALID":
+        kernel = tuple(map(min, kernel, size))
+    x, w = pair((2, *size, channels), kernel, 3)
+    with dispatch.vectorized_here():
+        assert convolution._form(x, w, padding, "NHWC", None) == "sliced"
+        agrees_with_tensorflow(x, w, strides, padding)
+
+
+@pytest.mark.parametrize(("strides", "jit_compile"), [(1, False), (2, True)])
+def test_tasks_with_filters_of_their_own_need_no_loop(strides, jit_compile):
+    """Vectorised, through both derivatives; `tf.vectorized_map` alone falls back to loops."""
+    tasks = [pair((2, 5, 5, 2), (3, 3), 3, seed) for seed in range(3)]
+    x, w = (tf.stack(t) for t in zip(*tasks, strict=True))
+
+    def one(element):
+        with dispatch.vectorized_here():
+            return _derivatives(
+                lambda x, w: convolution.convolution(ORIGINAL, x, w, strides, "SAME"), *element, 1
+            )
+
+    mapped = tf.function(lambda *t: tf.vectorized_map(one, t), False, jit_compile=jit_compile)
+    graph = mapped.get_concrete_function(x, w).graph.as_graph_def()
+    called = [node.op for function in graph.library.function for node in function.node_def]
+    assert not {"While", "StatelessWhile"} & {*called, *(node.op for node in graph.node)}
+    expected = [derivatives(lambda x, w: ORIGINAL(x, w, strides, "SAME"), *task) for task in tasks]
+    for ours, theirs in zip(mapped(x, w), zip(*expected, strict=True), strict=True):
+        np.testing.assert_allclose(ours, np.stack(theirs), rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=20, deadline=None)

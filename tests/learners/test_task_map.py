@@ -110,6 +110,36 @@ def loops(graph):
     return any("While" in node.op for node in [*graph.as_graph_def().node, *nodes])
 
 
+@pytest.mark.parametrize(
+    ("layer", "jit_compile", "expected"),
+    [
+        (layers.Conv2D(3, 3), True, "auto"),
+        (layers.Conv2D(3, 3), False, "loop"),
+        (layers.Conv2D(2, 3, groups=2), True, "loop"),
+        (layers.DepthwiseConv2D(3), True, "loop"),
+    ],
+    ids=["plain", "not-compiled", "groups", "depthwise"],
+)
+def test_auto_vectorises_plain_convolutions_that_xla_compiles_for_a_gpu(
+    layer, jit_compile, expected, monkeypatch
+):
+    model = keras.Sequential([keras.Input((8, 8, 2)), layer, layers.Flatten(), layers.Dense(2)])
+    model.compile(jit_compile=jit_compile)
+    assert task_map.choose("auto", model) == "loop"
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert task_map.choose("auto", model) == expected
+
+
+def test_a_convolutional_learner_gives_the_same_vectorised_under_xla():
+    """State that no task changes, as of batch normalisation, goes through the map as well."""
+    batch = task_batch((6, 6, 1), tasks=3)
+    gradients = []
+    for way, jit_compile in (("loop", False), ("vectorized", True)):
+        learner = compiled(conv_model(), inner_steps=2, task_map=way, jit_compile=jit_compile)
+        gradients.append(traced_meta_gradient(learner, *batch)()[1])
+    assert relative_error(*gradients) < 1e-5
+
+
 def test_auto_vectorises_what_has_no_control_flow():
     learner = compiled(dense_model())
     assert not loops(traced_meta_gradient(learner, *task_batch()).get_concrete_function().graph)

@@ -6,7 +6,7 @@ Two ways, both with the same results:
   meta-gradient) is summed as the loop goes, so memory does not grow with the number of tasks.
   On a CPU it is the faster way for convolutions: one task per core, one thread per operation.
 - `"vectorized"`: `tf.vectorized_map`. The faster way for small dense networks, above all under
-  XLA, and on a GPU for plain convolutions, too, which are products of matrices then
+  XLA, and under XLA on a GPU for plain convolutions, too, which are products of matrices then
   (`maml_tf.exact.convolution`); memory grows with the tasks. Other convolutions with per-task
   weights fall back to slow loops, and control flow (`tf.cond`, `tf.while_loop`) often cannot be
   vectorised at all.
@@ -39,8 +39,9 @@ def choose(strategy, model):
     Args:
         strategy: one of `STRATEGIES`.
         model: a built `keras.Model`. Convolutions and recurrent layers go task by task, but plain
-            convolutions on a GPU; what is made of matrices and vectors, also where attention keeps
-            them in kernels of rank 3, is left to `map_tasks`, which vectorises it if it can.
+            convolutions that XLA compiles for a GPU; what is made of matrices and vectors, also
+            where attention keeps them in kernels of rank 3, is left to `map_tasks`, which
+            vectorises it if it can.
 
     Returns:
         One of `STRATEGIES`.
@@ -54,22 +55,23 @@ def choose(strategy, model):
         return strategy
     flat = list(model._flatten_layers())
     looping = any(isinstance(layer, keras.layers.RNN) for layer in flat)
+    compiled = getattr(model, "jit_compile", False)
+    on_gpu = compiled and bool(tf.config.list_physical_devices("GPU"))
     # Their kernels of any rank are matrices in an einsum: an attention's are of rank 3.
     products = {
         id(v)
         for layer in flat
-        if isinstance(layer, keras.layers.EinsumDense) or _is_plain_on_gpu(layer)
+        if isinstance(layer, keras.layers.EinsumDense) or (on_gpu and _is_plain(layer))
         for v in layer.trainable_variables
     }
     small = all(len(v.shape) <= 2 or id(v) in products for v in model.trainable_variables)
     return "auto" if small and not looping else "loop"
 
 
-def _is_plain_on_gpu(layer):
-    """Whether a layer is a convolution that is faster as a product of all tasks' matrices."""
+def _is_plain(layer):
+    """Whether a layer is a convolution that can be a product of all tasks' matrices."""
     return (
-        bool(tf.config.list_physical_devices("GPU"))
-        and isinstance(layer, keras.layers.Conv2D)
+        isinstance(layer, keras.layers.Conv2D)
         and layer.groups == 1
         and set(layer.dilation_rate) == {1}
         and layer.data_format == "channels_last"
