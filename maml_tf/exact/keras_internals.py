@@ -6,6 +6,7 @@ where a new Keras names or treats one of them otherwise.
 
 import contextlib
 
+from keras.src import backend
 from keras.src.backend.common import global_state, masking, stateless_scope
 from keras.src.layers.layer import CallContext
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
@@ -78,3 +79,11 @@ def open_scope():
     Keras' scopes do not nest: what an outer one holds is not seen within an inner one.
     """
     return stateless_scope.get_stateless_scope()
+
+
+def compute_output_spec(function, *specs):
+    """What a function of tensors returns for `keras.KerasTensor`s, without computing anything.
+
+    Variables that it makes get their values when it has ended; those that it assigns keep theirs.
+    """
+    return backend.compute_output_spec(function, *specs)

@@ -63,3 +63,19 @@ def test_a_model_of_a_mixed_policy_reads_its_variables_in_half_unless_told_other
     # The first of them is why this is needed: `autocast=False` does not do it.
     read = Reading()(tf.ones([2, 3])).numpy().tolist()
     assert read == [b"float16", b"float32", b"float64", b"float16"]
+
+
+def test_a_function_of_specs_makes_variables_and_changes_none():
+    old, new = keras.metrics.Sum(), []
+
+    def function(x):
+        new.append(keras.metrics.Sum())
+        new[0].update_state(x)
+        old.update_state(x)
+        return tf.reduce_sum(x, 0)
+
+    spec = keras_internals.compute_output_spec(function, keras.KerasTensor((None, 3)))
+    assert spec.shape == (3,)
+    assert [float(m.result()) for m in (old, *new)] == [0, 0]
+    new[0].update_state([1.0, 2.0])
+    assert float(new[0].result()) == 3

@@ -51,10 +51,58 @@ def test_no_batch_is_taken_that_the_next_call_needs():
     assert float(next(iterator)[1][0]) == 3.0
 
 
+class Traced(maml_tf.MAML):
+    traces = 0
+
+    def train_step(self, data):
+        self.traces += 1
+        return super().train_step(data)
+
+    def test_step(self, data):
+        self.traces += 1
+        return super().test_step(data)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("fit", {}),
+        ("fit", {"jit_compile": True, "steps_per_execution": 2}),
+        ("evaluate", {}),
+        ("train_on_batch", {}),
+        ("test_on_batch", {}),
+    ],
+    ids=["fit", "fit-compiled-loop", "evaluate", "train-on-batch", "test-on-batch"],
+)
+def test_a_new_learner_is_traced_once_whatever_variables_it_lacks(method, settings):
+    learner = Traced(dense_model(), 0.1)
+    learner.compile("adam", "mse", metrics=["mae", keras.metrics.R2Score()], **settings)
+    x, y = np.ones((2, 4, 3), np.float32), np.ones((2, 4, 2), np.float32)
+    batch = {"support_x": x, "support_y": y, "query_x": x}, y
+    if method in ("fit", "evaluate"):
+        batch = (tf.data.Dataset.from_tensors(batch).repeat(2),)
+    getattr(learner, method)(*batch)
+    getattr(learner, method)(*batch)
+    assert learner.traces == 1
+    assert learner.optimizer.built == (method in ("fit", "train_on_batch"))
+
+
+def test_what_cannot_be_known_before_the_step_is_left_to_it():
+    class Odd(keras.metrics.MeanSquaredError):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            raise ValueError("Expected another metric.")
+
+    learner = Traced(dense_model(), 0.1)
+    learner.compile("adam", "mse", metrics=[Odd()])
+    x, y = np.ones((2, 4, 3), np.float32), np.ones((2, 4, 2), np.float32)
+    with pytest.raises(ValueError, match="Expected another metric"):
+        learner.train_on_batch({"support_x": x, "support_y": y, "query_x": x}, y)
+
+
 def test_batches_of_other_ranks_have_a_function_of_their_own():
     made = []
 
-    def make():
+    def make(spec):
         made.append(len(made))
         return lambda iterator, number=made[-1]: (number, len(list(iterator)))
 

@@ -15,10 +15,10 @@ class Before:
 
     def __init__(self, model, metrics, weighted_metrics):
         self._means = {"loss": keras.metrics.Mean(name="loss")}
-        self._counter = keras.Model()  # of no layers: it is never called
-        self._counter.built = True
-        self._counter.output_names = getattr(model, "output_names", None)
-        self._counter.compile(
+        self.counter = keras.Model()  # of no layers: it is never called
+        self.counter.built = True
+        self.counter.output_names = getattr(model, "output_names", None)
+        self.counter.compile(
             metrics=_copied(metrics),
             weighted_metrics=_copied(weighted_metrics),
             jit_compile=False,
@@ -38,11 +38,11 @@ class Before:
             if name not in self._means:
                 self._means[name] = keras.metrics.Mean(name=name)
             self._means[name].update_state(loss, sample_weight=tasks)
-        self._counter.compute_metrics(None, *merged(query_y, answers, sample_weight))
+        self.counter.compute_metrics(None, *merged(query_y, answers, sample_weight))
 
     def results(self):
         """Values by name, `_before` behind each."""
-        values = self._counter.get_metrics_result()
+        values = self.counter.get_metrics_result()
         values |= {name: mean.result() for name, mean in self._means.items()}
         return {f"{name}_before": value for name, value in values.items()}
 
@@ -50,7 +50,7 @@ class Before:
         """Forgets all batches."""
         for mean in self._means.values():
             mean.reset_state()
-        self._counter.reset_metrics()
+        self.counter.reset_metrics()
 
     @staticmethod
     def compile_arguments(config):

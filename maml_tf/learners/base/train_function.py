@@ -14,12 +14,16 @@ import itertools
 import keras
 import tensorflow as tf
 
+from maml_tf.exact import keras_internals
+from maml_tf.learners.base.batches import merge_tasks
+
 
 def by_rank(make):
     """A function of a data iterator that is made anew for batches of other ranks.
 
     Args:
-        make: a function of nothing to what is called with the iterator.
+        make: a function of what batches look like, a structure with shapes and dtypes, to what is
+            called with the iterator.
 
     Returns:
         A function of a `tf.data.Iterator`, or of another iterable of batches.
@@ -36,10 +40,46 @@ def by_rank(make):
             iterator = itertools.chain([spec], iterator)
         ranks = str(keras.tree.map_structure(_rank, spec))
         if ranks not in made:
-            made[ranks] = make()
+            made[ranks] = make(spec)
         return made[ranks](iterator)
 
     return function
+
+
+def make_variables(learner, spec, *, training):
+    """Makes the variables of a learner's metrics, and of its optimizer, for batches of these specs.
+
+    TensorFlow traces a function that makes variables while it is traced twice, and tracing is what
+    the first step of training takes.
+
+    Args:
+        learner: a compiled `maml_tf.Learner`.
+        spec: what has shapes and dtypes, in the structure of a task batch with labels.
+        training: `bool`, whether the optimizer is needed.
+    """
+    if learner._distribute_strategy is not None:
+        return  # Keras has made them in its scope.
+    if training and not learner.optimizer.built:
+        learner.optimizer.build(learner.trainable_variables)
+    metrics = learner.unbuilt_metrics()
+    if not metrics:
+        return
+    try:
+        inputs, query_y, _ = keras.utils.unpack_x_y_sample_weight(spec)
+        inputs, query_y = keras.tree.map_structure(_symbolic, (inputs, query_y))
+        y_pred = learner.compute_output_spec(inputs)
+        keras_internals.compute_output_spec(
+            lambda *both: [m.update_state(*map(merge_tasks, both)) for m in metrics],
+            query_y,
+            y_pred,
+        )
+    except Exception:
+        # What is wrong with the data or the model the step itself says in better words.
+        return
+
+
+def _symbolic(tensor):
+    return keras.KerasTensor(tensor.shape, keras.backend.standardize_dtype(tensor.dtype))
 
 
 def _rank(tensor):

@@ -13,7 +13,7 @@ from maml_tf import noise
 from maml_tf.learners.base import batch_checks, checks, labels, meta_step, specs
 from maml_tf.learners.base.batches import number_of_tasks, query_weights
 from maml_tf.learners.base.reports import Before, merged, non_finite_error
-from maml_tf.learners.base.train_function import by_rank, make_compiled_loop
+from maml_tf.learners.base.train_function import by_rank, make_compiled_loop, make_variables
 
 
 class Trainer(keras.Model):
@@ -236,12 +236,15 @@ class Trainer(keras.Model):
             return
         ordinary = compiled = self._by_rank("train_function", super().make_train_function)
         several = self.steps_per_execution > 1 and self.jit_compile and not self.run_eagerly
-        if several and self._distribute_strategy is None:
+        several = several and self._distribute_strategy is None
+        if several:
             compiled = make_compiled_loop(self)
 
         def checked(iterator):
             # `train_on_batch` and arrays of unknown length come as Python generators.
             in_graph = isinstance(iterator, tf.data.Iterator)
+            if in_graph and several:
+                make_variables(self, iterator.element_spec, training=True)
             with labels.explained():
                 logs = (compiled if in_graph else ordinary)(iterator)
             if int(self._bad_step) >= 0:
@@ -264,10 +267,18 @@ class Trainer(keras.Model):
             function = self._by_rank("predict_function", super().make_predict_function)
             self.predict_function = labels.explaining(function)
 
+    def unbuilt_metrics(self):
+        """What counts metrics, after adaptation and before it, and has no variables yet."""
+        models = [self, self._before.counter] if self._before else [self]
+        metrics = [model._compile_metrics for model in models]
+        return [m for m in metrics if m is not None and not m.built]
+
     def _by_rank(self, name, keras_makes):
         """What Keras makes as the attribute `name`, anew for batches of other ranks."""
 
-        def make():
+        def make(spec):
+            if name != "predict_function":
+                make_variables(self, spec, training=name == "train_function")
             ours = getattr(self, name)
             keras_makes(force=True)
             made = getattr(self, name)
