@@ -339,8 +339,12 @@ def _with_default(function, specs, default):
         for name in specs
     ]
 
+    # `tf.saved_model.save` traces what it is given once more: here only the call of a function that
+    # has been traced.
+    traced = tf.function(function, autograph=False).get_concrete_function(**specs)
+
     def call(*tensors):
-        return function(**dict(zip(specs, tensors, strict=True)))
+        return traced(**dict(zip(specs, tensors, strict=True)))
 
     call.__signature__ = inspect.Signature(parameters)
     return tf.function(call, autograph=False, input_signature=list(specs.values()))

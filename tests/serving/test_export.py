@@ -359,3 +359,17 @@ def test_the_rest_example_of_images_is_shortened(drawings, tmp_path):
     readme = (folder / "README.md").read_text()
     assert '"support_x": [...]' in readme
     assert len(readme) < 6000
+
+
+def test_adaptation_is_traced_once_for_each_signature(tmp_path):
+    class Traced(maml_tf.MAML):
+        traces = 0
+
+        def adapt_task(self, *args, **kwargs):
+            self.traces += 1
+            return super().adapt_task(*args, **kwargs)
+
+    learner = Traced(dense_model(), 0.1)
+    learner.compile(loss="mse")
+    maml_tf.serving.export(learner, tmp_path, warm_up=False)
+    assert learner.traces == 3  # adapt, adapt_and_predict and that for tasks
