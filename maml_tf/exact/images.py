@@ -48,7 +48,9 @@ def _resize_bilinear(
         return original(images=x, size=size, name=name, **settings), lambda g: transposed(g)
 
     images = tf.convert_to_tensor(images)
-    if not images.dtype.is_floating:
+    if not (images.dtype.is_floating and tf.executing_eagerly()):
+        # Of graphs, also nested ones, `maml_tf.exact.registry` knows the second derivative; what
+        # the functions above close over would be out of reach there.
         return original(images=images, size=size, name=name, **settings)
     return resize(images)
 

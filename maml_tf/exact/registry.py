@@ -32,7 +32,6 @@ _HERE = _Here()
 
 # By type, what to do about it.
 _LOST = {
-    "ResizeBilinearGrad": "the second derivative of a bilinear resizing",
     "HSVToRGB": "HSV to RGB",
     "ImageProjectiveTransformV2": "a projective transformation of images",
     "ImageProjectiveTransformV3": "a projective transformation of images",
@@ -54,6 +53,7 @@ def install():
     for name, gradient in _GIVEN.items():
         if name not in registered:
             ops.RegisterGradient(name)(gradient)
+    correct("ResizeBilinearGrad", _bilinear_grad)
     for name, what in _LOST.items():
         definition = op_def_registry.get(name)
         if name in registered and definition is not None:
@@ -77,6 +77,8 @@ def correct(name, gradient, here=_HERE):
     def corrected(op, *upstream):
         if here.depth:
             return gradient(original, op, *upstream)
+        if original is None:  # declared not differentiable
+            return [None] * len(op_def_registry.get(name).input_arg)
         return original(op, *upstream)
 
     entry["type"] = corrected
@@ -157,6 +159,15 @@ def _attributes(op, *names):
 def _nearest_grad(op, u):
     settings = _attributes(op, "align_corners", "half_pixel_centers")
     return [gen_image_ops.resize_nearest_neighbor(u, _size(op), **settings), None]
+
+
+def _bilinear_grad(original, op, u):
+    """Of what stands in a graph; eagerly TensorFlow forgets the inputs (see `exact.images`)."""
+    del original
+    if op.inputs is None:
+        raise refusal("ResizeBilinearGrad", ": TensorFlow has no second derivative of it eagerly")
+    settings = _attributes(op, "align_corners", "half_pixel_centers")
+    return [gen_image_ops.resize_bilinear(u, _size(op), **settings), None]
 
 
 def _bicubic_grad(op, u):

@@ -110,7 +110,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         # Beside that of training: the latest, as evaluation asks for the same environment often.
         self._other_sampler = None
         self.objective = None
-        self._advantages = tf.function(advantages.estimate, reduce_retracing=True)
+        self._advantages = tf.function(advantages.estimate, autograph=False, reduce_retracing=True)
         self.built = True
 
     @property
@@ -166,12 +166,12 @@ class MetaPolicy(SavesNetwork, Unbatched):
             clip=clip,
             jit_compile=jit_compile,
         )
-        self._adapted = tf.function(self.objective.adapted)
+        self._adapted = tf.function(self.objective.adapted, autograph=False)
         if self.trust_region:
             step = outer_steps.trust_region_step(self.objective, self.trust_region)
         else:
             step = outer_steps.gradient_steps(self.objective, self.optimizer, updates)
-        self._outer_step = tf.function(step)
+        self._outer_step = tf.function(step, autograph=False)
 
     def fit(self, environment, steps_per_epoch, epochs=1, **kwargs):
         """Meta-trains.
@@ -320,7 +320,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         seed = arguments.integer("seed", seed, minimum=0)
         if self._other_sampler is None or self._other_sampler.environment is not environment:
             self._other_sampler = Sampler(self.policy, environment)
-        graph = tf.function(self.make_objective(inner_optimizer).adapted)
+        graph = tf.function(self.make_objective(inner_optimizer).adapted, autograph=False)
 
         def adapted(*arguments):
             # A call would have TensorFlow warn of retracing where several optimizers are tried.

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import exact
+from tests.exact.test_ops import Case, deviations
 
 SIZES = [((5, 4), (7, 9)), ((6, 6), (3, 2)), ((1, 3), (4, 3))]
 IMAGES = np.random.default_rng(0).uniform(size=(2, 6, 6, 3))
@@ -20,6 +21,27 @@ def test_resizing_gives_what_it_gives_in_tensorflow(old, new, method, dtype):
         received = tf.image.resize(x, new, method)
     assert (received.dtype, received.shape) == (expected.dtype, expected.shape)
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-4)
+
+
+WITHIN = {
+    "function": lambda resize, x: tf.function(resize)(x),
+    "map": lambda resize, x: tf.map_fn(lambda i: resize(i[tf.newaxis])[0], x),
+    "cond": lambda resize, x: tf.cond(
+        tf.reduce_sum(x) > 0, lambda: resize(x), lambda: 2 * resize(x)
+    ),
+}
+
+
+@pytest.mark.parametrize("within", WITHIN.values(), ids=WITHIN)
+def test_bilinear_resizing_within_another_graph_has_both_derivatives(within):
+    def resize(x):
+        return tf.image.resize(x, (7, 9))
+
+    image = np.random.default_rng(0).uniform(0.05, 0.95, size=(1, 5, 4, 3))
+    case = Case(lambda x: within(resize, 1.01 * x), image, single=True, traced=True)
+    first, second = deviations(case)
+    assert first < 2e-3
+    assert second < 2e-3
 
 
 @pytest.mark.parametrize("option", ["align_corners", "half_pixel_centers"])
