@@ -11,7 +11,8 @@ platform is mended, and says when it may go:
 - `corrected`: gradients of TensorFlow that are wrong (soft labels, products with zeros);
 - `keras_operations`: functions of `keras.ops` that are wrong at single points;
 - `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
-- `convolution`: small convolutions as matrix products, which are faster.
+- `convolution`: small convolutions as matrix products, which are faster;
+- `normalization`: batch normalisation with derivatives in closed form, which are faster.
 
 `operations` puts them in place while a model runs; a gradient is taken inside of `refusals`.
 """
@@ -29,6 +30,7 @@ from maml_tf.exact import (
     images,
     keras_operations,
     moments,
+    normalization,
     pooling,
     registry,
     xla,
@@ -72,6 +74,7 @@ def _install():
     with _LOCK:
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
-            for entry in (moments, images, ctc, pooling, registry, corrected, keras_operations):
+            entries = (moments, images, ctc, pooling, registry, corrected, keras_operations)
+            for entry in (*entries, normalization):
                 entry.install()
             _INSTALLED.append(True)

@@ -39,8 +39,8 @@ def in_place():
             _INSTALLED.append(True)
     _HERE.depth += 1
     try:
-        # What `maml_tf.exact` has of it brings a derivative of its own, for the second order.
-        with dispatch.kept_here("resize_bilinear", "ResizeBilinear"):
+        # What `maml_tf.exact` has of these brings a derivative of its own, for the second order.
+        with dispatch.kept_here("resize_bilinear", "ResizeBilinear", "batch_normalization"):
             yield
     finally:
         _HERE.depth -= 1

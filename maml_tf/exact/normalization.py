@@ -1,0 +1,224 @@
+"""Batch normalisation with derivatives of the first and second order in closed form.
+
+Symptom: Keras normalises a batch by a mean, a variance and arithmetic. Of its second derivative
+TensorFlow makes some forty operations, each of which goes through all activations; at 84x84 they
+took half of a meta-step. Here one kernel normalises, one gives the first derivative, and the
+second one is three terms. With x^ the normalised x, r the inverse standard deviation, and upstream
+dy of the first derivative g and u of the second one, for every channel:
+
+    g  = dL/dx = s r P(dy),    P(v) = v - mean(v) - x^ mean(v x^)
+    d<u, g>/d(dy) = s r P(u) =: h
+    d<u, g>/dx    = -r (mean(dy x^) h + mean(u x^) g + mean(u g) x^)
+
+`mean(dy x^)` and `mean(u x^)` come out of the kernel that computes g and h. In float32 these are
+TensorFlow's fused kernels; in float64, which they lack, the same formulas in plain operations.
+
+`tests/exact/test_normalization.py` compares all of it with central differences and with the plain
+operations. TensorFlow has a second derivative of its fused kernel, too, which is slower than what
+it replaces here; once it is faster, this file may go.
+"""
+
+import tensorflow as tf
+from keras.src.backend.tensorflow import nn
+
+from maml_tf.exact import dispatch
+
+# What marks a mean and a variance as those of a tensor over all axes but the last one.
+_MARK = "_maml_tf_moments_of"
+
+
+def install():
+    """Replaces what Keras normalises a batch with."""
+    dispatch.install(nn, "moments", _moments)
+    dispatch.install(nn, "batch_normalization", _batch_normalization)
+
+
+def _moments(original, x, axes, keepdims=False, synchronized=False):
+    mean, variance = original(x, axes, keepdims=keepdims, synchronized=synchronized)
+    if not keepdims and not synchronized and _fits(x) and sorted(axes) == [0, 1, 2]:
+        setattr(mean, _MARK, x)
+        setattr(variance, _MARK, x)
+    return mean, variance
+
+
+def _batch_normalization(original, x, mean, variance, axis, offset=None, scale=None, epsilon=1e-3):
+    own = getattr(mean, _MARK, None) is x and getattr(variance, _MARK, None) is x
+    if not (own and axis in (-1, 3)):
+        return original(x, mean, variance, axis, offset=offset, scale=scale, epsilon=epsilon)
+    return batch_normalization(x, scale, offset, epsilon)
+
+
+def _fits(x):
+    return (
+        x.shape.rank == 4
+        and x.shape[-1] is not None
+        and x.dtype in (tf.float32, tf.float64)
+        # XLA fuses by itself; what a GPU does with these formulas was not measured.
+        and not dispatch.inside_xla()
+        and not tf.config.list_physical_devices("GPU")
+    )
+
+
+def batch_normalization(x, scale, offset, epsilon):
+    """`scale * (x - mean) / sqrt(variance + epsilon) + offset`, differentiable any number of times.
+
+    Args:
+        x: `[batch, height, width, channels]`, float32 or float64.
+        scale: `[channels]`, or None for 1.
+        offset: `[channels]`, or None for 0.
+        epsilon: `float`, above 0.
+
+    Returns:
+        As `x`.
+    """
+    kernels = (_Fused if x.dtype == tf.float32 else _Plain)(epsilon)
+    given = [t for t in (scale, offset) if t is not None]
+    fixed = {"scale": scale is None, "offset": offset is None}
+
+    @tf.custom_gradient
+    def normalised(x, *given):
+        given = list(given)
+        s = tf.ones(x.shape[-1:], x.dtype) if fixed["scale"] else given.pop(0)
+        o = tf.zeros(x.shape[-1:], x.dtype) if fixed["offset"] else given.pop(0)
+        y, statistics = kernels.forward(x, s, o)
+
+        def gradient(dy):
+            dx, ds, do = _gradient(kernels, statistics, fixed, dy, x, s)
+            return [dx, *([] if fixed["scale"] else [ds]), *([] if fixed["offset"] else [do])]
+
+        return y, gradient
+
+    return normalised(x, *given)
+
+
+def _gradient(kernels, statistics, fixed, dy, x, s):
+    """`(dL/dx, dL/dscale, dL/doffset)` for `dy`, differentiable."""
+
+    @tf.custom_gradient
+    def first(dy, x, s):
+        g, ds, do = kernels.backward(dy, x, s, statistics)
+
+        def gradient(u, us, uo):
+            us = None if fixed["scale"] else us
+            uo = None if fixed["offset"] else uo
+            return _second(kernels, statistics, [u, us, uo], [dy, x, s], [g, ds, do])
+
+        return (g, ds, do), gradient
+
+    return first(dy, x, s)
+
+
+def _second(kernels, statistics, upstream, inputs, outputs):
+    """What `upstream` of the first derivative gives for its inputs `dy`, `x` and `scale`."""
+    known = [t for t in upstream if t is not None]
+
+    @tf.custom_gradient
+    def second(*tensors):
+        given, (dy, x, s) = list(tensors[:-3]), tensors[-3:]
+        u, us, uo = [None if t is None else given.pop(0) for t in upstream]
+        g, ds, do = outputs
+        h, dsu, _ = kernels.backward(u, x, s, statistics)
+        r = kernels.inverse_deviation(statistics)
+        n = _count(x)
+        if us is None:
+            inner = tf.reduce_sum(u * g, [0, 1, 2]) / n
+            terms, to_scale = [g * (-r * dsu / n)], tf.zeros_like(s)
+        else:
+            # P(dy), of which g is a multiple that may be zero.
+            p = dy + kernels.affine(x, -ds / n, -do / n, statistics)
+            inner = tf.reduce_sum(u * p, [0, 1, 2]) / n
+            to_scale = n * r * inner
+            inner *= s * r
+            terms = [p * (r * (us - s * r * dsu / n))]
+        terms += [h * (-r * ds / n), kernels.affine(x, -r * inner, tf.zeros_like(r), statistics)]
+        to_dy = h if uo is None else h + uo
+        if us is not None:
+            to_dy += kernels.affine(x, us, tf.zeros_like(r), statistics)
+
+        def gradient(*third):
+            # Nobody's meta-step comes here; who does is answered by plain operations.
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(tensors)
+                values = _plain_second(kernels, tensors, upstream)
+            return tape.gradient(values, tensors, third, tf.UnconnectedGradients.ZERO)
+
+        return (to_dy, tf.add_n(terms), to_scale), gradient
+
+    return second(*known, *inputs)
+
+
+def _plain_second(kernels, tensors, upstream):
+    """`_second` by TensorFlow's own derivatives."""
+    given, inputs = list(tensors[:-3]), tensors[-3:]
+    plain = _Plain(kernels.epsilon)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(inputs)
+        dy, x, s = inputs
+        values = plain.backward(dy, x, s, plain.statistics(x))
+        pairs = [(v, given.pop(0)) for v, u in zip(values, upstream, strict=True) if u is not None]
+    values, given = zip(*pairs, strict=True)
+    return tape.gradient(values, inputs, given, tf.UnconnectedGradients.ZERO)
+
+
+def _count(x):
+    """How many entries are normalised together."""
+    entries = x.shape[:3].num_elements()
+    return tf.cast(tf.size(x) // x.shape[3] if entries is None else entries, x.dtype)
+
+
+class _Plain:
+    """The kernels in plain operations, which TensorFlow can differentiate itself."""
+
+    def __init__(self, epsilon):
+        self.epsilon = epsilon
+
+    def statistics(self, x):
+        mean = tf.reduce_mean(x, [0, 1, 2])
+        return mean, tf.reduce_mean(tf.square(x - mean), [0, 1, 2])
+
+    def inverse_deviation(self, statistics):
+        return tf.math.rsqrt(statistics[1] + self.epsilon)
+
+    def affine(self, x, s, o, statistics):
+        return (x - statistics[0]) * (s * self.inverse_deviation(statistics)) + o
+
+    def forward(self, x, s, o):
+        statistics = self.statistics(x)
+        return self.affine(x, s, o, statistics), statistics
+
+    def backward(self, dy, x, s, statistics):
+        r = self.inverse_deviation(statistics)
+        normalised = (x - statistics[0]) * r
+        beside, along = (tf.reduce_mean(t, [0, 1, 2]) for t in (dy, dy * normalised))
+        n = _count(x)
+        return s * r * (dy - beside - normalised * along), n * along, n * beside
+
+
+class _Fused:
+    """TensorFlow's fused kernels, of float32."""
+
+    def __init__(self, epsilon):
+        self.epsilon = epsilon
+
+    def inverse_deviation(self, statistics):
+        return tf.math.rsqrt(statistics[1] + self.epsilon)
+
+    def affine(self, x, s, o, statistics):
+        mean, variance, _ = statistics
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=s, offset=o, mean=mean, variance=variance, epsilon=self.epsilon,
+            is_training=False,
+        )[0]  # fmt: skip
+
+    def forward(self, x, s, o):
+        y, _, _, *statistics = tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=s, offset=o, mean=[], variance=[], epsilon=self.epsilon, is_training=True
+        )
+        return y, statistics
+
+    def backward(self, dy, x, s, statistics):
+        mean, variance, reserved = statistics
+        return tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=dy, x=x, scale=s, reserve_space_1=mean, reserve_space_2=variance,
+            reserve_space_3=reserved, epsilon=self.epsilon, is_training=True,
+        )[:3]  # fmt: skip
