@@ -12,7 +12,8 @@ platform is mended, and says when it may go:
 - `keras_operations`: functions of `keras.ops` that are wrong at single points;
 - `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
 - `convolution`: small convolutions as matrix products, which are faster;
-- `normalization`: batch normalisation with derivatives in closed form, which are faster.
+- `normalization`: batch normalisation with derivatives in closed form, which are faster;
+- `sums`: gradients are added up without assignments.
 
 `operations` puts them in place while a model runs; a gradient is taken inside of `refusals`.
 """
@@ -33,6 +34,7 @@ from maml_tf.exact import (
     normalization,
     pooling,
     registry,
+    sums,
     xla,
 )
 
@@ -75,6 +77,6 @@ def _install():
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
             entries = (moments, images, ctc, pooling, registry, corrected, keras_operations)
-            for entry in (*entries, normalization):
+            for entry in (*entries, normalization, sums):
                 entry.install()
             _INSTALLED.append(True)

@@ -51,19 +51,21 @@ class _Here(threading.local):
 _HERE = _Here()
 
 
-def install(module, name, replacement):
+def install(module, name, replacement, here=_HERE):
     """Puts `replacement(original, *args, **kwargs)` in the place of `module.name`.
 
     Args:
         module: what has the function as an attribute.
         name: `str`.
         replacement: gets the original and what that was called with.
+        here: a `threading.local` whose `depth` is above 0 where it is to be used, in the place of
+            `replaced_here`.
     """
     original = getattr(module, name)
 
     @functools.wraps(original)
     def dispatched(*args, **kwargs):
-        if _HERE.depth and name not in _HERE.kept:
+        if here.depth and name not in _HERE.kept:
             return replacement(original, *args, **kwargs)
         return original(*args, **kwargs)
 

@@ -20,11 +20,13 @@ it replaces here; once it is faster, this file may go.
 
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn
+from tensorflow.python.eager import record
 
 from maml_tf.exact import dispatch
 
 # What marks a mean and a variance as those of a tensor over all axes but the last one.
 _MARK = "_maml_tf_moments_of"
+_NAME = "BatchNormalization"  # under which tapes keep it
 
 
 def install():
@@ -72,79 +74,73 @@ def batch_normalization(x, scale, offset, epsilon):
         As `x`.
     """
     kernels = (_Fused if x.dtype == tf.float32 else _Plain)(epsilon)
-    given = [t for t in (scale, offset) if t is not None]
-    fixed = {"scale": scale is None, "offset": offset is None}
-
-    @tf.custom_gradient
-    def normalised(x, *given):
-        given = list(given)
-        s = tf.ones(x.shape[-1:], x.dtype) if fixed["scale"] else given.pop(0)
-        o = tf.zeros(x.shape[-1:], x.dtype) if fixed["offset"] else given.pop(0)
+    s = tf.ones(x.shape[-1:], x.dtype) if scale is None else scale
+    o = tf.zeros(x.shape[-1:], x.dtype) if offset is None else offset
+    trained = {"scale": scale is not None, "offset": offset is not None}
+    with record.stop_recording():
         y, statistics = kernels.forward(x, s, o)
 
-        def gradient(dy):
-            dx, ds, do = _gradient(kernels, statistics, fixed, dy, x, s)
-            return [dx, *([] if fixed["scale"] else [ds]), *([] if fixed["offset"] else [do])]
+    def gradient(dy):
+        dx, ds, do = _first(kernels, statistics, trained, dy, x, s)
+        return [dx, *([ds] if trained["scale"] else []), *([do] if trained["offset"] else [])]
 
-        return y, gradient
+    record.record_operation(
+        _NAME, [y], [x, *[t for t in (scale, offset) if t is not None]], gradient
+    )
+    return y
 
-    return normalised(x, *given)
 
-
-def _gradient(kernels, statistics, fixed, dy, x, s):
+def _first(kernels, statistics, trained, dy, x, s):
     """`(dL/dx, dL/dscale, dL/doffset)` for `dy`, differentiable."""
+    with record.stop_recording():
+        first = kernels.backward(dy, x, s, statistics)
 
-    @tf.custom_gradient
-    def first(dy, x, s):
-        g, ds, do = kernels.backward(dy, x, s, statistics)
+    def gradient(u, us, uo):
+        upstream = [u, us if trained["scale"] else None, uo if trained["offset"] else None]
+        return _second(kernels, statistics, upstream, [dy, x, s], first)
 
-        def gradient(u, us, uo):
-            us = None if fixed["scale"] else us
-            uo = None if fixed["offset"] else uo
-            return _second(kernels, statistics, [u, us, uo], [dy, x, s], [g, ds, do])
-
-        return (g, ds, do), gradient
-
-    return first(dy, x, s)
+    record.record_operation(_NAME, first, [dy, x, s], gradient)
+    return first
 
 
-def _second(kernels, statistics, upstream, inputs, outputs):
+def _second(kernels, statistics, upstream, inputs, first):
     """What `upstream` of the first derivative gives for its inputs `dy`, `x` and `scale`."""
-    known = [t for t in upstream if t is not None]
+    with record.stop_recording():
+        second = _second_values(kernels, statistics, upstream, inputs, first)
+    tensors = [*[t for t in upstream if t is not None], *inputs]
 
-    @tf.custom_gradient
-    def second(*tensors):
-        given, (dy, x, s) = list(tensors[:-3]), tensors[-3:]
-        u, us, uo = [None if t is None else given.pop(0) for t in upstream]
-        g, ds, do = outputs
-        h, dsu, _ = kernels.backward(u, x, s, statistics)
-        r = kernels.inverse_deviation(statistics)
-        n = _count(x)
-        if us is None:
-            inner = tf.reduce_sum(u * g, [0, 1, 2]) / n
-            terms, to_scale = [g * (-r * dsu / n)], tf.zeros_like(s)
-        else:
-            # P(dy), of which g is a multiple that may be zero.
-            p = dy + kernels.affine(x, -ds / n, -do / n, statistics)
-            inner = tf.reduce_sum(u * p, [0, 1, 2]) / n
-            to_scale = n * r * inner
-            inner *= s * r
-            terms = [p * (r * (us - s * r * dsu / n))]
-        terms += [h * (-r * ds / n), kernels.affine(x, -r * inner, tf.zeros_like(r), statistics)]
-        to_dy = h if uo is None else h + uo
-        if us is not None:
-            to_dy += kernels.affine(x, us, tf.zeros_like(r), statistics)
+    def gradient(*third):
+        # Nobody's meta-step comes here; who does is answered by plain operations.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tensors)
+            values = _plain_second(kernels, tensors, upstream)
+        return tape.gradient(values, tensors, third, tf.UnconnectedGradients.ZERO)
 
-        def gradient(*third):
-            # Nobody's meta-step comes here; who does is answered by plain operations.
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(tensors)
-                values = _plain_second(kernels, tensors, upstream)
-            return tape.gradient(values, tensors, third, tf.UnconnectedGradients.ZERO)
+    record.record_operation(_NAME, second, tensors, gradient)
+    return second
 
-        return (to_dy, tf.add_n(terms), to_scale), gradient
 
-    return second(*known, *inputs)
+def _second_values(kernels, statistics, upstream, inputs, first):
+    u, us, uo = upstream
+    dy, x, s = inputs
+    g, ds, do = first
+    h, dsu, _ = kernels.backward(u, x, s, statistics)
+    r = kernels.inverse_deviation(statistics)
+    n = _count(x)
+    zeros = tf.zeros_like(s)
+    to_dy = h if uo is None else h + uo
+    if us is None:
+        inner = tf.reduce_sum(u * g, [0, 1, 2]) / n
+        to_x, to_scale = g * (-r * dsu / n), zeros
+    else:
+        # P(dy), of which g is a multiple that may be zero.
+        p = dy + kernels.affine(x, -ds / n, -do / n, statistics)
+        inner = tf.reduce_sum(u * p, [0, 1, 2]) / n
+        to_x, to_scale = p * (r * (us - s * r * dsu / n)), n * r * inner
+        inner *= s * r
+        to_dy += kernels.affine(x, us, zeros, statistics)
+    to_x = to_x + h * (-r * ds / n) + kernels.affine(x, -r * inner, zeros, statistics)
+    return [to_dy, to_x, to_scale]
 
 
 def _plain_second(kernels, tensors, upstream):

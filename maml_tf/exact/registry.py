@@ -28,7 +28,7 @@ class _Here(threading.local):
     depth = 0
 
 
-_HERE = _Here()
+HERE = _Here()
 
 # By type, what to do about it.
 _LOST = {
@@ -61,7 +61,7 @@ def install():
             entry["type"] = _guarded(entry["type"], definition, what)
 
 
-def correct(name, gradient, here=_HERE):
+def correct(name, gradient, here=HERE):
     """Puts `gradient(original, op, *upstream)` in the place of one, inside of `refusals`.
 
     Args:
@@ -88,7 +88,7 @@ def _guarded(original, definition, what):
     """The registered gradient `original`, None for none, that raises inside of `refusals`."""
 
     def gradient(op, *upstream):
-        if _HERE.depth:
+        if HERE.depth:
             raise refusal(
                 definition.name, f": TensorFlow gets the derivative of {what} wrong, silently"
             )
@@ -109,7 +109,7 @@ def refusals():
     Raises:
         NotImplementedError: naming the operation.
     """
-    _HERE.depth += 1
+    HERE.depth += 1
     try:
         yield
     except LookupError as error:
@@ -119,7 +119,7 @@ def refusals():
         name = missing.group(1) or missing.group(2)
         raise refusal(name, ", for which TensorFlow has no derivative") from error
     finally:
-        _HERE.depth -= 1
+        HERE.depth -= 1
 
 
 def refusal(name, why):
