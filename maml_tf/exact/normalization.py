@@ -131,15 +131,16 @@ def _second_values(kernels, statistics, upstream, inputs, first):
     to_dy = h if uo is None else h + uo
     if us is None:
         inner = tf.reduce_sum(u * g, [0, 1, 2]) / n
-        to_x, to_scale = g * (-r * dsu / n), zeros
+        along, to_scale = g * (r * dsu / n), zeros
     else:
         # P(dy), of which g is a multiple that may be zero.
         p = dy + kernels.affine(x, -ds / n, -do / n, statistics)
         inner = tf.reduce_sum(u * p, [0, 1, 2]) / n
-        to_x, to_scale = p * (r * (us - s * r * dsu / n)), n * r * inner
+        along, to_scale = p * (r * (s * r * dsu / n - us)), n * r * inner
         inner *= s * r
         to_dy += kernels.affine(x, us, zeros, statistics)
-    to_x = to_x + h * (-r * ds / n) + kernels.affine(x, -r * inner, zeros, statistics)
+    # By differences, of which no optimizer makes a sum of three (see `sums.py`).
+    to_x = kernels.affine(x, -r * inner, zeros, statistics) - along - h * (r * ds / n)
     return [to_dy, to_x, to_scale]
 
 

@@ -1,0 +1,56 @@
+"""Sums of gradients of several terms, two at a time."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maml_tf import exact
+
+
+def gradient_of_three_uses(x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.sin(x) + tf.exp(x) + tf.square(x)
+    return tape.gradient(y, x)
+
+
+def sums(inside):
+    """Numbers of terms of the sums in a graph of `gradient_of_three_uses`, and what it gives."""
+    x = tf.constant([0.3, -1.2], tf.float64)
+
+    @tf.function(autograph=False)
+    def function(x):
+        with exact.refusals() if inside else contextlib.nullcontext():
+            return gradient_of_three_uses(x)
+
+    graph = function.get_concrete_function(x).graph
+    terms = [len(op.inputs) for op in graph.get_operations() if op.type == "AddN"]
+    return terms, function(x) - (tf.cos(x) + tf.exp(x) + 2 * x)
+
+
+def test_gradients_are_added_two_at_a_time():
+    terms, error = sums(inside=True)
+    assert terms == [2, 2]
+    np.testing.assert_allclose(error, [0, 0], atol=1e-15)
+
+
+def test_elsewhere_they_are_not():
+    """If this fails, tapes sum otherwise, and `maml_tf/exact/sums.py` may go."""
+    assert sums(inside=False)[0] == [3]
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_sparse_gradients_are_summed_as_before(eager):
+    table = tf.Variable(tf.ones([3, 2]))
+
+    def function():
+        with exact.refusals(), tf.GradientTape() as tape:
+            rows = [tf.gather(table, [i, 2]) for i in range(3)]
+            y = tf.add_n([tf.reduce_sum(r * (i + 1.0)) for i, r in enumerate(rows)])
+            gradient = tape.gradient(y, table)
+        return tf.convert_to_tensor(gradient)
+
+    received = function() if eager else tf.function(function, autograph=False)()
+    np.testing.assert_allclose(received, [[1, 1], [2, 2], [9, 9]])
