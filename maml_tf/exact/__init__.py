@@ -13,7 +13,8 @@ platform is mended, and says when it may go:
 - `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
 - `convolution`: small convolutions as matrix products, which are faster;
 - `normalization`: batch normalisation with derivatives in closed form, which are faster;
-- `sums`: gradients are added up without assignments.
+- `sums`: gradients are added up without assignments;
+- `bias`: the gradient of a bias, of which oneDNN may make a graph that does not run.
 
 `operations` puts them in place while a model runs; a gradient is taken inside of `refusals`.
 """
@@ -24,6 +25,7 @@ import threading
 from tensorflow.python.ops import nn_ops
 
 from maml_tf.exact import (
+    bias,
     convolution,
     corrected,
     ctc,
@@ -77,6 +79,6 @@ def _install():
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
             entries = (moments, images, ctc, pooling, registry, corrected, keras_operations)
-            for entry in (*entries, normalization, sums):
+            for entry in (*entries, normalization, sums, bias):
                 entry.install()
             _INSTALLED.append(True)

@@ -2,9 +2,9 @@
 
 Symptom: where a tensor is used several times, a tape adds its gradients up by one `AddN`. Those of
 three and more terms in a graph of large activations the memory optimizer rewrites as assignments to
-a temporary variable: 8 % of a meta-step at 84x84. Some graphs it leaves in a state in which they do
-not run at all ("nodes in a cycle"). Additions are no way out: of a chain of them the arithmetic
-optimizer makes an `AddN` again. An `AddN` of two terms nobody touches, and it works in place.
+a temporary variable: 8 % of a meta-step at 84x84. Additions are no way out: of a chain of them the
+arithmetic optimizer makes an `AddN` again. An `AddN` of two terms nobody touches, and it works in
+place.
 
 Canary: `tests/exact/test_sums.py`, which fails once a tape sums otherwise.
 """
