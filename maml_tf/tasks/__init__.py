@@ -14,6 +14,7 @@ from maml_tf.tasks.data.omniglot import load_omniglot
 from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.from_tfds import from_tfds, load_tfds_images
 from maml_tf.tasks.glyphs import glyphs
+from maml_tf.tasks.groups import GroupTasks, groups
 from maml_tf.tasks.image_folder import image_folder, load_image_folder
 from maml_tf.tasks.mini_imagenet import mini_imagenet
 from maml_tf.tasks.omniglot import omniglot
@@ -21,10 +22,12 @@ from maml_tf.tasks.sinusoid import sinusoid
 
 __all__ = [
     "Episodes",
+    "GroupTasks",
     "cifar_fs",
     "fc100",
     "from_tfds",
     "glyphs",
+    "groups",
     "image_folder",
     "load_glyphs",
     "load_image_folder",

@@ -162,9 +162,9 @@ def sample_episodes(classes, seed, ways, shots, queries, meta_batch):
     support_rows, support_y = _shuffle(support_seed, rows[..., :shots])
     query_rows, query_y = _shuffle(query_seed, rows[..., shots:])
     inputs = {
-        "support_x": _take(classes.examples, support_rows),
+        "support_x": take(classes.examples, support_rows),
         "support_y": support_y,
-        "query_x": _take(classes.examples, query_rows),
+        "query_x": take(classes.examples, query_rows),
     }
     return inputs, query_y
 
@@ -207,8 +207,17 @@ def _shuffle(seed, rows):
     return rows, position // shots
 
 
-def _take(examples, rows):
-    """Gathers rows, and casts what was gathered."""
+def take(examples, rows):
+    """Gathers rows, and casts what was gathered.
+
+    Args:
+        examples: `[rows, ...]`, a tensor or an array.
+        rows: integer tensor of any shape, positions in `examples`.
+
+    Returns:
+        Tensor of the shape of `rows` and that of an example: of uint8 float32 in [0, 1], of
+        floating types float32, of other types what they are.
+    """
     if isinstance(examples, tf.Tensor):
         taken = tf.gather(examples, rows)
     else:

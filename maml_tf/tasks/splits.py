@@ -6,6 +6,7 @@ from maml_tf import arguments
 from maml_tf.tasks import sampling, streams
 
 NAMES = ("train", "validation", "test")
+_MANY = {"class": "classes", "group": "groups"}
 
 
 class TaskSets(tuple):
@@ -131,8 +132,13 @@ def shuffled(count, fractions=(0.64, 0.16, 0.2), seed=0):
     return np.split(order, [first, first + round(fractions[1] * count)])
 
 
-def check_fractions(name, fractions):
+def check_fractions(name, fractions, one="class"):
     """Checks that these are three shares of one.
+
+    Args:
+        name: str, what the caller calls them.
+        fractions: what was given.
+        one: str, what they are shares of: "class" or "group".
 
     Raises:
         ValueError: they are not.
@@ -141,9 +147,9 @@ def check_fractions(name, fractions):
     good = three and all(arguments.is_number(share) and share >= 0 for share in fractions)
     if not good or not abs(sum(map(float, fractions)) - 1) <= 1e-6:
         raise ValueError(
-            f"Expected `{name}` to be three fractions of the classes, for training, validation and "
-            f"test, that add up to 1. Received: {name}={fractions!r}. Give, for example, "
-            f"{name}=(0.64, 0.16, 0.2), or a dict with lists of class names."
+            f"Expected `{name}` to be three fractions of the {_MANY[one]}, for training, "
+            f"validation and test, that add up to 1. Received: {name}={fractions!r}. Give, for "
+            f"example, {name}=(0.64, 0.16, 0.2), or a dict with lists of {one} names."
         )
 
 
@@ -152,8 +158,13 @@ def check_split_seed(name, seed):
     return arguments.integer(name, seed, 0, 2**32 - 1)
 
 
-def check_parts(name, parts):
+def check_parts(name, parts, one="class"):
     """Checks that this is a dict of lists of class names for the three splits.
+
+    Args:
+        name: str, what the caller calls it.
+        parts: dict.
+        one: str, what has the names: "class" or "group".
 
     Raises:
         TypeError: a part is one text in place of a list of them.
@@ -161,24 +172,25 @@ def check_parts(name, parts):
     """
     if set(parts) != set(NAMES):
         raise ValueError(
-            f"Expected `{name}` to have classes for {list(NAMES)}. Received: "
-            f"{sorted(map(str, parts))}. Give a list of class names for each of the three; that of "
+            f"Expected `{name}` to have {_MANY[one]} for {list(NAMES)}. Received: "
+            f"{sorted(map(str, parts))}. Give a list of {one} names for each of the three; that of "
             "validation may be empty."
         )
     for part, given in parts.items():
         if isinstance(given, (str, bytes)) or not np.iterable(given):
             raise TypeError(
-                f"Expected a list of class names for {part!r}. Received: "
+                f"Expected a list of {one} names for {part!r}. Received: "
                 f"{arguments.received(part, given)}. Put it into a list."
             )
 
 
-def by_name(names, parts):
+def by_name(names, parts, one="class"):
     """Positions of classes named in a published split.
 
     Args:
         names: the names of all classes, in the order of their labels.
         parts: dict with lists of names for "train", "validation" and "test".
+        one: str, what has the names: "class" or "group".
 
     Returns:
         Three int arrays of positions.
@@ -187,12 +199,12 @@ def by_name(names, parts):
         TypeError: a part is one text in place of a list of them.
         ValueError: a part is missing, a name is not one of `names`, or is there twice.
     """
-    check_parts("classes", parts)
+    check_parts(_MANY[one], parts, one)
     different, counts = np.unique(np.asarray(names, str), return_counts=True)
     repeated = different[counts > 1].tolist()
     if repeated:
         raise ValueError(
-            "Expected classes of different names, to split them by name. Received: "
+            f"Expected {_MANY[one]} of different names, to split them by name. Received: "
             f"{repeated[:5]} more than once. Rename them."
         )
     position = {str(name): i for i, name in enumerate(names)}
@@ -201,8 +213,9 @@ def by_name(names, parts):
     twice = sorted({name for name in given if given.count(name) > 1})
     if unknown or twice:
         raise ValueError(
-            f"Expected each class of a split to be one of the data set's {len(position)} classes, "
-            f"and in one part only. Received: unknown {unknown[:5]}, repeated {twice[:5]}; the "
-            f"data set has {sorted(position)[:5]} and so on. Correct or remove these names."
+            f"Expected each {one} of a split to be one of the data set's {len(position)} "
+            f"{_MANY[one]}, and in one part only. Received: unknown {unknown[:5]}, repeated "
+            f"{twice[:5]}; the data set has {sorted(position)[:5]} and so on. Correct or remove "
+            "these names."
         )
     return [np.array([position[str(n)] for n in parts[part]], int) for part in NAMES]

@@ -1,0 +1,374 @@
+"""Columns of a table as arrays of numbers, wherever the table comes from.
+
+What no model can take (text, dates, missing values) is named by its row and column. pandas reads
+the files, and nothing else of it is needed: a frame is whatever has columns by name.
+"""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from maml_tf import arguments
+
+_PARQUET = (".parquet", ".pq")
+_CSV = (".csv", ".tsv", ".txt", ".data", ".gz", ".bz2", ".xz", ".zip")
+# What pandas puts where a value is missing, by the names of the types: pandas need not be there.
+_MISSING = ("NAType", "NaTType", "NoneType")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A frame, and how a message names its rows.
+
+    Attributes:
+        frame: a `pandas.DataFrame`.
+        first_line: int or None, the line that row 0 stands in, of a file of text.
+    """
+
+    frame: Any
+    first_line: int | None = None
+
+    def __len__(self):
+        return len(self.frame)
+
+    @property
+    def columns(self):
+        """The names of the columns, in their order."""
+        return list(self.frame.columns)
+
+    def column(self, name):
+        """The values of one column: an array `[rows]`, of objects where they are of no one kind."""
+        return np.asarray(self.frame[name])
+
+    def row(self, position):
+        """How a message calls a row: by its place, and by its line or its index where it has one.
+
+        Args:
+            position: int, from 0.
+        """
+        if self.first_line is not None:
+            return f"row {position} (line {position + self.first_line} of the file)"
+        index = self.frame.index[position]
+        return f"row {position}" + ("" if index == position else f" (index {index!r})")
+
+
+def is_frame(value):
+    """Whether something is a `pandas.DataFrame`; pandas is not imported for it."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
+
+
+def is_series(value):
+    """Whether something is a `pandas.Series`."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.Series)
+
+
+def open_table(given):
+    """A table from a frame or a file.
+
+    Args:
+        given: a `pandas.DataFrame`, or the path of a CSV or Parquet file; tabs or semicolons
+            between the columns of a text are found by pandas.
+
+    Returns:
+        A `Table`, or None where it is neither.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: pandas, or pyarrow for Parquet, is not installed.
+        ValueError: the file is no table, is of another kind, or two columns have one name.
+    """
+    if is_frame(given):
+        table = Table(given)
+    elif isinstance(given, (str, os.PathLike)):
+        table = _read(pathlib.Path(arguments.path("x", given, "a table, or a path of one")))
+    else:
+        return None
+    names = table.columns
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"Expected columns of different names. Received: {twice[:5]} more than once. Rename "
+            "them."
+        )
+    if len(table) == 0:
+        raise ValueError(
+            "Expected a table with rows. Received: one without, of the columns "
+            f"{names[:8]}. Give one that has some."
+        )
+    return table
+
+
+def _read(path):
+    if not path.exists():
+        raise FileNotFoundError(
+            f"Expected a CSV or Parquet file. Received: {str(path)!r}, which does not exist. Give "
+            "the path of one, or a `pandas.DataFrame`."
+        )
+    suffix = path.suffix.lower()
+    if suffix not in (*_PARQUET, *_CSV):
+        raise ValueError(
+            f"Expected a file named .csv, .tsv, .txt, .data (packed or not) or .parquet. Received: "
+            f"{str(path)!r}. Rename it, or read it with pandas and give the frame."
+        )
+    pandas = _pandas(path)
+    try:
+        if suffix in _PARQUET:
+            return Table(pandas.read_parquet(path))
+        # Python's reader finds the separator, and reads a large file slowly: it gets the head.
+        separator = _separator(pandas, path)
+        return Table(pandas.read_csv(path, sep=separator), first_line=2)
+    except ImportError as error:
+        raise ImportError(
+            f"Expected pyarrow, to read {str(path)!r}. Received: {error} Install it: "
+            "pip install 'maml_tf[tables]'."
+        ) from None
+    except (ValueError, OSError) as error:  # parsers' errors are ValueErrors, pyarrow's are, too
+        raise ValueError(
+            f"Expected a table with one line of column names. Received: {str(path)!r}, of which "
+            f"pandas says: {error}. Mend it, or read it with pandas and give the frame."
+        ) from None
+
+
+def _separator(pandas, path):
+    """What stands between the columns: of comma, semicolon and tab the most frequent one above."""
+    head = pandas.read_csv(path, sep="\x00", header=None, nrows=1, dtype=str, engine="python")
+    line = str(head.iloc[0, 0])
+    return max(",;\t", key=line.count)
+
+
+def _pandas(path):
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError(
+            f"Expected pandas, to read {str(path)!r}. Received: an installation without it. "
+            "Install it: pip install 'maml_tf[tables]'."
+        ) from None
+    return pandas
+
+
+def check_columns(table, names, role):
+    """Refuses names of columns that the table does not have.
+
+    Args:
+        table: a `Table`.
+        names: list of names.
+        role: str, the argument that they came as.
+
+    Raises:
+        ValueError: a name is unknown; the message tells the most similar one.
+    """
+    known = table.columns
+    for name in names:
+        if not is_name(name) or name not in known:
+            texts = [str(one) for one in known]
+            close = difflib.get_close_matches(str(name), texts, 1)
+            advice = f"Did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"Expected `{role}` to name columns of the table, which has {texts[:12]}"
+                f"{' and more' if len(texts) > 12 else ''}. Received: "
+                f"{arguments.received(role, name)}. {advice}Give one of these."
+            )
+
+
+def is_name(value):
+    """Whether something may be the name of a column: text, or a number."""
+    return isinstance(value, (str, int, np.integer)) and not isinstance(value, bool)
+
+
+def numbers(values, name, row):
+    """One column as numbers.
+
+    Args:
+        values: array `[rows]` of any kind.
+        name: str, what the column is called.
+        row: function of a position, how a message calls that row.
+
+    Returns:
+        float32 array `[rows]`, of its own memory.
+
+    Raises:
+        TypeError: there are texts, dates or other things than numbers.
+        ValueError: a value is missing or not finite.
+    """
+    if values.dtype.kind in "Mm":
+        _refuse(values[0], 0, name, row)
+    if values.dtype.kind not in "biuf":
+        values = np.array([_number(v, i, name, row) for i, v in enumerate(values.tolist())])
+    with np.errstate(over="ignore"):  # what does not fit is refused below
+        # NumPy's astype copies; a frame that changes later changes nothing here.
+        column = values.astype(np.float32)
+    check_finite(column, name, row)
+    return column
+
+
+def check_finite(values, name, row):
+    """Refuses values that are missing, infinite or too large.
+
+    Args:
+        values: float array `[rows, ...]`.
+        name: as in `numbers`.
+        row: as in `numbers`.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return
+    position = np.argwhere(bad)[0]
+    others = int(bad.sum()) - 1
+    more = f" and {others} more such values" if others else ""
+    column = f"column {name!r}" if isinstance(name, str) else f"column {name}"
+    if len(position) > 1:
+        column = f"{name}, at {position[1:].tolist()}"
+    value = values[tuple(position)]
+    kind = "a missing value" if np.isnan(value) else f"{value}"
+    raise ValueError(
+        f"Expected numbers that are there and finite. Received: {kind} in {row(int(position[0]))}, "
+        f"{column}{more}. Fill them in, or drop these rows: `frame.dropna()`."
+    )
+
+
+def _number(value, position, name, row):
+    """One cell as a float; NaN where it is missing."""
+    if type(value).__name__ in _MISSING:
+        return np.nan
+    if isinstance(value, (bool, int, float, np.number, np.bool_)):
+        return float(value)
+    if type(value).__name__ in ("Decimal", "Fraction"):
+        return float(value)
+    return _refuse(value, position, name, row)
+
+
+def _refuse(value, position, name, row):
+    where = f"{row(position)}, column {name!r}"
+    if isinstance(value, (str, bytes)):
+        raise TypeError(
+            f"Expected numbers. Received: the text {value!r} in {where}. Correct it if it was "
+            "meant as a number, leave the column out by `features=[...]`, or make numbers of "
+            "categories: `pandas.get_dummies(frame, columns=[...])`."
+        )
+    if isinstance(value, (np.datetime64, np.timedelta64)) or hasattr(value, "year"):
+        raise TypeError(
+            f"Expected numbers. Received: the date {value!s} in {where}. Give it as `time=` where "
+            "it orders the rows, leave it out by `features=[...]`, or make a number of it, such "
+            "as days since a day."
+        )
+    raise TypeError(
+        f"Expected numbers. Received: {arguments.received('value', value)} in {where}. Convert "
+        "it, or leave the column out by `features=[...]`."
+    )
+
+
+def keys(values, name, row, *, what):
+    """A column of integers or texts that names something: groups, classes, parts.
+
+    Args:
+        values: array `[rows]`.
+        name: as in `numbers`.
+        row: as in `numbers`.
+        what: str, what it names, in the plural.
+
+    Returns:
+        Array `[rows]` of integers or of text.
+
+    Raises:
+        TypeError: they are neither.
+        ValueError: a value is missing.
+    """
+    if values.ndim != 1:
+        raise ValueError(
+            f"Expected one value a row for {what}. Received: {arguments.received(name, values)}. "
+            "Give an array [rows]."
+        )
+    if values.dtype.kind == "f":
+        shown = values[~np.isnan(values)][:3].tolist()
+        missing = np.flatnonzero(np.isnan(values))
+        at = f", and a missing value in {row(int(missing[0]))}" if missing.size else ""
+        raise TypeError(
+            f"Expected integers or text for {what}. Received: column {name!r} of floating point "
+            f"numbers, {shown} and so on{at}. "
+            f"{'Drop the rows without a value, and convert' if missing.size else 'Convert'} it: "
+            "`.astype(int)`, or `.astype(str)`."
+        )
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64) if values.dtype.kind != "b" else values.astype(str)
+    if values.dtype.kind in "US":
+        return values.astype(str)
+    return _of_objects(values, name, row, what)
+
+
+def _of_objects(values, name, row, what):
+    kinds = set()
+    for i, value in enumerate(values.tolist() if values.dtype.kind == "O" else values):
+        if type(value).__name__ in _MISSING or (isinstance(value, float) and np.isnan(value)):
+            raise ValueError(
+                f"Expected a value in every row for {what}. Received: a missing value in {row(i)}, "
+                f"column {name!r}. Fill it in, or drop such rows."
+            )
+        integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        kinds.add(int if integer else type(value))
+        if not integer and not isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError(
+                f"Expected integers or text for {what}. Received: "
+                f"{arguments.received(str(name), value)} in {row(i)}. Convert the column: "
+                "`.astype(str)`."
+            )
+    if kinds == {int}:
+        return np.array([int(v) for v in values], np.int64)
+    if kinds <= {str, bytes} or kinds == {bool}:
+        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values])
+    raise TypeError(
+        f"Expected integers or text for {what}, of one kind. Received: column {name!r} with "
+        f"{sorted(kind.__name__ for kind in kinds)}. Convert it: `.astype(str)`."
+    )
+
+
+def order_in_time(values, name, row):
+    """Numbers that sort as the values of a column do: numbers or dates.
+
+    Args:
+        values: array `[rows]`.
+        name: as in `numbers`.
+        row: as in `numbers`.
+
+    Returns:
+        float64 or int64 array `[rows]`.
+
+    Raises:
+        TypeError: they are neither numbers nor dates.
+        ValueError: one is missing.
+    """
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    if values.dtype.kind == "O" and all(hasattr(v, "year") for v in values.tolist()):
+        # Of days, or with a time zone. NumPy knows no zones, and all are in one unit without them.
+        values = np.array([getattr(v, "value", v) for v in values.tolist()])
+        values = values if values.dtype.kind in "iu" else values.astype("datetime64[us]")
+    if values.dtype.kind in "Mm":
+        missing = np.flatnonzero(np.isnat(values))
+        if missing.size:
+            raise ValueError(
+                f"Expected a time in every row. Received: a missing one in {row(int(missing[0]))}, "
+                f"column {name!r}. Fill it in, or drop such rows."
+            )
+        return values.astype(np.int64)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    if values.dtype.kind == "f":
+        check_finite(values, name, row)
+        return values.astype(np.float64)
+    if len(values) and isinstance(values.tolist()[0], str):
+        raise TypeError(
+            f"Expected numbers or dates for `time`. Received: the text {values.tolist()[0]!r} in "
+            f"{row(0)}, column {name!r}. Convert the column: `pandas.to_datetime(...)`."
+        )
+    return np.array([_number(v, i, name, row) for i, v in enumerate(values.tolist())])
