@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import arguments
+from maml_tf.inner.arithmetic import Clipping
 
 PER = ("weight", "tensor")
 
@@ -29,6 +30,9 @@ class LearnedRates(keras.layers.Layer):
             later steps); None for the same in all steps.
         constraint: a `keras.constraints.Constraint` or its name, of each variable; none by
             default.
+        clipvalue: as in `maml_tf.inner_optimizers.InnerOptimizer`.
+        clipnorm: as there.
+        global_clipnorm: as there.
         **settings: of `keras.layers.Layer`: `dtype`, `name`, `trainable`.
 
     Raises:
@@ -42,9 +46,19 @@ class LearnedRates(keras.layers.Layer):
     """
 
     def __init__(
-        self, learning_rate=0.01, per="weight", steps=None, *, constraint=None, **settings
+        self,
+        learning_rate=0.01,
+        per="weight",
+        steps=None,
+        *,
+        constraint=None,
+        clipvalue=None,
+        clipnorm=None,
+        global_clipnorm=None,
+        **settings,
     ):
         super().__init__(**settings)
+        self.clipping = Clipping(clipvalue, clipnorm, global_clipnorm)
         self.learning_rate = arguments.positive("learning_rate", learning_rate)
         self.per = arguments.choice("per", per, PER)
         self.steps = None if steps is None else arguments.integer("steps", steps, minimum=1)
@@ -75,7 +89,7 @@ class LearnedRates(keras.layers.Layer):
         """See `maml_tf.inner_optimizers`."""
         moved = [
             w - tf.cast(self._rate(rate, step), g.dtype) * g
-            for w, g, rate in zip(weights, gradients, self.rates, strict=True)
+            for w, g, rate in zip(weights, self.clipping(gradients), self.rates, strict=True)
         ]
         return moved, slots
 
@@ -95,4 +109,5 @@ class LearnedRates(keras.layers.Layer):
             "per": self.per,
             "steps": self.steps,
             "constraint": keras.constraints.serialize(self.constraint),
+            **self.clipping.given,
         }

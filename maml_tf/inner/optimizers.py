@@ -22,57 +22,20 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments
+from maml_tf.inner.adaptive import Adagrad, Adam, RMSprop
 from maml_tf.inner.learned_rates import LearnedRates
+from maml_tf.inner.optimizer import InnerOptimizer, known
 
-__all__ = ["SGD", "Adam", "InnerOptimizer", "LearnedRates", "build", "get"]
-
-
-class InnerOptimizer:
-    """What the inner loop asks of an update rule.
-
-    Args:
-        learning_rate: the inner step size (alpha of Finn et al., 2017), a positive number; a
-            sequence or array `[steps]` of them: one for each inner step, the last one for all
-            later ones; or a `keras.optimizers.schedules.LearningRateSchedule`, a function of the
-            inner step, which Keras computes in float32.
-
-    Raises:
-        TypeError: a step size that is not a number.
-        ValueError: one that is not positive and finite, or none at all.
-    """
-
-    def __init__(self, learning_rate):
-        self.learning_rate = _step_sizes(type(self).__name__, learning_rate)
-
-    def rate(self, step, dtype):
-        """The step size of inner step `step` as a number or a scalar of `dtype`."""
-        if isinstance(self.learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            return tf.cast(self.learning_rate(step), dtype)
-        if not isinstance(self.learning_rate, list):
-            # Not tf.cast, which would make a float32 of the number first.
-            return tf.constant(self.learning_rate, dtype)
-        rates = tf.constant(self.learning_rate, dtype)
-        return rates[tf.minimum(step, len(self.learning_rate) - 1)]
-
-    def init(self, weights):
-        """Slots (a flat list of tensors) before the first inner step."""
-        raise NotImplementedError
-
-    def update(self, step, gradients, weights, slots):
-        """One inner step: `(new_weights, new_slots)`, lists in the order of `weights`."""
-        raise NotImplementedError
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        rate = self.learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            rate = keras.saving.serialize_keras_object(rate)
-        return {"learning_rate": rate}
-
-    @classmethod
-    def from_config(cls, config):
-        """An inner optimizer from what `get_config` returned."""
-        return cls(**config)
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "InnerOptimizer",
+    "LearnedRates",
+    "RMSprop",
+    "build",
+    "get",
+]
 
 
 @keras.saving.register_keras_serializable("maml_tf")
@@ -81,11 +44,15 @@ class SGD(InnerOptimizer):
 
     `theta' = theta - learning_rate * gradient`. With `momentum` m, `velocity = m * velocity -
     learning_rate * gradient` and `theta' = theta + velocity`, starting from rest in every task.
+    With `nesterov`, `theta' = theta + m * velocity - learning_rate * gradient`.
 
     Args:
         learning_rate: see `InnerOptimizer`. Mind how the loss is reduced: the paper's 0.4 for
             5-way Omniglot belongs to a sum over the ways and is 2.0 for Keras' mean.
         momentum: at least 0 and below 1.
+        nesterov: bool, whether the step looks ahead; only with momentum.
+        **settings: `weight_decay`, `clipvalue`, `clipnorm`, `global_clipnorm`, see
+            `InnerOptimizer`.
 
     Raises:
         TypeError, ValueError: see `InnerOptimizer`; `momentum` alike.
@@ -97,9 +64,21 @@ class SGD(InnerOptimizer):
         array([0.8], dtype=float32)
     """
 
-    def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.0) -> None:
-        super().__init__(learning_rate)
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(learning_rate, **known(SGD, settings))
         self.momentum = arguments.number("momentum", momentum, minimum=0, below=1)
+        self.nesterov = arguments.boolean("nesterov", nesterov)
+        if self.nesterov and not self.momentum:
+            raise ValueError(
+                "Expected momentum beside `nesterov`, which looks ahead by it. Received: "
+                f"momentum={self.momentum}, nesterov=True. Give, for example, momentum=0.9."
+            )
 
     def init(self, weights):
         """Velocities of zero, or nothing without momentum."""
@@ -107,81 +86,18 @@ class SGD(InnerOptimizer):
 
     def update(self, step, gradients, weights, slots):
         """See the class."""
-        moves = [-self.rate(step, g.dtype) * g for g in gradients]
+        weights = self.decayed(step, weights)
+        moves = [-self.rate(step, g.dtype) * g for g in self.clipped(gradients)]
         if self.momentum:
-            moves = slots = [self.momentum * v + m for v, m in zip(slots, moves, strict=True)]
+            slots = [self.momentum * v + m for v, m in zip(slots, moves, strict=True)]
+            ahead = zip(slots, moves, strict=True)
+            moves = [self.momentum * v + m for v, m in ahead] if self.nesterov else slots
         return [w + m for w, m in zip(weights, moves, strict=True)], slots
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return {**super().get_config(), "momentum": self.momentum}
-
-
-@keras.saving.register_keras_serializable("maml_tf")
-class Adam(InnerOptimizer):
-    """Adam (Kingma & Ba, 2015, algorithm 1) inside the task, from zero moments in every task.
-
-    With m and v the running means of the gradient and of its square, both corrected for their
-    start at zero, `theta' = theta - learning_rate * m / (sqrt(v) + epsilon)`, as in PyTorch.
-    Keras adds its epsilon to the root before it corrects ("epsilon hat" in the paper): its step
-    t is ours with `epsilon / sqrt(1 - beta_2**t)`, 32 times as large in the first step.
-
-    Where a weight has had no gradient at all, v is 0 and the root has no derivative, but the step
-    has: `-learning_rate * m / epsilon` is its linear part. That is what the meta-gradient gets
-    here; plain differentiation, PyTorch's too, gives NaN.
-
-    Args:
-        learning_rate: see `InnerOptimizer`.
-        beta_1: decay of the first moment, in [0, 1).
-        beta_2: decay of the second moment, in [0, 1).
-        epsilon: added to the root; a positive number.
-
-    Raises:
-        TypeError, ValueError: see `InnerOptimizer`; the other numbers alike.
-    """
-
-    def __init__(
-        self,
-        learning_rate: Any = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-    ) -> None:
-        super().__init__(learning_rate)
-        self.beta_1 = arguments.number("beta_1", beta_1, minimum=0, below=1)
-        self.beta_2 = arguments.number("beta_2", beta_2, minimum=0, below=1)
-        self.epsilon = arguments.positive("epsilon", epsilon)
-
-    def init(self, weights):
-        """First moments, then second moments."""
-        return [tf.zeros_like(w, _wide(w.dtype)) for w in [*weights, *weights]]
-
-    def update(self, step, gradients, weights, slots):
-        """See the class."""
-        n = len(weights)
-        gradients = [tf.cast(g, _wide(g.dtype)) for g in gradients]
-        first = [self.beta_1 * m + (1 - self.beta_1) * g for m, g in zip(slots[:n], gradients)]  # noqa: B905
-        second = [
-            self.beta_2 * v + (1 - self.beta_2) * tf.square(g)
-            for v, g in zip(slots[n:], gradients, strict=True)
-        ]
-        moved = []
-        for w, m, v in zip(weights, first, second, strict=True):
-            t = tf.cast(step, v.dtype) + 1
-            m_hat = m / (1 - tf.constant(self.beta_1, v.dtype) ** t)
-            v_hat = v / (1 - tf.constant(self.beta_2, v.dtype) ** t)
-            move = self.rate(step, v.dtype) * m_hat / (_root(v_hat) + self.epsilon)
-            moved.append(w - tf.cast(move, w.dtype))
-        return moved, first + second
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
+        ahead = {"nesterov": True} if self.nesterov else {}
+        return {**super().get_config(), "momentum": self.momentum, **ahead}
 
 
 def get(identifier: Any) -> Any:
@@ -238,37 +154,3 @@ def _learns(optimizer):
     return isinstance(optimizer, keras.layers.Layer) and all(
         callable(getattr(optimizer, m, None)) for m in methods
     )
-
-
-def _step_sizes(owner, given):
-    """A `float`, a list of them or a schedule: whatever JSON or Keras can store."""
-    if isinstance(given, dict) and "class_name" in given:  # of a configuration
-        given = keras.saving.deserialize_keras_object(given)
-    if isinstance(given, keras.optimizers.schedules.LearningRateSchedule):
-        return given
-    several = isinstance(given, (list, tuple)) or np.ndim(given) == 1
-    advice = f"Give {owner}(0.01), or {owner}([0.02, 0.01]) with one step size for each inner step."
-    if several and len(given) == 0:
-        raise ValueError(
-            "Expected `learning_rate` to be a positive number, or one for each inner step. "
-            f"Received: learning_rate={given!r}. {advice}"
-        )
-    if not several:
-        return arguments.positive("learning_rate", given, advice=advice)
-    return [
-        arguments.positive(f"learning_rate[{i}]", rate, advice=advice)
-        for i, rate in enumerate(given)
-    ]
-
-
-def _wide(dtype):
-    """The dtype of moments: in half precision 0.999 is 1 and 1e-8 is 0."""
-    return tf.float32 if dtype.size == 2 else dtype
-
-
-def _root(square):
-    """The square root, with a derivative of 0 at 0, where that of `tf.sqrt` is infinite."""
-    # Where a processor flushes what is below the smallest normal number, its root is 0 too.
-    positive = square > np.finfo(square.dtype.as_numpy_dtype).tiny
-    root = tf.sqrt(tf.where(positive, square, tf.ones_like(square)))
-    return tf.where(positive, root, tf.zeros_like(root))
