@@ -328,7 +328,8 @@ def _kind_of_objects(values, name, row):
     """A column of numbers is one of texts as soon as a single cell is mistyped."""
     texts = [i for i, v in enumerate(values) if isinstance(v, (str, bytes))]
     words = [i for i in texts if not _reads_as_number(values[i])]
-    if texts and len(words) < len(values):
+    numbers = [v for v in values if isinstance(v, (int, float)) and v == v]
+    if texts and (len(words) < len(texts) or numbers):
         shown = words[0] if words else texts[0]
         raise TypeError(
             "Expected y to be numbers, or classes with names that are none. Received: "

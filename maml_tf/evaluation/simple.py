@@ -1,0 +1,171 @@
+"""What a statistician would try first on the rows of a group, beside which a learner has to stand.
+
+None of these learns from other groups, or not more than one model for all of them, and each takes
+seconds. Where one of them is as good as a meta-learner, it is the better choice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from maml_tf import arguments
+from maml_tf.evaluation.batches import check_tasks, over_tasks
+from maml_tf.evaluation.result import Result
+
+
+def support_mean(tasks: tf.data.Dataset, num_tasks: int = 600) -> Result:
+    """The mean of the support labels for every query, or the most frequent class among them.
+
+    Args:
+        tasks: a `tf.data.Dataset` of task batches `(inputs, query_y)` with labels that are numbers
+            `[T, S, k]`, or classes, integers `[T, S]`.
+        num_tasks: `int`, how many tasks, the first ones of the data set.
+
+    Returns:
+        `Result` of "mean_squared_error", or of "accuracy", with values `[num_tasks, 1]`.
+
+    Raises:
+        TypeError: `tasks` is no data set, or `num_tasks` no integer.
+        ValueError: `num_tasks` is too small, the data set ends early, or its elements are no task
+            batches.
+
+    Example:
+        >>> _, _, test = maml_tf.tasks.sinusoid()
+        >>> maml_tf.evaluation.support_mean(test, num_tasks=100).values.shape
+        (100, 1)
+    """
+
+    def predict(support_x, support_y, query_x):
+        del support_x
+        mean = support_y.mean(axis=1, keepdims=True)
+        return np.repeat(mean, _length(query_x), axis=1)
+
+    return _measure(predict, tasks, num_tasks)
+
+
+def ridge(
+    tasks: tf.data.Dataset,
+    num_tasks: int = 600,
+    *,
+    penalty: float = 1.0,
+    normalization: Callable | None = None,
+) -> Result:
+    """A linear model of its own for each task, by least squares with a penalty on its slopes.
+
+        minimise   sum over the support of (y - a - b·x)² + penalty · |b|²
+
+    In a classification y are one-hot vectors, and the largest prediction answers.
+
+    Args:
+        tasks: see `support_mean`.
+        num_tasks: see `support_mean`.
+        penalty: positive number. Choose it on validation tasks, from powers of ten.
+        normalization: function of the inputs, such as `sets.normalization()` of
+            `maml_tf.tasks.groups`: a penalty makes sense on inputs of one scale only.
+
+    Returns:
+        See `support_mean`.
+
+    Raises:
+        TypeError, ValueError: see `support_mean`; a penalty that is not positive.
+
+    Example:
+        >>> _, _, test = maml_tf.tasks.sinusoid()
+        >>> result = maml_tf.evaluation.ridge(test, num_tasks=100, penalty=0.1)
+        >>> print(result.mean[0] < maml_tf.evaluation.support_mean(test, 100).mean[0])
+        True
+    """
+    penalty = arguments.positive("penalty", penalty)
+
+    def predict(support_x, support_y, query_x):
+        x, query = (_flat(one, normalization) for one in (support_x, query_x))
+        middle, level = x.mean(axis=1, keepdims=True), support_y.mean(axis=1, keepdims=True)
+        x, turned = x - middle, np.swapaxes(x - middle, 1, 2)
+        normal = turned @ x + penalty * np.eye(x.shape[-1])
+        slopes = np.linalg.solve(normal, turned @ (support_y - level))
+        return level + (query - middle) @ slopes
+
+    return _measure(predict, tasks, num_tasks)
+
+
+def mean_residual(model: Any, tasks: tf.data.Dataset, num_tasks: int = 600) -> Result:
+    """One model for all groups, shifted by the mean of what it misses on the support of each.
+
+    Args:
+        model: a `keras.Model` of one output, trained on the rows of all groups.
+        tasks: see `support_mean`; a regression.
+        num_tasks: see `support_mean`.
+
+    Returns:
+        See `support_mean`.
+
+    Raises:
+        TypeError, ValueError: see `support_mean`; a classification.
+
+    Example:
+        >>> _, _, test = maml_tf.tasks.sinusoid()
+        >>> model = maml_tf.models.sinusoid_mlp()
+        >>> maml_tf.evaluation.mean_residual(model, test, num_tasks=100).metric
+        'mean_squared_error'
+    """
+    check_tasks(tasks)
+    if tasks.element_spec[1].dtype.is_integer:
+        raise ValueError(
+            "Expected tasks of regression, whose labels have residuals. Received: labels of dtype "
+            f"{tasks.element_spec[1].dtype.name}. Leave this one out for classes."
+        )
+
+    def predictions(x):
+        first = tf.nest.flatten(x)[0]
+        merged = tf.nest.map_structure(lambda t: tf.reshape(t, [-1, *t.shape[2:]]), x)
+        y = np.asarray(model(merged, training=False), np.float64)
+        return y.reshape(*first.shape[:2], *y.shape[1:])
+
+    def predict(support_x, support_y, query_x):
+        missed = (support_y - predictions(support_x)).mean(axis=1, keepdims=True)
+        return predictions(query_x) + missed
+
+    return _measure(predict, tasks, num_tasks)
+
+
+def _measure(predict, tasks, num_tasks):
+    """Error or accuracy of predictions `[T, Q, k]` from float64 labels, classes as one-hot."""
+    check_tasks(tasks)
+    num_tasks = arguments.integer("num_tasks", num_tasks, 1)
+    classes = tasks.element_spec[1].dtype.is_integer
+
+    def values_of(inputs, query_y):
+        support_y, query_y = np.asarray(inputs["support_y"]), np.asarray(query_y)
+        if classes:
+            count = max(support_y.max(), query_y.max()) + 1
+            support_y = np.eye(count)[support_y]
+        answer = predict(inputs["support_x"], support_y.astype(np.float64), inputs["query_x"])
+        if classes:
+            return (answer.argmax(axis=-1) == query_y).mean(axis=1, keepdims=True)
+        error = (answer - query_y.astype(np.float64)) ** 2
+        return error.reshape(len(error), -1).mean(axis=1, keepdims=True)
+
+    return Result(
+        "accuracy" if classes else "mean_squared_error", over_tasks(values_of, tasks, num_tasks)
+    )
+
+
+def _length(x):
+    return tf.nest.flatten(x)[0].shape[1]
+
+
+def _flat(x, normalization):
+    """Inputs as float64 `[T, examples, features]`."""
+    parts = tf.nest.flatten(x)
+    if normalization is not None:
+        tasks, count = parts[0].shape[:2]
+        merged = tf.nest.map_structure(lambda t: tf.reshape(t, [-1, *t.shape[2:]]), x)
+        parts = [
+            tf.reshape(t, [tasks, count, *t.shape[1:]])
+            for t in tf.nest.flatten(normalization(merged))
+        ]
+    return np.concatenate(
+        [np.asarray(t, np.float64).reshape(*t.shape[:2], -1) for t in parts], axis=-1
+    )
