@@ -19,10 +19,12 @@ from maml_tf.tasks.image_folder import image_folder, load_image_folder
 from maml_tf.tasks.mini_imagenet import mini_imagenet
 from maml_tf.tasks.omniglot import omniglot
 from maml_tf.tasks.sinusoid import sinusoid
+from maml_tf.tasks.windows import WindowTasks, windows
 
 __all__ = [
     "Episodes",
     "GroupTasks",
+    "WindowTasks",
     "cifar_fs",
     "fc100",
     "from_tfds",
@@ -38,4 +40,5 @@ __all__ = [
     "omniglot",
     "sampling",
     "sinusoid",
+    "windows",
 ]

@@ -29,7 +29,7 @@ def check(split):
         splits.check_fractions("split", split, "group")
 
 
-def share(groups, words, split, seed):
+def share(groups, words, split, seed, one="group"):
     """Shares groups out.
 
     Args:
@@ -37,6 +37,7 @@ def share(groups, words, split, seed):
         words: array `[rows]` of words where `split` is of rows, else None.
         split: as in `tasks.groups`, checked.
         seed: int.
+        one: str, what a message calls one of them: "group" or "series".
 
     Returns:
         Three int arrays, positions of the training, validation and test groups, in order.
@@ -50,18 +51,19 @@ def share(groups, words, split, seed):
     elif by_share:
         parts = splits.shuffled(len(groups.names), split, seed)
     else:
-        parts = splits.by_name(groups.names, split, "group")
+        parts = splits.by_name(groups.names, split, one)
     for i, (name, part) in enumerate(zip(splits.NAMES, parts, strict=True)):
         # No validation is a choice; a share that was rounded to nothing is not.
         if len(part) or (name == "validation" and not (by_share and split[i] > 0)):
             continue
-        advice = "Give the split more groups, or more data."
+        many = "series" if one == "series" else "groups"
+        advice = f"Give the split more {many}, or more data."
         if by_share:
-            advice = "Give other shares, such as split=(0.8, 0, 0.2), or more groups."
-        shown = tuple(split) if by_share else "the groups that were named"
+            advice = f"Give other shares, such as split=(0.8, 0, 0.2), or more {many}."
+        shown = tuple(split) if by_share else f"the {many} that were named"
         raise ValueError(
-            f"Expected at least one group in the {name} split. Received: none of "
-            f"{len(groups.names)} group{'s' if len(groups.names) > 1 else ''} "
+            f"Expected at least one {one} in the {name} split. Received: none of "
+            f"{len(groups.names)} {many if len(groups.names) > 1 else one} "
             f"({_few(groups.names)}), split={shown}. {advice}"
         )
     return [np.sort(part) for part in parts]
@@ -84,7 +86,9 @@ def _by_words(groups, words):
     return [np.array(found[name], int) for name in splits.NAMES]
 
 
-def without_small(groups, parts, needed, small):
+def without_small(
+    groups, parts, needed, small, expected="shots + queries = {} rows in every group"
+):
     """Leaves out groups that have too few rows, or refuses them.
 
     Args:
@@ -92,6 +96,7 @@ def without_small(groups, parts, needed, small):
         parts: three int arrays of positions.
         needed: three ints, rows that a group of each part must have.
         small: "raise" or "leave_out".
+        expected: str, what a message says that there should be.
 
     Returns:
         `(parts, left_out)`: the arrays, and a dict by split of the names that were left out.
@@ -108,11 +113,13 @@ def without_small(groups, parts, needed, small):
             more = f" and {len(few) - 5} more" if len(few) > 5 else ""
             test = "" if name == "train" else "test_"
             advice = f"Give fewer `{test}shots` or `{test}queries`"
+            if "series" in expected:
+                advice = "Give a shorter `beginning`, fewer `queries` or longer series"
             if enough.any():
                 advice += ", or small='leave_out'"
             raise ValueError(
-                f"Expected at least shots + queries = {rows} rows in every group of the {name} "
-                f"split. Received: {', '.join(sizes)} rows{more}. {advice}."
+                f"Expected at least {expected.format(rows)} of the {name} split. Received: "
+                f"{', '.join(sizes)}{more}. {advice}."
             )
         kept.append(part[enough])
         left_out[name] = groups.names[few]

@@ -6,7 +6,7 @@ from maml_tf import arguments
 from maml_tf.tasks import sampling, streams
 
 NAMES = ("train", "validation", "test")
-_MANY = {"class": "classes", "group": "groups"}
+_MANY = {"class": "classes", "group": "groups", "series": "series"}
 
 
 class TaskSets(tuple):
@@ -138,7 +138,7 @@ def check_fractions(name, fractions, one="class"):
     Args:
         name: str, what the caller calls them.
         fractions: what was given.
-        one: str, what they are shares of: "class" or "group".
+        one: str, what they are shares of: "class", "group" or "series".
 
     Raises:
         ValueError: they are not.
@@ -164,7 +164,7 @@ def check_parts(name, parts, one="class"):
     Args:
         name: str, what the caller calls it.
         parts: dict.
-        one: str, what has the names: "class" or "group".
+        one: str, what has the names: "class", "group" or "series".
 
     Raises:
         TypeError: a part is one text in place of a list of them.
@@ -190,7 +190,7 @@ def by_name(names, parts, one="class"):
     Args:
         names: the names of all classes, in the order of their labels.
         parts: dict with lists of names for "train", "validation" and "test".
-        one: str, what has the names: "class" or "group".
+        one: str, what has the names: "class", "group" or "series".
 
     Returns:
         Three int arrays of positions.

@@ -122,7 +122,7 @@ WRONG = [
             split={"train": ["cem"], "validation": ["dee"], "test": ["ann", "bob"]},
         ),
         ValueError,
-        "'ann' with 2 rows",
+        "'ann' with 2.",
         "leave_out",
     ),
     Wrong(lambda: made(shots=9, small="leave_out"), ValueError, "with 6", "`shots`"),
