@@ -64,6 +64,7 @@ def _named(series):
         array = np.asarray(series)
         # One series is an array [time]; of two axes they are [series, time].
         arrays = [array] if array.ndim == 1 else list(array) if array.ndim in (2, 3) else []
+        arrays = arrays if array.size else []
         names = list(range(len(arrays)))
     if not arrays:
         raise ValueError(

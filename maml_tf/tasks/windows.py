@@ -19,9 +19,10 @@ import tensorflow as tf
 
 from maml_tf import arguments
 from maml_tf.tasks import group_sampling, group_splits, series_tables, splits, streams
-from maml_tf.tasks import groups as group_tasks
 from maml_tf.tasks import window_sampling as sampling
 from maml_tf.tasks.episodes import Episodes
+from maml_tf.tasks.groups import GroupTasks
+from maml_tf.tasks.groups import groups as tasks_of_groups
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def windows(
     start: int = 0,
     validation_tasks: int = 600,
     test_tasks: int = 600,
-) -> "WindowTasks | group_tasks.GroupTasks":
+) -> "WindowTasks | GroupTasks":
     """Builds training, validation and test tasks of windows of one or many series.
 
     Forecasting, with `horizon`: a task is a stretch of a series, see the drawing above. Series of
@@ -151,7 +152,7 @@ def windows(
         stride = inputs if stride is None else arguments.integer("stride", stride, inputs)
         data = series_tables.read(series, labels, values, groups, time)
         x, y, of = _segments(data, inputs, stride)
-        return group_tasks.groups(
+        return tasks_of_groups(
             x,
             y,
             of,
