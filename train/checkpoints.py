@@ -199,14 +199,15 @@ class Checkpoint(keras.callbacks.Callback):
     `best.keras` of that epoch, or its absence, does no harm.
     """
 
-    def __init__(self, folder, monitor, best):
+    def __init__(self, folder, monitor, best, sign=1):
         super().__init__()
-        self._folder, self._monitor, self._best = folder, monitor, best
+        self._folder, self._monitor, self._best, self._sign = folder, monitor, best, sign
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the best epoch, where this is one, then the last."""
-        if self._monitor and (self._best is None or logs[self._monitor] > self._best):
-            self._best = logs[self._monitor]
+        score = self._sign * logs[self._monitor] if self._monitor else None
+        if score is not None and (self._best is None or score > self._best):
+            self._best = score
             with files.whole(self._folder / BEST) as beside:
                 self.model.save(beside)
         last = self._folder / CHECKPOINT

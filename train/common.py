@@ -239,7 +239,8 @@ def train(
         iterations: int, training steps in all, a multiple of `epoch_iterations`.
         epoch_iterations: int, training steps an epoch, a multiple of `steps_per_execution`.
         validation: data set of task batches that every epoch ends with.
-        best: str or None, metric of the validation; `best.keras` is the epoch where it is largest.
+        best: str or None, metric of the validation; `best.keras` is the epoch where it is largest,
+            or smallest where a minus stands before its name: "-val_loss".
         patience: int or None; training ends after so many epochs without a new best.
         tensorboard: bool, whether to write logs for TensorBoard.
 
@@ -254,6 +255,7 @@ def train(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_unfinished(folder)
+    sign, best = (-1, best[1:]) if best and best.startswith("-") else (1, best)
     learner = checkpoints.load_last(folder) or make_learner()
     done = _iterations(learner)
     _check_steps(folder, done, iterations, epoch_iterations, learner.steps_per_execution)
@@ -261,7 +263,7 @@ def train(
     history = checkpoints.cut_history(folder, epoch, needed=best is not None and done < iterations)
     if done >= iterations:
         return learner
-    scores = [row[best] for row in history if best]
+    scores = [sign * row[best] for row in history if best]
     if patience and scores and _epochs_since_best(scores) >= patience:
         return learner
     terminal = progress.in_terminal()
@@ -274,8 +276,8 @@ def train(
             if tensorboard
             else []
         ),
-        checkpoints.Checkpoint(folder, best, max(scores, default=None)),
-        *([_EarlyStopping(best, patience, scores)] if best and patience else []),
+        checkpoints.Checkpoint(folder, best, max(scores, default=None), sign),
+        *([_EarlyStopping(best, patience, scores, sign)] if best and patience else []),
     ]
     if done:
         print(f"{folder}: resumed after {done:,} of {iterations:,} iterations.")
@@ -366,11 +368,13 @@ class _Seconds(keras.callbacks.Callback):
 class _EarlyStopping(keras.callbacks.EarlyStopping):
     """Keras' own, with what it knew before the run was interrupted."""
 
-    def __init__(self, monitor, patience, scores):
-        super().__init__(monitor, patience=patience, mode="max", verbose=1)
-        self._scores = scores
+    def __init__(self, monitor, patience, scores, sign):
+        mode = "max" if sign > 0 else "min"
+        super().__init__(monitor, patience=patience, mode=mode, verbose=1)
+        self._scores, self._sign = scores, sign
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         if self._scores:
-            self.best, self.wait = max(self._scores), _epochs_since_best(self._scores)
+            self.best = self._sign * max(self._scores)
+            self.wait = _epochs_since_best(self._scores)

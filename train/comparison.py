@@ -14,7 +14,6 @@ from maml_tf import evaluation
 from maml_tf.evaluation import Result, number
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-_ROOT = "root mean squared error"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,86 +31,93 @@ class Measured:
     chosen: str
 
 
-def metric(sets):
-    """The metric of these tasks, as `evaluation.evaluate` takes it."""
-    return "mean_squared_error" if sets.labels is None else "accuracy"
-
-
-def measure(sets, ways):
-    """Measures the best of some ways that take no steps.
+class Comparison:
+    """Measures ways on the groups that some tasks hold out.
 
     Args:
-        sets: `maml_tf.tasks.GroupTasks`.
-        ways: dict by setting (None where there is one alone) of functions of a data set and a
-            number of tasks, that give a `Result`.
-
-    Returns:
-        `Measured`.
+        sets: `maml_tf.tasks.GroupTasks` or `WindowTasks`.
+        metric: str, what `evaluation.evaluate` measures.
+        scores: function of a `Result` and "validation" or "test", gives the one to report.
     """
-    best = next(iter(ways))
-    if len(ways) > 1:
-        losses = {s: _loss(way(sets[1], _count(sets, "validation"))) for s, way in ways.items()}
-        best = min(losses, key=lambda setting: losses[setting][0])
-    result = _in_units(ways[best](sets[2], _count(sets, "test")))
-    return Measured(result, _by_group(sets, result, 0), "" if best is None else f"penalty {best:g}")
+
+    def __init__(self, sets, metric, scores=lambda result, split: result):
+        self.sets, self.metric, self.scores = sets, metric, scores
+
+    def measure(self, ways):
+        """The best of some ways that take no steps, chosen on validation groups.
+
+        Args:
+            ways: dict by setting (None where there is one alone) of functions of a data set and a
+                number of tasks, that give a `Result`.
+
+        Returns:
+            `Measured`.
+        """
+        best = next(iter(ways))
+        if len(ways) > 1:
+            tried = {setting: self._of(way, "validation") for setting, way in ways.items()}
+            best = min(tried, key=lambda setting: _loss(tried[setting])[0])
+        chosen = "" if best is None else f"penalty {best:g}"
+        return self._measured(self._of(ways[best], "test"), 0, chosen)
+
+    def measure_steps(self, learners, steps):
+        """The best of some learners after the best number of steps, chosen on validation groups.
+
+        Args:
+            learners: dict of compiled learners by step size.
+            steps: int, the largest number of steps.
+
+        Returns:
+            `Measured`.
+        """
+
+        def way(learner):
+            return lambda tasks, count: evaluation.evaluate(
+                learner, tasks, count, steps, self.metric
+            )
+
+        losses = {
+            (size, step): loss
+            for size, learner in learners.items()
+            for step, loss in enumerate(_loss(self._of(way(learner), "validation")))
+        }
+        size, step = min(losses, key=losses.get)
+        result = self._of(way(learners[size]), "test")
+        chosen = f"{step} step{'' if step == 1 else 's'} of {size:g}"
+        return self._measured(result, step, chosen)
+
+    def _of(self, way, split):
+        dataset = self.sets[1 if split == "validation" else 2]
+        tasks = int(dataset.cardinality()) * dataset.element_spec[1].shape[0]
+        groups = len(self.sets.groups(split))
+        # As many as share out evenly to the groups.
+        return self.scores(way(dataset, tasks // groups * groups or tasks), split)
+
+    def _measured(self, result, step, chosen):
+        """The mean of each group at the chosen step."""
+        names = names_of(self.sets, "test", result.num_tasks)
+        values = result.values[:, step]
+        scores = np.array([values[names == name].mean() for name in np.unique(names)])
+        return Measured(result, scores, chosen)
 
 
-def measure_steps(sets, learners, steps):
-    """Measures the best of some learners after the best number of steps.
+def names_of(sets, split, count):
+    """The groups of the first `count` tasks, array `[count]`."""
+    size = sets[1 if split == "validation" else 2].element_spec[1].shape[0]
+    batches = range(-(-count // size))
+    return np.concatenate([sets.group_names(split, batch) for batch in batches])[:count]
 
-    Args:
-        sets: `maml_tf.tasks.GroupTasks`.
-        learners: dict of compiled learners by step size.
-        steps: int, the largest number of steps.
 
-    Returns:
-        `Measured`.
-    """
-    losses = {}
-    for size, learner in learners.items():
-        tried = evaluation.evaluate(
-            learner, sets[1], _count(sets, "validation"), steps, metric(sets)
-        )
-        losses |= {(size, step): loss for step, loss in enumerate(_loss(tried))}
-    size, step = min(losses, key=losses.get)
-    result = evaluation.evaluate(learners[size], sets[2], _count(sets, "test"), steps, metric(sets))
-    result = _in_units(result)
-    chosen = f"{step} step{'' if step == 1 else 's'} of {size:g}"
-    return Measured(result, _by_group(sets, result, step), chosen)
+def root(result, split):
+    """Roots of squared errors, in the units of the target."""
+    del split
+    return Result("root mean squared error", np.sqrt(result.values))
 
 
 def _loss(result):
     """What to minimise, after each step: infinite where a task ran away."""
     sign = -1.0 if result.metric == "accuracy" else 1.0
     return np.where(np.isfinite(result.mean), sign * result.mean, np.inf)
-
-
-def _in_units(result):
-    """Roots of squared errors, in the units of the target."""
-    if result.metric == "accuracy":
-        return result
-    return Result(_ROOT, np.sqrt(result.values))
-
-
-def _count(sets, split):
-    """As many tasks as share out evenly to the groups."""
-    groups = len(sets.groups(split))
-    there = _tasks(sets, split)
-    return there // groups * groups or there
-
-
-def _tasks(sets, split):
-    dataset = sets[1 if split == "validation" else 2]
-    return int(dataset.cardinality()) * dataset.element_spec[1].shape[0]
-
-
-def _by_group(sets, result, step):
-    """The mean of each group: array `[groups]`."""
-    size = sets[2].element_spec[1].shape[0]
-    batches = range(-(-result.num_tasks // size))
-    names = np.concatenate([sets.group_names("test", b) for b in batches])[: result.num_tasks]
-    values = result.values[:, step]
-    return np.array([values[names == name].mean() for name in np.unique(names)])
 
 
 def merge(by_seed):
@@ -140,16 +146,20 @@ def _order(one):
     return mean if np.isfinite(mean) else worst
 
 
-def table(merged, target, shots):
-    """Scores as a Markdown table, `str`."""
+def table(merged, known, groups="groups"):
+    """Scores as a Markdown table, `str`.
+
+    Args:
+        merged: what `merge` gives.
+        known: str, what a group is adapted to, such as "10 labelled rows".
+        groups: str, what groups are called.
+    """
     first = next(iter(merged.values()))
+    metric = first.result.metric
     lines = [
-        f"{first.result.metric[0].upper()}{first.result.metric[1:]} of {target} after {shots} "
-        f"labelled rows, mean ± 95 % over {len(first.scores)} held-out groups:",
+        f"With {known}, mean ± 95 % over {len(first.scores)} held-out {groups}:",
         "",
-        "| way | error | chosen on validation groups |".replace(
-            "error", "accuracy" if first.result.metric == "accuracy" else "error"
-        ),
+        f"| way | {metric} | chosen on validation {groups} |",
         "|---|---:|---|",
     ]
     for name, one in merged.items():
@@ -158,13 +168,14 @@ def table(merged, target, shots):
     return "\n".join(lines)
 
 
-def verdict(merged, ours, shots):
+def verdict(merged, ours, known, groups="groups"):
     """A sentence that says which way wins, and whether the groups tell it from the next one.
 
     Args:
         merged: what `merge` gives.
         ours: str, the name of the meta-learner.
-        shots: int, labelled rows.
+        known: as in `table`.
+        groups: as in `table`.
 
     Returns:
         `str`.
@@ -177,8 +188,8 @@ def verdict(merged, ours, shots):
     mean, half = _mean(better if metric == "accuracy" else -better)
     numbers = [number(_mean(merged[name].scores)[0]) for name in (winner, rival)]
     told = (
-        f"With {shots} labelled rows {winner} wins: {metric} {numbers[0]}, {rival} {numbers[1]}; "
-        f"in the same {len(better)} groups the difference is {number(mean)} ± {number(half)}"
+        f"With {known} {winner} wins: {metric} {numbers[0]}, {rival} {numbers[1]}; "
+        f"in the same {len(better)} {groups} the difference is {number(mean)} ± {number(half)}"
     )
     if not mean > half:
         return told + ", which may be chance: take the simpler of the two."

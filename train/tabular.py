@@ -9,6 +9,7 @@ python -m train.tabular --data patients.csv --target score --group patient
 
 import dataclasses
 import functools
+import math
 import sys
 
 import keras
@@ -17,11 +18,13 @@ import numpy as np
 import maml_tf
 from maml_tf import evaluation, files, plots, serving
 from maml_tf.tasks.data import tables
-from train import common, comparison, options
+from train import checkpoints, common, comparison, options
 
 QUICK = {
     "iterations": 40,
     "epoch_iterations": 20,
+    "inner_steps": 3,
+    "test_inner_steps": 10,
     "shots": 5,
     "test_shots": (5,),
     "fine_tuning": (0.1,),
@@ -66,13 +69,13 @@ class Settings:
     """Labelled rows of a group in the test; each number is evaluated."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of each hidden layer."""
-    inner_steps: int = 5
+    inner_steps: int = 10
     """Inner steps in training."""
     step_size: float = 0.05
     """Inner step size in training."""
     clip_norm: float = 10.0
     """The inner gradient is scaled down to this norm where it is larger."""
-    iterations: int = 1000
+    iterations: int = 3000
     """Meta-iterations in all; a finished run goes on when this is raised."""
     epoch_iterations: int = 500
     """Meta-iterations from one checkpoint to the next."""
@@ -80,14 +83,15 @@ class Settings:
     """Tasks in a meta-iteration."""
     meta_learning_rate: float = 1e-3
     """Step size of Adam in the outer loop and in the training of the pooled model."""
-    test_inner_steps: int = 10
+    test_inner_steps: int = 30
     """Gradient steps at test, at most: how many is chosen on validation groups."""
-    fine_tuning: tuple[float, ...] = (0.01, 0.03, 0.1)
+    fine_tuning: tuple[float, ...] = (0.03, 0.1, 0.3)
     """Step sizes that fine-tuning the pooled model takes the best of, on validation groups."""
-    penalties: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    penalties: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     """Penalties that the ridge takes the best of, on validation groups."""
     test_tasks: int = 600
     """Test tasks, shared out evenly to the held-out groups."""
+    no_xla: bool = common.switch("Do not compile with XLA: slower, and other rounding.")
     seeds: int = 1
     """How many runs, each with other held-out groups and other initial weights."""
     seed: int = 0
@@ -176,36 +180,49 @@ def make_learner(settings, sets, network, inner_steps, step_size):
     )
     learner = maml_tf.MAML(network, optimizer, inner_steps)
     loss = "mse" if sets.labels is None else comparison.CROSS_ENTROPY
-    learner.compile(keras.optimizers.Adam(settings.meta_learning_rate), loss)
+    learner.compile(
+        keras.optimizers.Adam(settings.meta_learning_rate),
+        loss,
+        jit_compile=not settings.no_xla,
+        steps_per_execution=math.gcd(100, settings.epoch_iterations),
+    )
     return learner
 
 
 def train(settings, table, seed, folder):
-    """MAML and the pooled model of one seed."""
+    """MAML and the pooled model of one seed, of the epoch that was best on validation groups."""
     learners = {}
     for name, steps in (("MAML", settings.inner_steps), ("pooled", 0)):
         print(f"{name}, seed {seed}:")
         sets = make_tasks(settings, table, seed, settings.shots)
+        place = folder / f"seed_{seed}" / name.lower()
 
         def make(sets=sets, steps=steps):
             network = make_network(settings, sets, seed)
             return make_learner(settings, sets, network, steps, settings.step_size)
 
-        learners[name] = common.train(
+        common.train(
             make,
             lambda start: make_tasks(settings, table, seed, settings.shots, start)[0],
-            folder / f"seed_{seed}" / name.lower(),
+            place,
             iterations=settings.iterations,
             epoch_iterations=settings.epoch_iterations,
+            validation=sets[1],
+            best="-val_loss",
         )
+        learners[name] = checkpoints.load_best(place)
     return learners
 
 
 def compare(settings, table, seed, learners, shots):
     """Every way, measured on the groups that this seed holds out: `comparison.Measured` by name."""
     sets = make_tasks(settings, table, seed, shots)
-    measure = functools.partial(comparison.measure, sets)
-    stepped = functools.partial(comparison.measure_steps, sets, steps=settings.test_inner_steps)
+    if sets.labels is None:
+        compared = comparison.Comparison(sets, "mean_squared_error", comparison.root)
+    else:
+        compared = comparison.Comparison(sets, "accuracy")
+    measure = compared.measure
+    stepped = functools.partial(compared.measure_steps, steps=settings.test_inner_steps)
 
     def tuned(step_size):
         return make_learner(settings, sets, learners["pooled"].model, 1, step_size)
@@ -218,7 +235,7 @@ def compare(settings, table, seed, learners, shots):
         "MAML": stepped({settings.step_size: learners["MAML"]}),
         "pooled, fine-tuned": stepped({size: tuned(size) for size in settings.fine_tuning}),
         "pooled": measure(
-            {None: lambda t, n: evaluation.evaluate(tuned(1.0), t, n, 0, comparison.metric(sets))}
+            {None: lambda t, n: evaluation.evaluate(tuned(1.0), t, n, 0, compared.metric)}
         ),
         "ridge for each group": measure({p: ridge(layer, p) for p in settings.penalties}),
         "mean of the labels": measure({None: evaluation.support_mean}),
@@ -241,12 +258,13 @@ def report(settings, folder, found, sets):
     content["test"] = {}
     for shots, by_seed in found.items():
         merged = comparison.merge(by_seed)
-        print("\n" + comparison.table(merged, settings.target, shots))
-        print("\n" + comparison.verdict(merged, "MAML", shots))
-        content["test"][shots] = comparison.summary(merged)
+        known = f"{shots} labelled row{'' if shots == 1 else 's'}"
+        sentence = comparison.verdict(merged, "MAML", known)
+        print(f"\n{settings.target}. {comparison.table(merged, known)}\n\n{sentence}")
+        content["test"][shots] = {"verdict": sentence, **comparison.summary(merged)}
         figure = plots.error_against_steps(
             {name: one.result for name, one in merged.items()},
-            title=f"{settings.target} of unseen groups, {shots} labelled rows",
+            title=f"{settings.target} of unseen groups, {known}",
         )
         common.save_figure(figure, folder / f"error_{shots}_rows.png")
     content["left_out"] = {part: names.tolist() for part, names in sets.left_out.items()}

@@ -14,17 +14,23 @@ from maml_tf import arguments
 from maml_tf.evaluation.batches import check_tasks, over_tasks
 from maml_tf.evaluation.result import Result
 
+_ERRORS = {"mean_squared_error": np.square, "mean_absolute_error": np.abs}
 
-def support_mean(tasks: tf.data.Dataset, num_tasks: int = 600) -> Result:
+
+def support_mean(
+    tasks: tf.data.Dataset, num_tasks: int = 600, *, metric: str | None = None
+) -> Result:
     """The mean of the support labels for every query, or the most frequent class among them.
 
     Args:
         tasks: a `tf.data.Dataset` of task batches `(inputs, query_y)` with labels that are numbers
             `[T, S, k]`, or classes, integers `[T, S]`.
         num_tasks: `int`, how many tasks, the first ones of the data set.
+        metric: "mean_squared_error" or "mean_absolute_error", of numbers; None stands for the
+            former, and for the accuracy of classes.
 
     Returns:
-        `Result` of "mean_squared_error", or of "accuracy", with values `[num_tasks, 1]`.
+        `Result` of that metric with values `[num_tasks, 1]`.
 
     Raises:
         TypeError: `tasks` is no data set, or `num_tasks` no integer.
@@ -42,7 +48,7 @@ def support_mean(tasks: tf.data.Dataset, num_tasks: int = 600) -> Result:
         mean = support_y.mean(axis=1, keepdims=True)
         return np.repeat(mean, _length(query_x), axis=1)
 
-    return _measure(predict, tasks, num_tasks)
+    return _measure(predict, tasks, num_tasks, metric)
 
 
 def ridge(
@@ -51,6 +57,7 @@ def ridge(
     *,
     penalty: float = 1.0,
     normalization: Callable | None = None,
+    metric: str | None = None,
 ) -> Result:
     """A linear model of its own for each task, by least squares with a penalty on its slopes.
 
@@ -64,6 +71,7 @@ def ridge(
         penalty: positive number. Choose it on validation tasks, from powers of ten.
         normalization: function of the inputs, such as `sets.normalization()` of
             `maml_tf.tasks.groups`: a penalty makes sense on inputs of one scale only.
+        metric: see `support_mean`.
 
     Returns:
         See `support_mean`.
@@ -84,19 +92,25 @@ def ridge(
         middle, level = x.mean(axis=1, keepdims=True), support_y.mean(axis=1, keepdims=True)
         x, turned = x - middle, np.swapaxes(x - middle, 1, 2)
         normal = turned @ x + penalty * np.eye(x.shape[-1])
-        slopes = np.linalg.solve(normal, turned @ (support_y - level))
-        return level + (query - middle) @ slopes
+        shape = support_y.shape[2:]
+        level = level.reshape(*level.shape[:2], -1)
+        slopes = np.linalg.solve(normal, turned @ (support_y.reshape(*x.shape[:2], -1) - level))
+        answer = level + (query - middle) @ slopes
+        return answer.reshape(*answer.shape[:2], *shape)
 
-    return _measure(predict, tasks, num_tasks)
+    return _measure(predict, tasks, num_tasks, metric)
 
 
-def mean_residual(model: Any, tasks: tf.data.Dataset, num_tasks: int = 600) -> Result:
+def mean_residual(
+    model: Any, tasks: tf.data.Dataset, num_tasks: int = 600, *, metric: str | None = None
+) -> Result:
     """One model for all groups, shifted by the mean of what it misses on the support of each.
 
     Args:
         model: a `keras.Model` of one output, trained on the rows of all groups.
         tasks: see `support_mean`; a regression.
         num_tasks: see `support_mean`.
+        metric: see `support_mean`.
 
     Returns:
         See `support_mean`.
@@ -127,14 +141,63 @@ def mean_residual(model: Any, tasks: tf.data.Dataset, num_tasks: int = 600) -> R
         missed = (support_y - predictions(support_x)).mean(axis=1, keepdims=True)
         return predictions(query_x) + missed
 
-    return _measure(predict, tasks, num_tasks)
+    return _measure(predict, tasks, num_tasks, metric)
 
 
-def _measure(predict, tasks, num_tasks):
+def seasonal_naive(
+    tasks: tf.data.Dataset,
+    num_tasks: int = 600,
+    *,
+    season: int,
+    metric: str | None = "mean_absolute_error",
+) -> Result:
+    """What was one season before, for every point of a forecast: what any forecast should beat.
+
+    Args:
+        tasks: a `tf.data.Dataset` of `maml_tf.tasks.windows`, whose inputs `[T, Q, inputs, ...]`
+            and labels `[T, Q, horizon, ...]` have the same channels.
+        num_tasks: see `support_mean`.
+        season: `int`, points of a season, not more than a window shows: 24 of hours, 12 of months;
+            with 1 it is the last value.
+        metric: see `support_mean`.
+
+    Returns:
+        See `support_mean`.
+
+    Raises:
+        TypeError, ValueError: see `support_mean`; a season that is longer than the inputs.
+
+    Example:
+        >>> waves = np.sin(np.arange(20)[:, None] + np.arange(96) / 12 * np.pi)
+        >>> sets = maml_tf.tasks.windows(waves, inputs=24, horizon=12, shots=2)
+        >>> result = maml_tf.evaluation.seasonal_naive(sets[2], 4, season=24)
+        >>> print(round(float(result.mean[0]), 4))
+        0.0
+    """
+    season = arguments.integer("season", season, 1)
+    check_tasks(tasks)
+    inputs = tasks.element_spec[0]["query_x"].shape[2]
+    if season > inputs:
+        raise ValueError(
+            f"Expected `season` to be at most the {inputs} points that a window shows. Received: "
+            f"season={season}. Give longer windows, `inputs={season}`."
+        )
+
+    def predict(support_x, support_y, query_x):
+        del support_x
+        ahead = np.arange(support_y.shape[2]) % season
+        return np.asarray(query_x)[:, :, inputs - season + ahead]
+
+    return _measure(predict, tasks, num_tasks, metric)
+
+
+def _measure(predict, tasks, num_tasks, metric):
     """Error or accuracy of predictions `[T, Q, k]` from float64 labels, classes as one-hot."""
     check_tasks(tasks)
     num_tasks = arguments.integer("num_tasks", num_tasks, 1)
     classes = tasks.element_spec[1].dtype.is_integer
+    known = ("accuracy",) if classes else tuple(_ERRORS)
+    metric = known[0] if metric is None else arguments.choice("metric", metric, known)
 
     def values_of(inputs, query_y):
         support_y, query_y = np.asarray(inputs["support_y"]), np.asarray(query_y)
@@ -144,12 +207,10 @@ def _measure(predict, tasks, num_tasks):
         answer = predict(inputs["support_x"], support_y.astype(np.float64), inputs["query_x"])
         if classes:
             return (answer.argmax(axis=-1) == query_y).mean(axis=1, keepdims=True)
-        error = (answer - query_y.astype(np.float64)) ** 2
+        error = _ERRORS[metric](answer - query_y.astype(np.float64))
         return error.reshape(len(error), -1).mean(axis=1, keepdims=True)
 
-    return Result(
-        "accuracy" if classes else "mean_squared_error", over_tasks(values_of, tasks, num_tasks)
-    )
+    return Result(metric, over_tasks(values_of, tasks, num_tasks))
 
 
 def _length(x):

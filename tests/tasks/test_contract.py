@@ -79,6 +79,22 @@ def pictures(data_dir, **settings):
         )
 
 
+def groups(data_dir, **settings):
+    del data_dir
+    random = np.random.default_rng(0)
+    x, person = random.normal(size=[240, 2]), np.repeat(np.arange(24), 10)
+    held_out = {"meta_batch": T, "validation_tasks": 10, "test_tasks": 10}
+    return tasks.groups(x, x[:, 0], person, shots=3, queries=5, **held_out, **settings)
+
+
+def windows(data_dir, **settings):
+    del data_dir
+    series = np.random.default_rng(0).normal(size=[24, 90])
+    sizes = {"inputs": 6, "horizon": 3, "shots": 4, "queries": 2, "test_stretches": "any"}
+    held_out = {"meta_batch": T, "validation_tasks": 10, "test_tasks": 10}
+    return tasks.windows(series, **sizes, **held_out, **settings)
+
+
 class Family(NamedTuple):
     build: Callable
     support: int
@@ -92,6 +108,8 @@ class Family(NamedTuple):
 IMAGES = {"y": [], "y_dtype": tf.int32}
 FAMILIES = [
     pytest.param(Family(sinusoid, 10, 10, 100), id="sinusoid"),
+    pytest.param(Family(groups, 3, 5, 5, x=[2]), id="groups"),
+    pytest.param(Family(windows, 4, 2, 2, x=[6], y=[3]), id="windows"),
     pytest.param(Family(oracle, 10, 10, 100, x=[3]), id="oracle"),
     pytest.param(Family(own_arrays, 6, 3, 3, x=[5, 5, 1], **IMAGES), id="episodes"),
     pytest.param(Family(pictures, 6, 3, 3, x=[5, 6, 3], **IMAGES), id="pictures"),

@@ -1,0 +1,138 @@
+"""What a statistician would try first, beside numbers by hand and a second implementation."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import maml_tf
+from maml_tf import evaluation
+from tests.wrong_calls import Wrong, check
+
+
+def one_batch(support_x, support_y, query_x, query_y):
+    inputs = {"support_x": support_x, "support_y": support_y, "query_x": query_x}
+    to_tensor = lambda a: tf.constant(a, tf.float32 if np.asarray(a).dtype.kind == "f" else None)  # noqa: E731
+    return tf.data.Dataset.from_tensors(tf.nest.map_structure(to_tensor, (inputs, query_y)))
+
+
+def random_task(tasks=3, support=6, query=4, features=2, outputs=1):
+    normal = np.random.default_rng(0).normal
+    return [
+        normal(size=[tasks, n, k])
+        for n, k in ((support, features), (support, outputs), (query, features), (query, outputs))
+    ]
+
+
+def test_the_mean_of_the_support_by_hand():
+    tasks = one_batch(np.zeros([1, 2, 1]), [[[1.0], [3.0]]], np.zeros([1, 2, 1]), [[[2.0], [5.0]]])
+    assert evaluation.support_mean(tasks, 1).values.tolist() == [[4.5]]
+    absolute = evaluation.support_mean(tasks, 1, metric="mean_absolute_error")
+    assert absolute.values.tolist() == [[1.5]]
+    assert absolute.metric == "mean_absolute_error"
+
+
+def test_the_most_frequent_class_by_hand():
+    tasks = one_batch(
+        np.zeros([1, 3, 1]), np.array([[2, 0, 2]]), np.zeros([1, 4, 1]), np.array([[2, 2, 0, 3]])
+    )
+    result = evaluation.support_mean(tasks, 1)
+    assert (result.metric, result.values.tolist()) == ("accuracy", [[0.5]])
+
+
+def test_a_ridge_by_hand():
+    """Points (-1, -2), (0, 0), (1, 2) with a penalty of 2: the slope is 4 / (2 + 2)."""
+    tasks = one_batch(
+        [[[-1.0], [0.0], [1.0]]], [[[-1.0], [1.0], [3.0]]], [[[3.0]]], [[[4.0 + 0.5]]]
+    )
+    np.testing.assert_allclose(evaluation.ridge(tasks, 1, penalty=2.0).values, [[0.25]])
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.7, 50.0])
+def test_a_ridge_minimises_what_it_says(penalty):
+    """Least squares over the rows, one more row a slope that says it is zero."""
+    support_x, support_y, query_x, query_y = random_task(outputs=2)
+    tasks = one_batch(support_x, support_y, query_x, query_y)
+    result = evaluation.ridge(tasks, 3, penalty=penalty)
+    for t in range(3):
+        rows = np.concatenate([np.ones([6, 1]), support_x[t]], axis=1)
+        extra = np.concatenate([np.zeros([2, 1]), np.sqrt(penalty) * np.eye(2)], axis=1)
+        y = np.concatenate([support_y[t], np.zeros([2, 2])])
+        found = np.linalg.lstsq(np.concatenate([rows, extra]), y, rcond=None)[0]
+        answer = np.concatenate([np.ones([4, 1]), query_x[t]], axis=1) @ found
+        np.testing.assert_allclose(
+            result.values[t, 0], np.mean((answer - query_y[t]) ** 2), rtol=1e-5
+        )
+
+
+def test_a_ridge_sees_normalised_inputs_and_classes():
+    support_x, _, query_x, _ = random_task(support=40, query=30)
+    of = lambda x: (x[..., 0] > 0).astype(np.int32)  # noqa: E731
+    tasks = one_batch(1e4 * support_x + 5e4, of(support_x), 1e4 * query_x + 5e4, of(query_x))
+    layer = keras.layers.Normalization(mean=[5e4] * 2, variance=[1e8] * 2)
+    assert evaluation.ridge(tasks, 3, normalization=layer).mean[0] > 0.85
+    plain = one_batch(support_x, of(support_x), query_x, of(query_x))
+    np.testing.assert_allclose(
+        evaluation.ridge(tasks, 3, penalty=1e-2, normalization=layer).values,
+        evaluation.ridge(plain, 3, penalty=1e-2).values,
+    )
+
+
+def test_the_mean_residual_shifts_a_model_by_hand():
+    model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1, kernel_initializer="ones")])
+    tasks = one_batch([[[1.0], [2.0]]], [[[11.0], [14.0]]], [[[5.0]]], [[[17.0]]])
+    # It misses 10 and 12, so the answer is 5 + 11.
+    assert evaluation.mean_residual(model, tasks, 1).values.tolist() == [[1.0]]
+
+
+def test_the_seasonal_naive_forecast_by_hand():
+    """Of 0, 1, 2, ... with a season of 3 and a horizon of 5: behind by 3, 3, 3, 6, 6."""
+    series = np.stack([np.arange(40.0)] * 6)
+    sets = maml_tf.tasks.windows(series, inputs=4, horizon=5, shots=2, scale=False)
+    result = evaluation.seasonal_naive(sets[2], 4, season=3)
+    np.testing.assert_allclose(result.values, 4.2)
+    squared = evaluation.seasonal_naive(sets[2], 4, season=3, metric="mean_squared_error")
+    np.testing.assert_allclose(squared.values, (3 * 9 + 2 * 36) / 5)
+    last = evaluation.seasonal_naive(sets[2], 4, season=1)
+    np.testing.assert_allclose(last.values, 3.0)
+
+
+def test_series_of_channels():
+    series = np.random.default_rng(0).normal(size=[8, 60, 2])
+    sets = maml_tf.tasks.windows(series, inputs=4, horizon=3, shots=6)
+    for way in (evaluation.support_mean, evaluation.ridge):
+        assert np.isfinite(way(sets[2], 4, metric="mean_absolute_error").values).all()
+    assert evaluation.seasonal_naive(sets[2], 4, season=2).values.shape == (4, 1)
+
+
+TASKS = one_batch(*random_task())
+CLASSES = one_batch(np.zeros([1, 2, 1]), np.zeros([1, 2], int), np.zeros([1, 2, 1]), [[0, 0]])
+MODEL = keras.Sequential([keras.Input([2]), keras.layers.Dense(1)])
+WRONG = [
+    Wrong(lambda: evaluation.support_mean([1]), TypeError, "`tasks`", "tasks=[1]"),
+    Wrong(lambda: evaluation.ridge(TASKS, 0), ValueError, "`num_tasks`", "num_tasks=0"),
+    Wrong(lambda: evaluation.ridge(TASKS, 9), ValueError, "num_tasks=9", "after 3"),
+    Wrong(lambda: evaluation.ridge(TASKS, 3, penalty=0), ValueError, "`penalty`", "penalty=0"),
+    Wrong(
+        lambda: evaluation.ridge(TASKS, 3, metric="accuracy"),
+        ValueError,
+        "`metric`",
+        "metric='accuracy'",
+    ),
+    Wrong(
+        lambda: evaluation.support_mean(CLASSES, 1, metric="mean_squared_error"),
+        ValueError,
+        "`metric`",
+        "'accuracy'",
+    ),
+    Wrong(lambda: evaluation.mean_residual(MODEL, CLASSES, 1), ValueError, "regression", "int"),
+    Wrong(
+        lambda: evaluation.seasonal_naive(TASKS, 3, season=4), ValueError, "`season`", "season=4"
+    ),
+    Wrong(lambda: evaluation.seasonal_naive(TASKS, 3, season=0.5), TypeError, "`season`", "=0.5"),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_wrong_calls_are_explained(wrong):
+    check(wrong)
