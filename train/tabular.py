@@ -34,7 +34,7 @@ QUICK = {
     "output": "runs/tabular-quick",
 }
 # What may change between a run and its continuation: nothing that training depends on.
-FREE = ("iterations", "test_shots", "test_tasks", "test_inner_steps", "fine_tuning", "penalties")
+FREE = ("iterations", "test_shots", "test_inner_steps", "fine_tuning", "penalties")
 FREE += ("line", "seeds")
 
 
