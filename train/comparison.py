@@ -191,6 +191,8 @@ def verdict(merged, ours, known, groups="groups"):
         f"With {known} {winner} wins: {metric} {numbers[0]}, {rival} {numbers[1]}; "
         f"in the same {len(better)} {groups} the difference is {number(mean)} ± {number(half)}"
     )
+    if not np.isfinite(mean):
+        return told + f". Take {winner}: {rival} ran away in a group."
     if not mean > half:
         return told + ", which may be chance: take the simpler of the two."
     if winner == ours:

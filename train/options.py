@@ -28,6 +28,12 @@ LEAST = {
     "points": 1,
     "test_points": 1,
     "image_size": 1,
+    "hidden": 1,
+    "inputs": 1,
+    "horizon": 1,
+    "season": 1,
+    "beginning": 2,
+    "seeds": 1,
     "sheet_queries": 1,
     "seed": 0,
 }
@@ -40,6 +46,8 @@ POSITIVE = (
     "clip_value",
     "clip_norm",
     "fine_tuning",
+    "penalties",
+    "split",
 )
 
 

@@ -117,7 +117,8 @@ def drawn():
 def read(settings):
     """The table, with columns of 0 and 1 in the place of categories."""
     if settings.quick and not settings.data:
-        settings.target, settings.group, settings.line = "response", "person", "dose"
+        settings.target, settings.group = "response", "person"
+        settings.line = settings.line or "dose"
         return drawn()
     for name in ("data", "target", "group"):
         if not getattr(settings, name):

@@ -12,7 +12,7 @@ from tests.documentation.conftest import CARDS, PAGES, ROOT
 MODELS = ROOT / "saved_models" / "README.md"
 ALL = [*PAGES, MODELS, *CARDS]
 SCRIPTS = ("adapt", "evaluate", "images", "locomotion", "mini_imagenet", "navigation", "omniglot")
-SCRIPTS += ("playground", "pretrain", "sinusoid")
+SCRIPTS += ("playground", "pretrain", "series", "sinusoid", "tabular")
 # Options of other programs, and of tests and benchmarks.
 OTHERS = {
     "--check",

@@ -38,6 +38,7 @@ def test_help_explains_every_option(script, monkeypatch, capsys):
 
 
 SLOW = ("navigation", "locomotion", "locomotion --environment ant_velocity", "sinusoid", "images")
+SLOW += ("tabular", "series")
 
 
 @pytest.mark.parametrize("command", [_marked(command, pytest.mark.slow) for command in SLOW])

@@ -20,8 +20,10 @@ from train import (
     omniglot,
     options,
     pretrain,
+    series,
     serve_example,
     sinusoid,
+    tabular,
 )
 
 SCRIPTS = {
@@ -31,8 +33,10 @@ SCRIPTS = {
     "mini_imagenet": mini_imagenet,
     "omniglot": omniglot,
     "pretrain": pretrain,
+    "series": series,
     "serve_example": serve_example,
     "sinusoid": sinusoid,
+    "tabular": tabular,
 }
 ADAPT = "--model nowhere --support nowhere --query nowhere"
 # Of all scripts that train on classes of images.
@@ -129,6 +133,29 @@ WRONG += [
     ("sinusoid", "--test-inner-steps 0", "--test-inner-steps 0"),
     ("sinusoid", "--seed -7", "--seed -7"),
     ("sinusoid", "--recipe modern", "--recipe", "unrecognized"),
+    ("tabular", "", "--data", "--quick"),
+    ("tabular", "--data nowhere.csv --target a", "--group"),
+    ("tabular", "--data nowhere.csv --target a --group b", "'nowhere.csv'", "does not exist"),
+    ("tabular", "--data {tmp}/text.keras --target a --group b", "text.keras", ".parquet"),
+    ("tabular", "--data {tmp}/t.csv --target scor --group who", "`y`", "mean 'score'"),
+    ("tabular", "--data {tmp}/t.csv --target score --group who", "'F'", "'sex'", "row 0"),
+    ("tabular", "--data {tmp}/t.csv --target score --group load", "'load'", "floating"),
+    ("tabular", "--data {tmp}/t.csv --target score --group who --categories sx", "mean 'sex'"),
+    ("tabular", "--data {tmp}/t.csv --target score --group who --categories sex", "1 group "),
+    ("tabular", "--quick --line wait", "--line wait", "'dose'"),
+    ("tabular", "--quick --split 0.5 0 0.5", "--split 0.0"),
+    ("tabular", "--quick --split 0.5 0.5", "`split`", "(0.5, 0.5)"),
+    ("tabular", "--quick --test-shots 5 500", "shots + queries = 520", "`test_shots`"),
+    ("tabular", "--quick --hidden 0", "--hidden 0"),
+    ("tabular", "--quick --penalties 0", "--penalties 0"),
+    ("tabular", "--quick --clip-norm 0", "--clip-norm 0"),
+    ("series", "", "--data", "--quick"),
+    ("series", "--data nowhere.csv", "--value"),
+    ("series", "--data nowhere.csv --wide", "'nowhere.csv'", "does not exist"),
+    ("series", "--data {tmp}/t.csv --value score --time load", "train split"),
+    ("series", "--quick --season 99", "--season 99", "--inputs 72"),
+    ("series", "--quick --beginning 80", "`beginning`", "beginning=80"),
+    ("series", "--quick --horizon 300", "`beginning`", "at least 372"),
     ("serve_example", "--shots 0", "--shots 0"),
     ("serve_example", "--queries -4", "--queries -4"),
     ("serve_example", "--inner-steps -1", "--inner-steps -1"),
@@ -160,6 +187,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "text.keras").write_text("no model")
     (folder / "empty.keras").touch()
+    (folder / "t.csv").write_text("who,sex,load,score\n1,F,0.5,2.5\n1,M,0.25,3.5\n")
     with zipfile.ZipFile(folder / "zip.keras", "w") as archive:
         archive.writestr("config.json", "{}")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
