@@ -173,7 +173,7 @@ class GroupTasks(tuple):
         >>> x, y = np.ones([40, 2]), np.arange(40.0)
         >>> sets = maml_tf.tasks.groups(x, y, np.arange(40) // 4, shots=1, queries=2)
         >>> sets.groups("test").tolist(), sets.group_names("test", batch=0).tolist()
-        ([2, 8], [2, 8, 2, 8])
+        ([0, 5], [0, 5, 0, 5])
     """
 
     def __new__(cls, drawn, data, left_out):

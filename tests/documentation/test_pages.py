@@ -50,6 +50,8 @@ PARSED = {
     ".venv/bin/python -m pytest": "would run these tests within themselves",
     "python -m train.images --data cifar_fs": "needs CIFAR-100",
     "python -m train.mini_imagenet": "needs images of ImageNet",
+    "python -m train.tabular": "needs a table of somebody's; tests/train runs the script",
+    "python -m train.series": "needs series of somebody's; tests/train runs the script",
     "python -m train.pretrain": "needs CIFAR-100 or ImageNet",
     "python -m train.evaluate": "needs a learner of them",
     "docker run": "needs Docker and an image of TensorFlow Serving",

@@ -1,5 +1,6 @@
 """Groups as tasks: which rows a task holds, which groups a part has, and what a model is told."""
 
+import csv
 import json
 import logging
 
@@ -218,7 +219,9 @@ def test_pictures_and_numbers_of_words_keep_their_kind():
     np.testing.assert_allclose(layers["picture"](query["picture"]), 0.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz", "semicolon.csv", "t.parquet"])
+@pytest.mark.parametrize(
+    "name", ["t.csv", "t.tsv", "t.csv.gz", "quoted.csv", "semicolon.csv", "t.parquet"]
+)
 def test_a_file_is_its_table(tmp_path, name):
     frame = table()
     path = tmp_path / name
@@ -227,7 +230,8 @@ def test_a_file_is_its_table(tmp_path, name):
         frame.to_parquet(path, index=False)
     else:
         separator = {"t.tsv": "\t", "semicolon.csv": ";"}.get(name, ",")
-        frame.to_csv(path, index=False, sep=separator)
+        quoting = csv.QUOTE_NONNUMERIC if name == "quoted.csv" else csv.QUOTE_MINIMAL
+        frame.to_csv(path, index=False, sep=separator, quoting=quoting)
     one, other = made(path if name == "t.csv" else str(path)), made(frame)
     tf.nest.map_structure(
         np.testing.assert_array_equal, batches(one[0], 1)[0], batches(other[0], 1)[0]

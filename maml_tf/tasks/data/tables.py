@@ -4,6 +4,7 @@ What no model can take (text, dates, missing values) is named by its row and col
 the files, and nothing else of it is needed: a frame is whatever has columns by name.
 """
 
+import csv
 import dataclasses
 import difflib
 import os
@@ -121,7 +122,6 @@ def _read(path):
     try:
         if suffix in _PARQUET:
             return Table(pandas.read_parquet(path))
-        # Python's reader finds the separator, and reads a large file slowly: it gets the head.
         separator = _separator(pandas, path)
         return Table(pandas.read_csv(path, sep=separator), first_line=2)
     except ImportError as error:
@@ -138,7 +138,8 @@ def _read(path):
 
 def _separator(pandas, path):
     """What stands between the columns: of comma, semicolon and tab the most frequent one above."""
-    head = pandas.read_csv(path, sep="\x00", header=None, nrows=1, dtype=str, engine="python")
+    one_line = {"sep": "\x00", "header": None, "nrows": 1, "quoting": csv.QUOTE_NONE}
+    head = pandas.read_csv(path, dtype=str, engine="python", **one_line)
     line = str(head.iloc[0, 0])
     return max(",;\t", key=line.count)
 
