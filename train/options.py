@@ -47,7 +47,7 @@ POSITIVE = (
     "clip_norm",
     "fine_tuning",
     "penalties",
-    "split",
+    "shares",
 )
 
 

@@ -64,7 +64,7 @@ class Settings:
     """Windows of the support, spread over the beginning."""
     queries: int = 4
     """Forecasts that follow one another, each from what was true until then."""
-    split: tuple[float, ...] = (0.6, 0.15, 0.25)
+    shares: tuple[float, ...] = (0.6, 0.15, 0.25)
     """Shares of the series in training, validation and test; another split for each seed."""
     leave_out_short: bool = common.switch("Leave out series that are too short.")
     hidden: tuple[int, ...] = (128, 128)
@@ -150,7 +150,7 @@ def make_tasks(settings, series, seed, start=0):
         beginning=settings.beginning,
         shots=settings.shots,
         queries=settings.queries,
-        split=settings.split,
+        split=settings.shares,
         split_seed=seed,
         small="leave_out" if settings.leave_out_short else "raise",
         meta_batch=settings.meta_batch,
@@ -286,7 +286,7 @@ def main():
     if sets[1] is None:
         options.refuse(
             "Expected validation series, to choose settings on. Received: "
-            f"--split {settings.split}. Give them a share."
+            f"--shares {settings.shares}. Give them a share."
         )
     folder = common.open_run(settings, FREE)
     seeds = range(settings.seed, settings.seed + settings.seeds)

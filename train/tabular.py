@@ -58,7 +58,7 @@ class Settings:
     """One of the features: a ridge for each group on it alone stands in the table, too."""
     kind: str = "auto"
     """regression or classification; auto where the target's values tell."""
-    split: tuple[float, ...] = (0.6, 0.15, 0.25)
+    shares: tuple[float, ...] = (0.6, 0.15, 0.25)
     """Shares of the groups in training, validation and test; another split for each seed."""
     leave_out_small: bool = common.switch("Leave groups with too few rows out.")
     shots: int = 10
@@ -147,7 +147,7 @@ def make_tasks(settings, table, seed, shots, start=0):
         features=settings.features or None,
         time=settings.time or None,
         kind=settings.kind,
-        split=settings.split,
+        split=settings.shares,
         split_seed=seed,
         small="leave_out" if settings.leave_out_small else "raise",
         shots=settings.shots,
@@ -291,7 +291,7 @@ def main():
         if sets[1] is None:
             options.refuse(
                 "Expected validation groups, to choose settings on. Received: "
-                f"--split {settings.split}. Give them a share."
+                f"--shares {settings.shares}. Give them a share."
             )
         tables_of = [settings.line] if settings.line else []
         if not set(tables_of) <= set(sets.columns):
