@@ -14,12 +14,14 @@ from maml_tf.tasks.data.omniglot import load_omniglot
 from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.from_tfds import from_tfds, load_tfds_images
 from maml_tf.tasks.glyphs import glyphs
-from maml_tf.tasks.groups import GroupTasks, groups
+from maml_tf.tasks.group_tasks import GroupTasks
+from maml_tf.tasks.groups import groups
 from maml_tf.tasks.image_folder import image_folder, load_image_folder
 from maml_tf.tasks.mini_imagenet import mini_imagenet
 from maml_tf.tasks.omniglot import omniglot
 from maml_tf.tasks.sinusoid import sinusoid
-from maml_tf.tasks.windows import WindowTasks, windows
+from maml_tf.tasks.window_tasks import WindowTasks
+from maml_tf.tasks.windows import windows
 
 __all__ = [
     "Episodes",
