@@ -98,9 +98,9 @@ def non_finite_error(step, learner):
     if learner.inner_steps:
         advice = (
             "Adaptation may run away: try a smaller step size of the inner optimizer or clipping "
-            f"(`global_clipnorm=10`) in it, fewer inner steps than {learner.inner_steps}, a smaller "
-            "rate or clipping in the outer optimizer (`clipvalue=10`), or check the data for values "
-            "that are not finite."
+            f"(`global_clipnorm=10`) in it, fewer inner steps than {learner.inner_steps}, a "
+            "smaller rate or clipping in the outer optimizer (`clipvalue=10`), or check the data "
+            "for values that are not finite."
         )
     return FloatingPointError(
         f"The meta-training loss became NaN or infinite at training step {step} (counted by "
