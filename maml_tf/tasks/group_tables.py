@@ -109,7 +109,7 @@ def read(x, y, groups, features, kind, time, split):
         x, columns = _arrays(x), None
         source = _Columns(None, len(tf.nest.flatten(x)[0]))
     else:
-        columns = _columns(table, features, [*(targets or []), *named])
+        columns = _columns(table, features, targets or [], named)
     group_values, group_name = source.one(groups, "groups")
     found = tables.keys(group_values, group_name, source.row, what="groups")
     order = parts = None
@@ -203,10 +203,10 @@ def _array(role, given):
         ) from None
 
 
-def _columns(table, features, taken):
+def _columns(table, features, targets, named):
     """Names of the columns of x: a list, or a dict of lists."""
     if features is None:
-        left = [name for name in table.columns if name not in taken]
+        left = [name for name in table.columns if name not in (*targets, *named)]
         if not left:
             raise ValueError(
                 "Expected columns beside those of y and groups, for the model to see. Received: a "
@@ -222,6 +222,12 @@ def _columns(table, features, taken):
                 f"features={table.columns[:2]}{f' for {name!r}' if name else ''}."
             )
         tables.check_columns(table, list(some), "features")
+        answers = [column for column in some if column in targets]
+        if answers:
+            raise ValueError(
+                f"Expected `features` without what is to be predicted. Received: {answers} in "
+                "both. Leave it out of one of them."
+            )
     if isinstance(features, Mapping):
         return {name: list(some) for name, some in features.items()}
     return list(features)

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from maml_tf import arguments
 from maml_tf.tasks import group_sampling, group_splits, group_tables, splits
 from maml_tf.tasks.episodes import Episodes
@@ -144,6 +146,11 @@ def groups(
     parts, left_out = group_splits.without_small(by_group, parts, sizes, small)
     if any(map(len, left_out.values())):
         _LOG.warning("Groups with too few rows are left out: %s.", _shown(left_out))
+    unseen = _unseen(data, by_group, parts[0])
+    if unseen:
+        _LOG.warning(
+            "Classes that no training group has, so that they are not learned: %s.", unseen
+        )
     drawn = {
         name: (
             group_sampling.select(by_group, part),
@@ -153,6 +160,15 @@ def groups(
         if len(part)
     }
     return GroupTasks(drawn, data, left_out)
+
+
+def _unseen(data, by_group, part):
+    """Names of the classes without a row in the training groups."""
+    if data.labels is None:
+        return []
+    rows = [group_sampling.rows_of(by_group, position) for position in part]
+    seen = np.unique(data.y[np.concatenate(rows)])
+    return np.delete(data.labels, seen).tolist()
 
 
 def _rows_needed(asked):

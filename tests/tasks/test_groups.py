@@ -177,6 +177,15 @@ def test_classes_mean_the_same_in_every_group():
     assert numbered.labels.tolist() == list(range(30))
 
 
+def test_classes_that_training_has_not_are_named(caplog):
+    frame = table()
+    frame.loc[frame["person"] == "p8", "mood"] = "odd"
+    split = {"train": ["p0", "p1"], "validation": [], "test": ["p6", "p8"]}
+    with caplog.at_level(logging.WARNING):
+        made(frame, y="mood", split=split)
+    assert "not learned: ['odd']" in caplog.text
+
+
 def test_several_inputs_and_several_targets():
     frame = table()
     sets = made(frame, features={"a": ["place"], "b": ["day", "place"]}, y=["score", "day"])

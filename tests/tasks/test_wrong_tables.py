@@ -58,6 +58,7 @@ WRONG = [
     Wrong(lambda: made(time="day"), ValueError, "`time`", "time='day'"),
     Wrong(lambda: made(split="part"), ValueError, "`split`", "split='part'"),
     Wrong(lambda: made(features=["age", "lod"]), ValueError, "`features`", "mean 'load'"),
+    Wrong(lambda: made(features=["score", "age"]), ValueError, "`features`", "['score']"),
     Wrong(lambda: made(features="age"), TypeError, "`features`", "features='age'"),
     Wrong(lambda: made(features=[]), TypeError, "`features`", "features=[]"),
     Wrong(lambda: made(features={"a": "age"}), TypeError, "`features`", "'a': 'age'"),
