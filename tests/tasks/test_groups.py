@@ -188,11 +188,12 @@ def test_classes_that_training_has_not_are_named(caplog):
 
 def test_several_inputs_and_several_targets():
     frame = table()
-    sets = made(frame, features={"a": ["place"], "b": ["day", "place"]}, y=["score", "day"])
+    frame["late"] = frame["day"] + 100
+    sets = made(frame, features={"a": ["place"], "b": ["day", "place"]}, y=["score", "late"])
     inputs, y = batches(sets[0], 1)[0]
     assert {k: v.shape for k, v in inputs["query_x"].items()} == {"a": (4, 3, 1), "b": (4, 3, 2)}
     assert y.shape == (4, 3, 2)
-    np.testing.assert_array_equal(y[..., 1], inputs["query_x"]["b"][..., 0])
+    np.testing.assert_array_equal(y[..., 1], inputs["query_x"]["b"][..., 0] + 100)
     assert set(sets.normalization()) == {"a", "b"}
     assert len(sets.normalization("b").get_config()["mean"]) == 2
 
