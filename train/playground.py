@@ -2,8 +2,10 @@
 
 python -m train.playground                                    the models of saved_models
 python -m train.playground --server http://localhost:8501     those of a TensorFlow Serving
+python -m train.playground --static FOLDER                    files for any web server, no Python
 
 Serves one page, and the models behind TensorFlow Serving's REST interface (docs/playground.md).
+With --static nothing is served: the page in the folder runs the models itself.
 """
 
 import dataclasses
@@ -12,7 +14,14 @@ import sys
 import threading
 import webbrowser
 
-from train import common, options, playground_models, playground_server
+from train import (
+    common,
+    litert_js,
+    options,
+    playground_models,
+    playground_server,
+    playground_static,
+)
 
 PAGE = pathlib.Path(__file__).with_suffix(".html")
 
@@ -23,6 +32,8 @@ class Settings:
 
     models: str = "saved_models"
     """Folder of exported models, each a folder of versions as TensorFlow Serving has it."""
+    static: str | None = None
+    """Folder to write the page to, with models that run in the browser; needs npm (Node.js)."""
     server: str | None = None
     """REST address of a TensorFlow Serving that has the models: requests are passed on to it."""
     names: tuple[str, ...] = ()
@@ -42,6 +53,9 @@ def main():
             "Expected --port to be at most 65535. Received: "
             f"--port {settings.port}. Give another, or 0 for any that is free."
         )
+    if settings.static is not None:
+        write_static(settings)
+        return
     server = make_server(settings)
     host, port = server.server_address[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
@@ -53,6 +67,30 @@ def main():
         threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
     with server:
         server.serve_forever()
+
+
+def write_static(settings):
+    """Writes the folder of `--static`.
+
+    Raises:
+        SystemExit: there are no models, LiteRT.js cannot be had, or the folder not be written.
+    """
+    if settings.server is not None:
+        sys.exit(
+            "Expected --static without --server: the folder asks no server. Received: --static "
+            f"{settings.static} --server {settings.server}. Leave out one of them."
+        )
+    folder = pathlib.Path(settings.static)
+    try:
+        learners = playground_static.find_learners(pathlib.Path(settings.models), settings.names)
+        page = PAGE.read_text(encoding="utf-8")
+        playground_static.write(folder, learners, page, lambda line: print(line, flush=True))
+    except (ValueError, OSError, litert_js.MissingError) as error:
+        sys.exit(str(error))
+    print(
+        f"{folder} is written. Any web server can hand it out; to look at it here: "
+        f"python -m http.server --bind 127.0.0.1 --directory {folder}"
+    )
 
 
 def make_server(settings):

@@ -47,7 +47,7 @@ class Server(http.server.ThreadingHTTPServer):
             "/": ("text/html; charset=utf-8", page.encode()),
             "/models.json": ("application/json", listing),
         }
-        self.policy = _policy(page)
+        self.policy = policy(page)
         own = {"localhost", address[0], socket.gethostname()}
         self.hosts = {name.lower().rstrip(".") for name in own}
         super().__init__(address, _Handler)
@@ -59,18 +59,27 @@ class Server(http.server.ThreadingHTTPServer):
             print(f"{type(reason).__name__}: {reason}", file=sys.stderr)
 
 
-def _policy(page):
-    """What the page may do, as Content-Security-Policy: its own script and style, this server."""
+def policy(page, alone=False):
+    """What the page may do, as Content-Security-Policy: its own script and style, its own server.
+
+    Args:
+        page: str, HTML.
+        alone: bool, whether the page stands in a folder of files, computes by LiteRT.js and says
+            the policy itself.
+    """
 
     def hashes(tag):
         parts = re.findall(rf"<{tag}(?: [^>]*)?>(.*?)</{tag}>", page, re.DOTALL)
         digests = (hashlib.sha256(part.encode()).digest() for part in parts)
         return " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests) or "'none'"
 
+    scripts = hashes("script") + (" 'self' 'wasm-unsafe-eval'" if alone else "")
+    # Who may show it in a frame cannot be said by a page itself.
+    last = "worker-src 'self'" if alone else "frame-ancestors 'none'"
     return (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+        f"default-src 'none'; script-src {scripts}; style-src {hashes('style')}; "
         "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
+        f"{last}"
     )
 
 

@@ -9,47 +9,28 @@ import json
 import os
 import pathlib
 import shutil
-import time
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tests.train import playgrounds
+from tests.train import browsers, playgrounds
+from tests.train.browsers import click_at, draw, hand, softmax, sync_api, until
 from tests.train.playgrounds import KINDS
 
 SAVED = pathlib.Path(__file__).parents[2] / "saved_models"
 SERVED = ("navigation", "omniglot", "omniglot_prototypical", "sinusoid", "sinusoid_pretrained")
 SCREENSHOTS = os.environ.get("MAML_TF_SCREENSHOTS")
 PHOTOGRAPHS = os.environ.get("MAML_TF_PHOTOGRAPHS")
-# Of a browser that runs as root, and asks nothing of the network.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-try:
-    from playwright import sync_api
-except ImportError:
-    sync_api = None
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and sync_api), reason="needs Chromium (apt-get install chromium) and playwright"
-)
+pytestmark = browsers.needed
 TABS = ("sine", "characters", "photographs", "navigation")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with browsers.launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -90,36 +71,12 @@ def open_page(browser, served):
     assert not problems
 
 
-def until(page, condition, seconds=60):
-    """Waits until an expression of JavaScript is true: the page forbids what Playwright has."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(f"!!({condition})"):
-        assert time.monotonic() < end, f"{condition} within {seconds} s"
-        page.wait_for_timeout(20)
-
-
 def look(page, tab):
     """What a tab holds."""
     return page.evaluate(f"playground.parts.{tab}.look()")
 
 
-def softmax(logits):
-    scores = np.exp(logits - np.max(logits, -1, keepdims=True))
-    return scores / scores.sum(-1, keepdims=True)
-
-
 # Sine.
-
-
-def click_at(page, plot, x, y, ranges=((-5, 5), (-5.5, 5.5)), inset=(30, 8, 8, 22)):
-    """Clicks the place of a plot whose numbers are x and y."""
-    box = page.locator(f"{plot} svg").bounding_box()
-    left, right, top, bottom = inset
-    (x0, x1), (y0, y1) = ranges
-    page.mouse.click(
-        box["x"] + left + (x - x0) / (x1 - x0) * (box["width"] - left - right),
-        box["y"] + box["height"] - bottom - (y - y0) / (y1 - y0) * (box["height"] - top - bottom),
-    )
 
 
 def adapted(page):
@@ -180,30 +137,6 @@ def test_a_curve_by_the_keyboard(open_page):
 
 
 # Characters.
-
-
-def draw(page, pad, strokes):
-    """Draws strokes in [0, 1] on a pad with the mouse."""
-    canvas = page.locator(f"{pad} canvas.draw")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    for stroke in strokes:
-        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
-        page.mouse.move(*places[0])
-        page.mouse.down()
-        for place in places[1:]:
-            page.mouse.move(*place, steps=2)
-        page.mouse.up()
-
-
-def hand(sign, random):
-    """A sign as another hand would draw it: elsewhere, larger, sheared, uneven."""
-    matrix = np.eye(2) * random.uniform(0.8, 1.05) + random.uniform(-0.12, 0.12, (2, 2))
-    centre = 0.5 + random.uniform(-0.05, 0.05, 2)
-    return [
-        np.clip((np.array(s) - 0.5) @ matrix + centre + random.normal(0, 0.012, (len(s), 2)), 0, 1)
-        for s in sign
-    ]
 
 
 def test_drawn_signs_are_told_apart(open_page, served):
