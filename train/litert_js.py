@@ -15,8 +15,8 @@ _SECONDS = 300  # to fetch 12 MB
 
 _README = """# LiteRT.js
 
-Google's runtime of `.tflite` files for browsers (https://github.com/google-ai-edge/LiteRT), unchanged,
-under the Apache License 2.0 (`LICENSE`). The files are of these packages of npm:
+Google's runtime of `.tflite` files for browsers (https://github.com/google-ai-edge/LiteRT),
+unchanged, under the Apache License 2.0 (`LICENSE`). The files are of these packages of npm:
 
 {packages}
 """

@@ -213,16 +213,20 @@ def opened(browser, site):
     """`opened(address, tab)`: the page, in a browser of its own; nothing of it may be refused."""
     contexts, problems = [], []
 
-    def opened(address, tab, width=360, height=740, before=None):
+    def opened(address, tab, width=360, height=740, missing=None):
         size = {"width": width, "height": height}
-        context = browser.new_context(viewport=size, reduced_motion="reduce")
+        # What a service worker has kept would not be missing.
+        workers = "block" if missing else "allow"
+        context = browser.new_context(
+            viewport=size, reduced_motion="reduce", service_workers=workers
+        )
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda problem: problems.append(str(problem)))
         # LiteRT.js tells all of its news as errors.
         page.on("console", lambda m: "Content Security" in m.text and problems.append(m.text))
-        if before:
-            before(page)
+        if missing:
+            page.route(missing, lambda route: route.abort())
         page.goto(f"{address}/docs/play/?seed=3#{tab}")
         until(page, "'playground' in window")
         return page
@@ -328,9 +332,5 @@ def test_what_cannot_be_fetched_is_told(opened, site):
             ("**/*.wasm", "LiteRT.js, could not be loaded"),
             ("**/sinusoid.tflite", 'The network "sinusoid" could not be loaded'),
         ]:
-            page = opened(
-                address,
-                "sine",
-                before=lambda page, missing=missing: page.route(missing, lambda r: r.abort()),
-            )
+            page = opened(address, "sine", missing=missing)
             sync_api.expect(page.locator("#message-text")).to_contain_text(told, timeout=60_000)
