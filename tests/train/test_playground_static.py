@@ -171,11 +171,15 @@ def test_an_older_playground_gives_way_and_stays_where_a_new_one_fails(
     assert "Install Node.js" in refused(monkeypatch, capsys, *words)
     assert (old / "old.txt").is_file()
     stub(monkeypatch)
-    playground_static.write(
-        old, {"sinusoid": SAVED / "sinusoid" / "learner.keras"}, playground.PAGE.read_text(), print
-    )
+
+    def exported(name, path, place):
+        (place / "models" / name).write_bytes(b"new")
+        return {"name": name, "file": f"models/{name}", "card": {}}
+
+    monkeypatch.setattr(playground_static, "_exported", exported)
+    playground.write_static(playground.Settings(static=str(old), names=("sinusoid",)))
     assert not (old / "old.txt").exists()
-    assert [path.name for path in old.glob("models/*.tflite")] == ["sinusoid.tflite"]
+    assert [path.name for path in old.glob("models/*")] == ["sinusoid"]
 
 
 def test_an_archive_of_another_hash_is_not_used(tmp_path, monkeypatch):
@@ -239,7 +243,7 @@ def opened(browser, site):
 
 def learner(name, steps):
     loaded = keras.saving.load_model(SAVED / name / "learner.keras")
-    loaded.inner_steps = steps
+    loaded.inner_steps = loaded.inner_steps if steps is None else steps
     return loaded
 
 
@@ -334,3 +338,33 @@ def test_what_cannot_be_fetched_is_told(opened, site):
         ]:
             page = opened(address, "sine", missing=missing)
             sync_api.expect(page.locator("#message-text")).to_contain_text(told, timeout=60_000)
+
+
+@pytest.mark.slow
+def test_photographs_are_told_apart_as_by_an_adapted_learner(browser, tmp_path, opened):
+    place = tmp_path / "docs" / "play"
+    playground.write_static(playground.Settings(static=str(place), names=("cifar_fs",)))
+    with handed_out(tmp_path) as address:
+        page = opened(address, "photographs")
+        page.locator("#photographs-folder").set_input_files(
+            playgrounds.pictures(tmp_path / "mine", each=2)
+        )
+        new = playgrounds.pictures(
+            tmp_path / "new", each=3, seed=1
+        )  # 15, more than asked at a time
+        page.locator("#photographs-queries").set_input_files(sorted(new.glob("*/*.png")))
+        until(page, "playground.parts.photographs.look()")
+        shown = page.evaluate("playground.parts.photographs.look()")
+        if SCREENSHOTS:
+            take(page, "static-photographs")
+        asked = np.float32(shown["pixels"])[:15]
+        support, labels = np.float32(shown["support"]), np.int32(shown["labels"])
+        mine = learner("cifar_fs", None).adapt(support, labels, inner_steps=shown["steps"])
+        np.testing.assert_allclose(shown["scores"], softmax(mine.predict(asked)), atol=1e-3)
+        # More pictures than there is room for.
+        page.locator("#photographs-folder").set_input_files(
+            playgrounds.pictures(tmp_path / "many", each=6)
+        )
+        sync_api.expect(page.locator("#message-text")).to_have_text(
+            "Expected 1 to 25 examples, for which this network has room. Received: 30. Remove some."
+        )
