@@ -285,10 +285,15 @@ def test_the_page_adapts_to_drawings_by_itself_and_without_a_network(opened, sit
 
 
 def take(page, name):
-    path = pathlib.Path(SCREENSHOTS) / f"{name}.png"
-    page.screenshot(path=path, full_page=True, animations="disabled")
-    image = PIL.Image.open(path).quantize(256, dither=PIL.Image.Dither.NONE)
-    image.save(path, optimize=True)
+    """A picture of the page, its lower half beside the upper one: a phone's page is long."""
+    whole = PIL.Image.open(io.BytesIO(page.screenshot(full_page=True, animations="disabled")))
+    width, height = whole.size[0], -(-whole.size[1] // 2)
+    image = PIL.Image.new("RGB", (2 * width, height), whole.getpixel((0, 0)))
+    for column in range(2):
+        part = whole.crop((0, column * height, width, min((column + 1) * height, whole.size[1])))
+        image.paste(part, (column * width, 0))
+    image = image.quantize(256, dither=PIL.Image.Dither.NONE)
+    image.save(pathlib.Path(SCREENSHOTS) / f"{name}.png", optimize=True)
 
 
 def test_curves_are_the_learners_and_bad_input_is_told(opened, site):
