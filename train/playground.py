@@ -89,7 +89,7 @@ def write_static(settings):
         sys.exit(str(error))
     print(
         f"{folder} is written. Any web server can hand it out; to look at it here: "
-        f"python -m http.server --bind 127.0.0.1 --directory {folder}"
+        f"python -m http.server -b 127.0.0.1 -d {folder}"
     )
 
 

@@ -18,7 +18,7 @@ from maml_tf.learners.base import specs
 from maml_tf.learners.base.task import Mode, Support
 from maml_tf.serving import requests
 from maml_tf.serving.adapted_tensors import AdaptedTensors
-from maml_tf.serving.litert import gradients
+from maml_tf.serving.litert import gradients, recurrent
 
 
 class Functions:
@@ -63,6 +63,10 @@ class Functions:
         query = self._sized("query_x", self._x, self._limits.queries)
         query["query_count"] = _count("query_count")
         steps = {} if self._most is None else {"inner_steps": _count("inner_steps")}
+        with recurrent.unrolled(self._learner.model):
+            return self._all(support, query, steps)
+
+    def _all(self, support, query, steps):
         try:
             adapt = _traced(self._adapt, support | steps)
         except Exception as error:

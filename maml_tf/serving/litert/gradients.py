@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.exact import dispatch, registry
+from maml_tf.serving.litert import special
 from maml_tf.serving.litert.windows import apart, placed, spread, taps, windows_of
 
 
@@ -36,6 +37,7 @@ def in_place():
         if not _INSTALLED:
             for name, gradient in GRADIENTS.items():
                 registry.correct(name, gradient, _HERE)
+            special.install(_HERE)
             _INSTALLED.append(True)
     _HERE.depth += 1
     try:

@@ -5,10 +5,10 @@ import re
 # Operations of TensorFlow that LiteRT lacks, as patterns, and what to do about each.
 _LACKING = {
     r"TensorList.*|EmptyTensorList": (
-        "Give a recurrent layer `unroll=True` (`layer.unroll = True` does for a learner that was "
-        "trained), which needs inputs of a known number of steps."
+        "Write a loop over time with `tf.unstack` and a Python loop, or with `keras.layers.RNN`, "
+        "whose steps the export writes out."
     ),
-    r"Erf|Erfc|Erfinv|Ndtri": "Use `approximate=True` with a GELU, or another activation.",
+    r"Erfinv|Ndtri": "Use another activation.",
     r"ResizeBicubic.*|ScaleAndTranslate.*|ResizeArea.*": 'Use `interpolation="bilinear"`.',
     r"Lookup.*|HashTable.*|MutableHashTable.*|String.*|RegexReplace|StaticRegexReplace": (
         "Do what makes numbers of text before the model, and export the model of numbers."

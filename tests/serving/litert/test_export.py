@@ -244,11 +244,27 @@ def test_weights_in_half_the_bytes(tmp_path):
 
 
 def test_a_layer_that_cannot_go_is_named_before_anything_is_converted(tmp_path):
-    model = keras.Sequential([keras.Input((4, 3)), layers.LSTM(3, name="memory"), layers.Dense(1)])
-    with pytest.raises(ValueError, match=r"(?s)memory.*unroll=True") as error:
+    larger = layers.Resizing(5, 5, interpolation="bicubic", name="larger")
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Conv2D(2, 1), larger, layers.Flatten(), layers.Dense(1)]
+    )
+    with pytest.raises(ValueError, match=r"(?s)larger.*bilinear") as error:
         exported(compiled(model), tmp_path, max_support=3, max_queries=1)
     assert len(str(error.value)) < 600
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recurrent_layer_in_a_loop_and_an_exact_gelu(tmp_path):
+    memory = layers.GRU(3, kernel_initializer=keras.initializers.HeNormal(1))
+    model = keras.Sequential([keras.Input((3, 2)), memory, layers.Dense(2, "gelu")])
+    learner = compiled(model, 0.1)
+    device = exported(learner, tmp_path, max_support=3, max_queries=2)
+    assert not memory.unroll  # the model is as it was
+    x, y = examples(learner, 3)
+    for steps in (0, 2):
+        answer = device.adapt_and_predict(x, y, x[:2], steps)
+        wanted = expected(learner, x, y, x[:2], steps)
+        np.testing.assert_allclose(answer, wanted, rtol=1e-5, atol=1e-6)
 
 
 PLAIN = {"max_support": 3, "max_queries": 1}

@@ -1,0 +1,31 @@
+"""Recurrent layers without their loop, while an export is traced.
+
+LiteRT has loops, but not the growing lists by which TensorFlow remembers a loop for its derivative.
+A layer of a known number of time steps can do without: the steps stand one after the other.
+"""
+
+import contextlib
+import threading
+
+import keras
+
+_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def unrolled(model):
+    """While open, the recurrent layers of a model are unrolled, which changes no number.
+
+    Args:
+        model: `keras.Model`, with all layers inside of it.
+    """
+    with _LOCK:  # of two exports of one model neither must take the other's setting for the model's
+        found = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+        before = [layer.unroll for layer in found]
+        try:
+            for layer in found:
+                layer.unroll = True
+            yield
+        finally:
+            for layer, unroll in zip(found, before, strict=True):
+                layer.unroll = unroll
