@@ -92,6 +92,38 @@ def test_functions_say_their_types(name):
             assert untyped(function) == [], function.__qualname__
 
 
+TYPED = (
+    "learners",
+    "rl",
+    "rl.evaluation",
+    "rl.policies",
+    "rl.environments",
+    "serving",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.tf_agents if n.startswith("rl") else ()) for n in TYPED],
+)
+def test_what_a_class_does_itself_has_types(name):
+    """Of methods that are written here, but for those that Keras and TF-Agents call."""
+    module = load(name)
+    for one in (getattr(module, n) for n in module.__all__):
+        if inspect.isfunction(one):
+            assert untyped(one) == [], one.__qualname__
+        if inspect.isclass(one):
+            for method in USERS:
+                function = vars(one).get(method)
+                assert not inspect.isfunction(function) or untyped(function) == [], (one, method)
+
+
+# What users call, of any class that has it.
+USERS = ("__init__", "adapt", "compile", "act", "sample", "policy", "predict", "predict_path")
+USERS += ("loss_path", "sample_tasks", "set_tasks", "resized", "table", "to_dict", "from_json")
+USERS += ("adapt_task", "predict_adapted", "fit_head", "apply_head", "task_gradient")
+
+
 def test_the_version_is_that_of_the_project():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1] == maml_tf.__version__

@@ -9,6 +9,9 @@ optimizer given to `compile`, t a task of the meta-batch. The outer gradient goe
 steps (second order); `first_order=True` leaves the second derivatives out (section 5.2).
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
 from maml_tf import arguments
@@ -57,18 +60,18 @@ class MAML(GradientLearner):
 
     def __init__(
         self,
-        model,
-        inner_optimizer,
-        inner_steps=1,
-        first_order=False,
+        model: keras.Model,
+        inner_optimizer: Any,
+        inner_steps: int = 1,
+        first_order: bool = False,
         *,
-        adaptable=None,
-        rematerialize=False,
-        batch_norm="transductive",
-        task_map="auto",
-        parallel_tasks=None,
-        name=None,
-    ):
+        adaptable: Callable[[Any], bool] | str | Sequence[bool] | None = None,
+        rematerialize: bool = False,
+        batch_norm: str = "transductive",
+        task_map: str = "auto",
+        parallel_tasks: int | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(
             model,
             inner_optimizer,

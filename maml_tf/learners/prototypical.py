@@ -8,12 +8,15 @@ single representative: section 2.3) or the cosine distance. What a task adapts i
 prototypes; nothing is descended.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from maml_tf import arguments
 from maml_tf.learners.base import checks
 from maml_tf.learners.base.embedding_learner import EmbeddingLearner
+from maml_tf.learners.base.task import Support
 
 DISTANCES = ("squared_euclidean", "cosine")
 
@@ -49,13 +52,13 @@ class Prototypical(EmbeddingLearner):
 
     def __init__(
         self,
-        model,
+        model: keras.Model,
         *,
-        distance="squared_euclidean",
-        ways=None,
-        learned_scale=False,
-        **settings,
-    ):
+        distance: str = "squared_euclidean",
+        ways: int | None = None,
+        learned_scale: bool = False,
+        **settings: Any,
+    ) -> None:
         super().__init__(model, **settings)
         self.distance = arguments.choice("distance", distance, DISTANCES)
         self.ways = None if ways is None else arguments.integer("ways", ways, minimum=1)
@@ -64,7 +67,7 @@ class Prototypical(EmbeddingLearner):
         if learned_scale:
             self.scale = self.add_weight(name="scale", shape=(), initializer="ones")
 
-    def compile(self, optimizer="rmsprop", loss=None, **settings):
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **settings: Any) -> None:
         """See `maml_tf.Learner`; the loss is given logits.
 
         Raises:
@@ -80,7 +83,7 @@ class Prototypical(EmbeddingLearner):
             )
         super().compile(optimizer, loss, **settings)
 
-    def fit_head(self, z, support):
+    def fit_head(self, z: Any, support: Support) -> Any:
         """The prototypes `[ways, D]` (equation 1), weighted means where examples have weights."""
         members = self._members(support.y, z.dtype)
         if support.weight is not None:
@@ -88,7 +91,7 @@ class Prototypical(EmbeddingLearner):
         sums = tf.matmul(members, z, transpose_a=True)
         return sums / tf.reduce_sum(members, 0)[:, tf.newaxis]
 
-    def apply_head(self, head, z):
+    def apply_head(self, head: Any, z: Any) -> Any:
         """Logits `[Q, ways]` (equation 2)."""
         if self.distance == "cosine":
             z, head = (tf.math.l2_normalize(t, -1) for t in (z, head))
@@ -99,7 +102,7 @@ class Prototypical(EmbeddingLearner):
         scale = 1 if self.scale is None else tf.cast(self.scale, z.dtype)
         return -scale * distances
 
-    def output_spec(self, x):
+    def output_spec(self, x: Any) -> Any:
         """See `Learner`: `[Q, ways]`, ways None where they are free."""
         z = keras.tree.flatten(super().output_spec(x))[0]
         return keras.KerasTensor((z.shape[0], self.ways), z.dtype)

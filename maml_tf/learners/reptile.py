@@ -7,6 +7,9 @@ theta - phi_t takes the place of a gradient, so that any Keras optimizer makes t
 `SGD(epsilon)` it is the one above. No loss of the queries is differentiated, and nothing twice.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -48,15 +51,22 @@ class Reptile(GradientLearner):
     first_order = True
 
     def __init__(
-        self, model, inner_optimizer, inner_steps=5, *, inner_batch=None, seed=0, **settings
-    ):
+        self,
+        model: keras.Model,
+        inner_optimizer: Any,
+        inner_steps: int = 5,
+        *,
+        inner_batch: int | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
         super().__init__(model, inner_optimizer, inner_steps, **settings)
         self._check_inner_optimizer()
         if inner_batch is not None:
             inner_batch = arguments.integer("inner_batch", inner_batch, minimum=1)
         self.inner_batch = inner_batch
         self.seed = arguments.integer("seed", seed, minimum=0, maximum=2**63 - 1)
-        self._order = None if inner_batch is None else keras.random.SeedGenerator(seed)
+        self._order: Any = None if inner_batch is None else keras.random.SeedGenerator(seed)
 
     def _check_inner_optimizer(self):
         """Refuses rates that nothing would train."""
@@ -68,7 +78,7 @@ class Reptile(GradientLearner):
                 "(`trainable=False` where it has learned)."
             )
 
-    def task_gradient(self, task):
+    def task_gradient(self, task: dict[str, Any]) -> tuple[list[Any], meta_step.Answers]:
         """Theta - phi_t of the weights that adapt, zero of others; see `Learner`."""
         mode = self.mode(training=True)
         adapted = self.adapt_task(Support.of(task["inputs"]), steps=self.inner_steps, mode=mode)
@@ -86,7 +96,9 @@ class Reptile(GradientLearner):
         variables = self.trainable_variables
         return [moved.get(id(v), tf.zeros(v.shape, v.dtype)) for v in variables], answers
 
-    def inner_objective(self, support, training):
+    def inner_objective(
+        self, support: Support, training: bool
+    ) -> Callable[..., tuple[Any, list[Any]]]:
         """See `GradientLearner`; the loss of minibatch number `step`."""
         if self.inner_batch is None:
             return super().inner_objective(support, training)

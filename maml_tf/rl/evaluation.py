@@ -6,8 +6,10 @@ on fresh rollouts, averaged over tasks; the step size is halved after the first 
 
 import dataclasses
 import json
+import os
 import pathlib
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,7 @@ class Returns(evaluation.Result):
 
     success: evaluation.Result | None = None
 
-    def table(self):
+    def table(self) -> str:
         """See `maml_tf.evaluation.Result`; where success is known, with a column of it."""
         lines = super().table().split("\n")
         if self.success is None:
@@ -42,13 +44,13 @@ class Returns(evaluation.Result):
         column = [" success, mean ± 95 % |", "---:|", *(f" {cell} |" for cell in cells)]
         return "\n".join(line + cell for line, cell in zip(lines, column, strict=True))
 
-    def to_dict(self, values=True):
+    def to_dict(self, values: bool = True) -> dict[str, Any]:
         """See `maml_tf.evaluation.Result`; where success is known, with an entry of it."""
         content = super().to_dict(values)
         return content | ({} if self.success is None else {"success": self.success.to_dict(values)})
 
     @classmethod
-    def from_json(cls, path):
+    def from_json(cls, path: str | os.PathLike[str]) -> "Returns":
         """See `maml_tf.evaluation.Result`."""
         result = super().from_json(path)
         success = json.loads(pathlib.Path(path).read_text()).get("success")
@@ -64,7 +66,15 @@ class Returns(evaluation.Result):
         return dataclasses.replace(result, success=success)
 
 
-def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks=None, seed=0):
+def evaluate(
+    learner: MetaPolicy,
+    environment: TaskEnvironment,
+    inner_steps: int = 3,
+    *,
+    inner_optimizer: Any = None,
+    tasks: Any = None,
+    seed: int = 0,
+) -> Returns:
     """Returns of every task after 0 to `inner_steps` gradient steps.
 
     Args:
@@ -101,7 +111,14 @@ def evaluate(learner, environment, inner_steps=3, *, inner_optimizer=None, tasks
     return Returns("return", _means(returns), success)
 
 
-def rollouts(learner, environment, inner_steps, *, inner_optimizer=None, seed=0):
+def rollouts(
+    learner: MetaPolicy,
+    environment: TaskEnvironment,
+    inner_steps: int,
+    *,
+    inner_optimizer: Any = None,
+    seed: int = 0,
+) -> list[Any]:
     """Rollouts before each gradient step and after the last, on the environment's tasks.
 
     Args:

@@ -5,6 +5,10 @@ one inner step. It needs neither Keras, TF-Agents nor this package to run: Tenso
 TensorFlow Serving do.
 """
 
+import os
+import pathlib
+from typing import Any
+
 import tensorflow as tf
 
 from maml_tf import arguments
@@ -21,15 +25,15 @@ of size 0 are the meta-learned ones; `step` counts the requests to `adapt` from 
 
 
 def export(
-    learner,
-    base_path,
-    version=None,
+    learner: MetaPolicy,
+    base_path: str | os.PathLike[str],
+    version: int | None = None,
     *,
-    inner_optimizer=None,
-    warm_up=None,
-    card=None,
-    observation_spec=None,
-):
+    inner_optimizer: Any = None,
+    warm_up: bool | None = None,
+    card: dict[str, Any] | None = None,
+    observation_spec: Any = None,
+) -> pathlib.Path:
     """Writes `base_path/<version>/`, the layout of TensorFlow Serving.
 
     Letters for shapes: n observations, O observation entries, A actions, N discrete actions,

@@ -10,6 +10,8 @@ With `inner_steps=0` it is ordinary TRPO over all tasks: the paper's pretraining
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,6 +22,7 @@ from maml_tf.inner.adaptable import chosen_weights, still_chosen, weight_constra
 from maml_tf.inner.description import InnerLoop
 from maml_tf.learners.base.saving import SavesNetwork
 from maml_tf.rl import advantages, checks, objectives, outer_steps, policies, trust_region
+from maml_tf.rl.environments.base import TaskEnvironment
 from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
 from maml_tf.rl.unbatched import Unbatched
@@ -77,19 +80,19 @@ class MetaPolicy(SavesNetwork, Unbatched):
 
     def __init__(
         self,
-        policy,
-        inner_optimizer=0.1,
-        inner_steps=1,
+        policy: keras.Model,
+        inner_optimizer: Any = 0.1,
+        inner_steps: int = 1,
         *,
-        inner_loss="policy_gradient",
-        first_order=False,
-        adaptable=None,
-        discount=0.99,
-        gae_lambda=1.0,
-        bootstrap=False,
-        seed=0,
-        name=None,
-    ):
+        inner_loss: str = "policy_gradient",
+        first_order: bool = False,
+        adaptable: Callable[[Any], bool] | str | Sequence[bool] | None = None,
+        discount: float = 0.99,
+        gae_lambda: float = 1.0,
+        bootstrap: bool = False,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
         checks.check_policy(policy)
         super().__init__(name=name, autocast=False)
         self.policy = policy
@@ -98,7 +101,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         self.inner_loss = arguments.choice("inner_loss", inner_loss, objectives.INNER)
         self.first_order = arguments.boolean("first_order", first_order)
         self._adaptable = chosen_weights(adaptable, policy.trainable_variables)
-        self._trained = None  # until it is compiled
+        self._trained: list[int] | None = None  # until it is compiled
         self.discount = arguments.number("discount", discount, minimum=0, maximum=1)
         self.gae_lambda = arguments.number("gae_lambda", gae_lambda, minimum=0, maximum=1)
         self.bootstrap = arguments.boolean("bootstrap", bootstrap)
@@ -106,23 +109,31 @@ class MetaPolicy(SavesNetwork, Unbatched):
         self.iteration = self.add_weight(
             name="iteration", shape=(), dtype="int64", initializer="zeros", trainable=False
         )
-        self._sampler = None
+        self._sampler: Any = None
         # Beside that of training: the latest, as evaluation asks for the same environment often.
-        self._other_sampler = None
-        self.objective = None
+        self._other_sampler: Any = None
+        self.objective: Any = None
         self._advantages = tf.function(advantages.estimate, autograph=False, reduce_retracing=True)
         self.built = True
 
     @property
-    def adaptable(self):
+    def adaptable(self) -> Any:
         """Which of `policy.trainable_variables` the inner loop changes: list of `bool`, or None."""
         return still_chosen(self._adaptable, self.policy.trainable_variables)
 
-    def call(self, observation):
+    def call(self, observation: Any) -> Any:
         """The outputs of the policy at the meta-learned weights, `[batch, ...]`."""
         return self.policy(observation)
 
-    def compile(self, optimizer=None, surrogate="ratio", updates=5, clip=0.2, *, jit_compile=False):
+    def compile(
+        self,
+        optimizer: Any = None,
+        surrogate: str = "ratio",
+        updates: int = 5,
+        clip: float = 0.2,
+        *,
+        jit_compile: bool = False,
+    ) -> None:
         """Chooses the outer step.
 
         Args:
@@ -173,7 +184,9 @@ class MetaPolicy(SavesNetwork, Unbatched):
             step = outer_steps.gradient_steps(self.objective, self.optimizer, updates)
         self._outer_step = tf.function(step, autograph=False)
 
-    def fit(self, environment, steps_per_epoch, epochs=1, **kwargs):
+    def fit(
+        self, environment: TaskEnvironment, steps_per_epoch: int, epochs: int = 1, **kwargs: Any
+    ) -> keras.callbacks.History:
         """Meta-trains.
 
         Args:
@@ -209,7 +222,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
             numbers, steps_per_epoch=steps_per_epoch, epochs=epochs, shuffle=False, **options
         )
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict[str, Any] | None:
         """What `compile_from_config` compiles it with again; None where it is not compiled."""
         if not self.compiled:
             return None
@@ -223,7 +236,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
             "jit_compile": self.objective.jit_compile,
         }
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles it as `get_compile_config` said."""
         region, optimizer = config.pop("trust_region"), config.pop("optimizer")
         if region:
@@ -232,7 +245,14 @@ class MetaPolicy(SavesNetwork, Unbatched):
             optimizer = keras.optimizers.deserialize(optimizer)
         self.compile(optimizer, **config)
 
-    def adapt(self, environment, inner_steps=None, *, inner_optimizer=None, seed=0):
+    def adapt(
+        self,
+        environment: TaskEnvironment,
+        inner_steps: int | None = None,
+        *,
+        inner_optimizer: Any = None,
+        seed: int = 0,
+    ) -> tuple[keras.Model, np.ndarray]:
         """Adapts to one task by gradient steps, each on fresh rollouts.
 
         Args:
@@ -278,7 +298,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
             )
         return policy
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         """One meta-iteration."""
         del data
         # All that is random in an iteration follows from the seed and its number.
@@ -295,12 +315,14 @@ class MetaPolicy(SavesNetwork, Unbatched):
         self.iteration.assign_add(1)
         return {name: tf.cast(value, tf.float32) for name, value in logs.items()}
 
-    def weights_of_policy(self):
+    def weights_of_policy(self) -> list[Any]:
         """The meta-learned weights theta as tensors."""
         checks.check_trained(self)
         return [tf.convert_to_tensor(v) for v in self.policy.trainable_variables]
 
-    def adapt_and_sample(self, environment, inner_optimizer, inner_steps, seed):
+    def adapt_and_sample(
+        self, environment: TaskEnvironment, inner_optimizer: Any, inner_steps: int, seed: int
+    ) -> tuple[list[Any], list[Any]]:
         """Rollouts before each inner step and after the last, on the environment's tasks.
 
         Args:
@@ -329,7 +351,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         weights = self.weights_of_policy()
         return self._alternate(self._other_sampler, adapted, weights, inner_steps, seed)
 
-    def make_objective(self, inner_optimizer, **kwargs):
+    def make_objective(self, inner_optimizer: Any, **kwargs: Any) -> MetaObjective:
         """The `MetaObjective` of this policy and inner loss.
 
         Args:
@@ -360,7 +382,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
             drawn.append(sampler.collect(fast, _mixed(seed, k)))
         return fast, drawn
 
-    def sample(self, drawn):
+    def sample(self, drawn: Any) -> Any:
         """What `MetaObjective` learns from: a dict of `[T, R, H, ...]`.
 
         Args:
@@ -385,7 +407,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         }
 
 
-def mean_return(drawn):
+def mean_return(drawn: Any) -> float:
     """Mean return over tasks and rollouts, those that were discarded left out."""
     returns = drawn.returns().numpy()
     return np.nanmean(returns) if np.isfinite(returns).any() else np.nan

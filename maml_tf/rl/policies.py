@@ -12,6 +12,8 @@ these is the paper's context vector (appendix C.2, after Rei, 2015).
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -81,30 +83,32 @@ class LogScale(_Vector):
         minimum: `float`, what the output never goes below (its gradient is zero there).
     """
 
-    def __init__(self, units, initial=0.0, minimum=_SMALLEST_LOG_SCALE, **kwargs):
+    def __init__(
+        self, units: int, initial: float = 0.0, minimum: float = _SMALLEST_LOG_SCALE, **kwargs: Any
+    ) -> None:
         super().__init__(units, initial, **kwargs)
         self.minimum = minimum
 
-    def value(self):
+    def value(self) -> Any:
         """The vector, bounded."""
         return tf.maximum(super().value(), self.minimum)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """What `from_config` makes it from."""
         return super().get_config() | {"minimum": self.minimum}
 
 
 def gaussian(
-    observation_size,
-    action_size,
-    hidden=(100, 100),
+    observation_size: int,
+    action_size: int,
+    hidden: Sequence[int] = (100, 100),
     *,
-    log_scale=0.0,
-    output_scale=1.0,
-    context=0,
-    seed=0,
-    **kwargs,
-):
+    log_scale: float = 0.0,
+    output_scale: float = 1.0,
+    context: int = 0,
+    seed: int = 0,
+    **kwargs: Any,
+) -> keras.Model:
     """The paper's policy for continuous actions (section 5.3).
 
     Args:
@@ -145,7 +149,15 @@ def gaussian(
     return keras.Model(inputs, outputs, name=name or "gaussian_policy")
 
 
-def categorical(observation_size, actions, hidden=(100, 100), *, context=0, seed=0, **kwargs):
+def categorical(
+    observation_size: int,
+    actions: int,
+    hidden: Sequence[int] = (100, 100),
+    *,
+    context: int = 0,
+    seed: int = 0,
+    **kwargs: Any,
+) -> keras.Model:
     """The same network for `actions` discrete actions.
 
     Args:
@@ -205,7 +217,7 @@ def _dense(units, name, seed, dtype, activation=None, scale=1.0):
     )
 
 
-def distribution(outputs):
+def distribution(outputs: dict[str, Any]) -> Any:
     """The distribution over actions that a policy's outputs describe.
 
     Args:
@@ -231,7 +243,12 @@ def distribution(outputs):
     )
 
 
-def apply(policy, weights, observation, state=None):
+def apply(
+    policy: keras.Model,
+    weights: Sequence[Any],
+    observation: Any,
+    state: Sequence[Any] | None = None,
+) -> dict[str, Any]:
     """The policy's outputs at given weights; nothing of the policy is assigned.
 
     Args:
@@ -250,7 +267,7 @@ def apply(policy, weights, observation, state=None):
     return outputs
 
 
-def apply_tasks(policy, weights, observation):
+def apply_tasks(policy: keras.Model, weights: Sequence[Any], observation: Any) -> dict[str, Any]:
     """`apply` with weights of its own for every task, all tasks at once.
 
     Args:

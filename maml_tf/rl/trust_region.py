@@ -9,7 +9,8 @@ Everything works on vectors: a list of weights is flattened by the caller.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -67,7 +68,14 @@ class Step(NamedTuple):
     divergence: tf.Tensor  # nats, between the old policy and the new one
 
 
-def step(settings, weights, surrogate, gradient, evaluate, product):
+def step(
+    settings: TrustRegion,
+    weights: Any,
+    surrogate: Any,
+    gradient: Any,
+    evaluate: Callable[[Any], Any],
+    product: Callable[[Any], Any],
+) -> Step:
     """One step of the trust region.
 
     Args:
@@ -93,7 +101,9 @@ def step(settings, weights, surrogate, gradient, evaluate, product):
     return _backtrack(settings, weights, scale * direction, surrogate, evaluate)
 
 
-def conjugate_gradient(product, b, iterations, tolerance=1e-10):
+def conjugate_gradient(
+    product: Callable[[Any], Any], b: Any, iterations: int, tolerance: float = 1e-10
+) -> tuple[Any, Any]:
     """Solves `A x = b` for a symmetric positive definite A (Hestenes and Stiefel, 1952).
 
     Args:

@@ -4,7 +4,9 @@ MuJoCo's own renderer needs a GL library that servers often lack. The robots her
 capsules and a sphere, which are lines and a circle from the side.
 """
 
+import os
 import pathlib
+from typing import Any
 
 import imageio.v3 as imageio
 import keras
@@ -21,7 +23,15 @@ _SKY, _GROUND, _TICK = (245, 247, 250), (205, 200, 190), (150, 145, 135)
 _NEAR, _FAR = (40, 90, 160), (150, 180, 215)
 
 
-def record(policy, environment, path, *, width=480, height=270, seed=0):
+def record(
+    policy: keras.Model,
+    environment: Any,
+    path: str | os.PathLike[str],
+    *,
+    width: int = 480,
+    height: int = 270,
+    seed: int = 0,
+) -> None:
     """Films one rollout of the mean action as a GIF, or, with imageio's ffmpeg, an MP4.
 
     Args:
@@ -65,12 +75,12 @@ def record(policy, environment, path, *, width=480, height=270, seed=0):
         if ended[0]:
             break
     # Every second one: no viewer shows a GIF at 100 frames a second.
-    frames = np.stack(frames[::2])
+    film = np.stack(frames[::2])
     seconds = 2 * environment.model.opt.timestep * environment.frame_skip[environment.physics]
     gif = pathlib.Path(path).suffix.lower() == ".gif"
     options = {"duration": 1000 * seconds, "loop": 0} if gif else {"fps": round(1 / seconds)}
     with files.whole(path) as beside:
-        imageio.imwrite(beside, frames, **options)
+        imageio.imwrite(beside, film, **options)
 
 
 def draw(model, data, width, height):

@@ -11,6 +11,6 @@ class ServingError(RuntimeError):
             answer that is not TensorFlow Serving's.
     """
 
-    def __init__(self, code, message):
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code

@@ -1,6 +1,7 @@
 """A client of TensorFlow Serving for exported policies: NumPy in, NumPy out."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from maml_tf import arguments
 from maml_tf.serving import wire
@@ -27,7 +28,7 @@ class PolicyClient(Connection):
         (20, 2)
     """
 
-    def policy(self):
+    def policy(self) -> "ServedPolicy":
         """The meta-learned policy, a `ServedPolicy` that has taken no step."""
         return ServedPolicy(self, _META_LEARNED, 0)
 
@@ -42,12 +43,12 @@ class ServedPolicy:
         steps: int, the inner steps that it has taken.
     """
 
-    def __init__(self, client, weights, steps):
+    def __init__(self, client: PolicyClient, weights: np.ndarray, steps: int) -> None:
         self._client = client
         self.weights = weights
         self.steps = steps
 
-    def act(self, observation):
+    def act(self, observation: ArrayLike) -> np.ndarray:
         """The most likely actions.
 
         Args:
@@ -61,7 +62,7 @@ class ServedPolicy:
         """
         return self._actions("act_with", observation, {})
 
-    def sample(self, observation, seed):
+    def sample(self, observation: ArrayLike, seed: int) -> np.ndarray:
         """Actions drawn from the policy, which explore a task.
 
         Args:
@@ -90,8 +91,15 @@ class ServedPolicy:
         return action
 
     def adapt(
-        self, observation, action, reward, mask=None, *, last_observation=None, truncated=None
-    ):
+        self,
+        observation: ArrayLike,
+        action: ArrayLike,
+        reward: ArrayLike,
+        mask: ArrayLike | None = None,
+        *,
+        last_observation: ArrayLike | None = None,
+        truncated: ArrayLike | None = None,
+    ) -> "ServedPolicy":
         """One inner step on rollouts that this policy drew by `sample`.
 
         Args:

@@ -266,11 +266,16 @@ def assert_alike(printed, shown):
 
 def test_the_signature_is_that_of_the_learner():
     actual = inspect.signature(maml_tf.MAML)
-    parameters = [p for p in actual.parameters.values() if p.kind != p.VAR_KEYWORD]
+    # The page explains in words what its types are.
+    parameters = [
+        p.replace(annotation=p.empty) for p in actual.parameters.values() if p.kind != p.VAR_KEYWORD
+    ]
     for text in of_text("maml_tf.MAML("):
         written, namespace = text.replace("maml_tf.MAML", "def written", 1), {}
         exec(f"{written.strip()}: pass", namespace)
-        assert inspect.signature(namespace["written"]) == actual.replace(parameters=parameters)
+        assert inspect.signature(namespace["written"]) == actual.replace(
+            parameters=parameters, return_annotation=inspect.Signature.empty
+        )
 
 
 def test_the_authors_weights_are_asked_for_as_written():

@@ -3,13 +3,16 @@
 The head is computed from the embeddings of the support set, and not descended to.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from maml_tf import functional
 from maml_tf.exact import keras_internals
 from maml_tf.learners.base.learner import Learner
-from maml_tf.learners.base.task import Mode
+from maml_tf.learners.base.task import Mode, Support
 
 
 class EmbeddingLearner(Learner):
@@ -36,10 +39,10 @@ class EmbeddingLearner(Learner):
     # Nothing is differentiated twice.
     first_order = True
 
-    def __init__(self, model, *, batch_norm="moving", **settings):
+    def __init__(self, model: keras.Model, *, batch_norm: str = "moving", **settings: Any) -> None:
         super().__init__(model, batch_norm=batch_norm, **settings)
 
-    def fit_head(self, z, support):
+    def fit_head(self, z: Any, support: Support) -> Any:
         """A head for one task.
 
         Args:
@@ -52,11 +55,11 @@ class EmbeddingLearner(Learner):
         """
         raise NotImplementedError
 
-    def apply_head(self, head, z):
+    def apply_head(self, head: Any, z: Any) -> Any:
         """Predictions `[Q, ...]` of a head for embeddings `[Q, D]`."""
         raise NotImplementedError
 
-    def output_spec(self, x):
+    def output_spec(self, x: Any) -> Any:
         """See `Learner`: here of the embeddings, in the dtype that `fit_head` is given them in."""
         return keras.tree.map_structure(
             lambda t: keras.KerasTensor(t.shape, _wide(tf.as_dtype(t.dtype)).name),
@@ -65,7 +68,7 @@ class EmbeddingLearner(Learner):
 
     # One task; see `Learner`.
 
-    def adapt_task(self, support, *, steps, mode):
+    def adapt_task(self, support: Support, *, steps: Any, mode: Mode) -> Any:
         """See `Learner`: `head`, and `state` where support statistics go along to the queries."""
         del steps
         norm = {"transductive": "batch", "support": "store", "moving": None}[mode.batch_norm]
@@ -74,7 +77,9 @@ class EmbeddingLearner(Learner):
         )
         return {"head": head, "state": self._statistics() if norm == "store" else []}
 
-    def predict_adapted(self, adapted, query_x, *, mode, then):
+    def predict_adapted(
+        self, adapted: Any, query_x: Any, *, mode: Mode, then: Callable[[Any], Any]
+    ) -> Any:
         """See `Learner`."""
         norm = mode.norm_of_queries
         if norm == "moving":
@@ -87,7 +92,7 @@ class EmbeddingLearner(Learner):
             mode.counted,
         )
 
-    def mode_of_adapt(self):
+    def mode_of_adapt(self) -> Mode:
         """See `Learner`: moving averages do for a single example, too."""
         return Mode(False, "moving" if self.batch_norm == "moving" else "support")
 

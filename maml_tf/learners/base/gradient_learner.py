@@ -6,6 +6,10 @@ What adapting gives is a dict of two lists of tensors of one task:
     state: of its other variables those that are floating, such as moving averages
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
 import tensorflow as tf
 
 from maml_tf import arguments, functional, noise
@@ -16,6 +20,7 @@ from maml_tf.inner.description import InnerLoop
 from maml_tf.learners.base import adapted as adapted_models
 from maml_tf.learners.base import checks, labels, meta_step, support_weights
 from maml_tf.learners.base.learner import Learner
+from maml_tf.learners.base.task import Mode, Support
 
 
 class GradientLearner(Learner):
@@ -40,14 +45,14 @@ class GradientLearner(Learner):
 
     def __init__(
         self,
-        model,
-        inner_optimizer,
-        inner_steps=1,
+        model: keras.Model,
+        inner_optimizer: Any,
+        inner_steps: int = 1,
         *,
-        adaptable=None,
-        rematerialize=False,
-        **settings,
-    ):
+        adaptable: Callable[[Any], bool] | str | Sequence[bool] | None = None,
+        rematerialize: bool = False,
+        **settings: Any,
+    ) -> None:
         super().__init__(model, **settings)
         self.inner_optimizer = inner_optimizers.get(inner_optimizer)
         self.inner_steps = checks.check_inner_steps(inner_steps)
@@ -57,7 +62,7 @@ class GradientLearner(Learner):
             self.build_inner_loop()
         # Otherwise when it is compiled or loaded: a subclass has not made its variables yet.
 
-    def build_inner_loop(self):
+    def build_inner_loop(self) -> None:
         """Settles what adapts, and makes the variables of an inner optimizer that learns.
 
         To be called when all of `inner_variables` exist; `compile` and loading do so.
@@ -72,25 +77,25 @@ class GradientLearner(Learner):
         adapting = inner_loop.select(self.inner_variables(), self.adaptable)
         inner_optimizers.build(self.inner_optimizer, adapting)
 
-    def compile(self, *args, **settings):
+    def compile(self, *args: Any, **settings: Any) -> None:
         """See `maml_tf.Learner`."""
         self.build_inner_loop()
         super().compile(*args, **settings)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """As Keras calls it before it loads the model."""
         self.build_inner_loop()
         super().load_own_variables(store)
 
     @property
-    def adaptable(self):
+    def adaptable(self) -> Any:
         """Which of `inner_variables()` the inner loop changes: list of `bool`, or None for all."""
         if not self._settled:
             return self._choice
         return still_chosen(self._adaptable, self.inner_variables())
 
     @property
-    def inner_loop(self):
+    def inner_loop(self) -> InnerLoop:
         """`maml_tf.inner.description.InnerLoop` of this learner."""
         return InnerLoop(
             self.inner_optimizer,
@@ -103,7 +108,7 @@ class GradientLearner(Learner):
 
     # Where the inner loop begins, what runs there, and which loss it descends.
 
-    def inner_variables(self):
+    def inner_variables(self) -> list[Any]:
         """The variables whose values adaptation begins at, a list: what trains of the model.
 
         Of them `adaptable` chooses, their constraints hold after every inner step, and a learned
@@ -111,14 +116,16 @@ class GradientLearner(Learner):
         """
         return self.model.trainable_variables
 
-    def start(self):
+    def start(self) -> tuple[list[Any], list[Any]]:
         """`(weights, state)` at which adaptation begins: of `inner_variables` and of the model."""
         return (
             functional.values_of(self.inner_variables()),
             functional.values_of(self.model.non_trainable_variables),
         )
 
-    def run(self, weights, state, x, **settings):
+    def run(
+        self, weights: Sequence[Any], state: Sequence[Any], x: Any, **settings: Any
+    ) -> tuple[Any, list[Any]]:
         """`(predictions, state)` at given weights; see `maml_tf.functional.call`.
 
         Args:
@@ -129,7 +136,9 @@ class GradientLearner(Learner):
         """
         return functional.call(self.model, weights, state, x, **settings)
 
-    def inner_objective(self, support, training):
+    def inner_objective(
+        self, support: Support, training: bool
+    ) -> Callable[..., tuple[Any, list[Any]]]:
         """The support loss as `maml_tf.inner_loop` wants it.
 
         Args:
@@ -154,7 +163,7 @@ class GradientLearner(Learner):
 
         return objective
 
-    def support_loss(self, support, y_pred, training):
+    def support_loss(self, support: Support, y_pred: Any, training: bool) -> Any:
         """The inner loss of predictions for the support set, penalties among it: a scalar.
 
         Where examples have weights, it is their weighted mean, so that padding changes nothing; of
@@ -174,7 +183,7 @@ class GradientLearner(Learner):
 
     # One task; see `Learner`.
 
-    def adapt_task(self, support, *, steps, mode):
+    def adapt_task(self, support: Support, *, steps: Any, mode: Mode) -> Any:
         """See `Learner`: the fast weights (equation 1 of Finn et al., 2017, for `SGD`)."""
         weights, state = self.start()
         if mode.training or _is_zero(steps):
@@ -186,7 +195,7 @@ class GradientLearner(Learner):
             weights, state = self.inner_loop.adapt_in_loop(objective, weights, state, steps)
         return self._prepared(weights, state, support, mode)
 
-    def adapt_path(self, support, steps, observe):
+    def adapt_path(self, support: Support, steps: Any, observe: Callable[[Any], Any]) -> Any:
         """See `Learner`."""
         mode = self.mode(training=False)
 
@@ -200,7 +209,9 @@ class GradientLearner(Learner):
         )
         return observations
 
-    def predict_adapted(self, adapted, query_x, *, mode, then):
+    def predict_adapted(
+        self, adapted: Any, query_x: Any, *, mode: Mode, then: Callable[[Any], Any]
+    ) -> Any:
         """See `Learner`."""
         answer, state = self.run(
             *self.values_at(adapted),
@@ -213,18 +224,18 @@ class GradientLearner(Learner):
         functional.assign(self.model.non_trainable_variables, state)
         return answer
 
-    def unadapted(self):
+    def unadapted(self) -> Any:
         """See `Learner`: the meta-learned weights."""
         return self._adapted_value(*self.start())
 
-    def values_at(self, adapted):
+    def values_at(self, adapted: Any) -> tuple[list[Any], list[Any]]:
         """`(weights, state)`, as `start` gives them, at an adapted value."""
         weights, state = self.start()
         floating = iter(adapted["state"])
         state = [next(floating) if s.dtype.is_floating else s for s in state]
         return self.inner_loop.among(weights, adapted["fast"]), state
 
-    def adapted_model(self, adapted, support_x):
+    def adapted_model(self, adapted: Any, support_x: Any) -> keras.Model:
         """See `Learner`: where weights of the model adapt, the model with them and its state."""
         if not self._adapts_the_model():
             return super().adapted_model(adapted, support_x)

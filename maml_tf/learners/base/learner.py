@@ -5,7 +5,13 @@ loop trains whatever variables that takes. A method (one file beside this one) s
 makes a `keras.Model` of it: `compile`, `fit`, `evaluate`, `predict`, `adapt`, `save`, `export`.
 """
 
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from maml_tf import arguments, functional
 from maml_tf.learners.base import adapted as adapted_models
@@ -50,8 +56,14 @@ class Learner(SavesNetwork, Predictor):
     """
 
     def __init__(
-        self, model, *, batch_norm="transductive", task_map="auto", parallel_tasks=None, name=None
-    ):
+        self,
+        model: keras.Model,
+        *,
+        batch_norm: str = "transductive",
+        task_map: str = "auto",
+        parallel_tasks: int | None = None,
+        name: str | None = None,
+    ) -> None:
         checks.check_model(model)
         arguments.choice("batch_norm", batch_norm, BATCH_NORM)
         arguments.choice("task_map", task_map, STRATEGIES)
@@ -63,7 +75,7 @@ class Learner(SavesNetwork, Predictor):
 
     # What a method defines, of one task; see the class.
 
-    def adapt_task(self, support, *, steps, mode):
+    def adapt_task(self, support: Support, *, steps: Any, mode: Mode) -> Any:
         """Turns a support set into a value.
 
         Args:
@@ -79,7 +91,9 @@ class Learner(SavesNetwork, Predictor):
         """
         raise NotImplementedError
 
-    def predict_adapted(self, adapted, query_x, *, mode, then):
+    def predict_adapted(
+        self, adapted: Any, query_x: Any, *, mode: Mode, then: Callable[[Any], Any]
+    ) -> Any:
         """Predicts queries by an adapted value.
 
         Args:
@@ -93,7 +107,7 @@ class Learner(SavesNetwork, Predictor):
         """
         raise NotImplementedError
 
-    def adapt_path(self, support, steps, observe):
+    def adapt_path(self, support: Support, steps: Any, observe: Callable[[Any], Any]) -> Any:
         """What is seen of an adapted value on the way: one look where there are no steps.
 
         Args:
@@ -107,7 +121,7 @@ class Learner(SavesNetwork, Predictor):
         seen = observe(self.adapt_task(support, steps=steps, mode=self.mode(training=False)))
         return tf.nest.map_structure(lambda t: t[tf.newaxis], seen)
 
-    def task_loss(self, task):
+    def task_loss(self, task: dict[str, Any]) -> meta_step.Answers:
         """The outer loss of one task, in training.
 
         Args:
@@ -121,7 +135,7 @@ class Learner(SavesNetwork, Predictor):
         then = meta_step.query_loss(self, task, training=True)
         return self.predict_adapted(adapted, task["inputs"]["query_x"], mode=mode, then=then)
 
-    def task_gradient(self, task):
+    def task_gradient(self, task: dict[str, Any]) -> tuple[list[Any], meta_step.Answers]:
         """What one task adds to the meta-gradient: here the gradient of `task_loss`.
 
         Args:
@@ -141,22 +155,22 @@ class Learner(SavesNetwork, Predictor):
         )
         return [self.unscaled(tf.convert_to_tensor(g)) for g in gradients], answers
 
-    def adapted_model(self, adapted, support_x):
+    def adapted_model(self, adapted: Any, support_x: Any) -> keras.Model:
         """What `adapt` gives: a compiled `keras.Model` that predicts by an adapted value."""
         return adapted_models.seen_through(self, adapted, support_x)
 
-    def unadapted(self):
+    def unadapted(self) -> Any:
         """The adapted value that needs no support set; None where there is none."""
         return
 
-    def mode_of_adapt(self):
+    def mode_of_adapt(self) -> Mode:
         """`maml_tf.learners.base.task.Mode` of what `adapt` gives, which may predict one example.
 
         That has no mean and variance of its own: those of the support set go along.
         """
         return Mode(training=False, batch_norm="support")
 
-    def example_spec(self):
+    def example_spec(self) -> Any:
         """What the examples of a task are: structure of `keras.KerasTensor` `[None, ...]`.
 
         Those of the model; None where it does not know them, and `adapt` and exports have to be
@@ -164,17 +178,19 @@ class Learner(SavesNetwork, Predictor):
         """
         return specs.inputs_of(self.model)
 
-    def output_spec(self, x):
+    def output_spec(self, x: Any) -> Any:
         """Predictions of one task for inputs of these specs: `keras.KerasTensor`s `[Q, ...]`."""
         return self.model.compute_output_spec(x)
 
     # For methods.
 
-    def mode(self, training):
+    def mode(self, training: bool) -> Mode:
         """`maml_tf.learners.base.task.Mode` of this learner."""
         return Mode(training, self.batch_norm)
 
-    def with_values(self, weights, state):
+    def with_values(
+        self, weights: Sequence[Any], state: Sequence[Any]
+    ) -> contextlib.AbstractContextManager[Any]:
         """While open, tensors stand in the place of all variables; see `functional.in_place_of`.
 
         Args:
@@ -184,7 +200,7 @@ class Learner(SavesNetwork, Predictor):
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         return functional.in_place_of(variables, [*weights, *state])
 
-    def initial_values(self):
+    def initial_values(self) -> tuple[list[Any], list[Any]]:
         """Weights and state of the learner as tensors, in the order of its variables."""
         checks.check_trained(self)
         return (
@@ -194,7 +210,14 @@ class Learner(SavesNetwork, Predictor):
 
     # Your own data.
 
-    def adapt(self, support_x, support_y, inner_steps=None, *, support_weight=None):
+    def adapt(
+        self,
+        support_x: Any,
+        support_y: Any,
+        inner_steps: int | None = None,
+        *,
+        support_weight: ArrayLike | None = None,
+    ) -> keras.Model:
         """An ordinary Keras model fitted to one task.
 
         Args:
@@ -250,7 +273,7 @@ class Learner(SavesNetwork, Predictor):
 
     # Files.
 
-    def export(self, filepath, *args, input_signature=None, **kwargs):
+    def export(self, filepath: Any, *args: Any, input_signature: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.export`: its endpoint takes a task batch without query labels.
 
         `maml_tf.serving.export` writes one that takes a single task, for TensorFlow Serving.

@@ -1,5 +1,8 @@
 """What a learner answers for task batches: predictions, and what they are on the way to them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -18,7 +21,7 @@ class Predictor(Trainer):
     T tasks of S support examples and Q queries each.
     """
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Adapts to each task and predicts its queries.
 
         Args:
@@ -40,7 +43,7 @@ class Predictor(Trainer):
         with keras_internals.own_precision():
             return with_masks(*self._of_each_task(predict, inputs))
 
-    def predict_path(self, inputs, inner_steps):
+    def predict_path(self, inputs: dict[str, Any], inner_steps: int | None) -> Any:
         """Predictions at the initial weights and after each of `inner_steps` steps.
 
         Args:
@@ -60,7 +63,7 @@ class Predictor(Trainer):
 
         return with_masks(*self._of_each_task(path, inputs))
 
-    def loss_path(self, inputs, query_y, inner_steps):
+    def loss_path(self, inputs: dict[str, Any], query_y: Any, inner_steps: int | None) -> Any:
         """The query loss at the initial weights and after each of `inner_steps` steps.
 
         Args:
@@ -113,7 +116,7 @@ class Predictor(Trainer):
         with noise.batch():
             return self.task_means(one_task, {**inputs, **beside})[1]
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Shapes and dtypes of the predictions, `[T, Q, ...]`."""
         del training
         query_x = inputs["query_x"]
@@ -126,7 +129,7 @@ class Predictor(Trainer):
             lambda t: keras.KerasTensor((tasks, *t.shape), t.dtype), self.output_spec(one)
         )
 
-    def task_means(self, function, tasks):
+    def task_means(self, function: Callable[..., Any], tasks: Any) -> Any:
         """`maml_tf.learners.base.task_map.task_mean` in this learner's way."""
         # Eagerly there is nothing to vectorise, and a loop is what one steps through.
         strategy = "loop" if tf.executing_eagerly() else choose(self.task_map, self)

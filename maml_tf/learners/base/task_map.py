@@ -30,7 +30,7 @@ MOST_PARALLEL = 4096
 
 _CONTROL_FLOW = {"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"}
 _LOG = logging.getLogger(__name__)
-_LOGGED = set()
+_LOGGED: set[str] = set()
 
 
 def choose(strategy, model):

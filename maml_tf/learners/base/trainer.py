@@ -5,6 +5,7 @@ the outer optimizer apply it, and reports losses and metrics after and before ad
 """
 
 import inspect
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -25,7 +26,7 @@ class Trainer(keras.Model):
     """
 
     # How many steps of adaptation; None for a method that takes none: it has no "before".
-    inner_steps = None
+    inner_steps: Any = None
     # Whether adapting descends a loss, so that nothing can be predicted before `compile`.
     needs_loss = True
     # Whether support labels are numbers of classes, whatever the loss is.
@@ -53,18 +54,18 @@ class Trainer(keras.Model):
 
     def compile(
         self,
-        optimizer="rmsprop",
-        loss=None,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
         *,
-        inner_loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile=False,
-        auto_scale_loss=True,
-    ):
+        inner_loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool = False,
+        auto_scale_loss: bool = True,
+    ) -> None:
         """Configures meta-training, as `keras.Model.compile` does.
 
         Args:

@@ -141,7 +141,7 @@ class AntGoal(Ant):
 
     task_shape = (2,)
 
-    def sample_tasks(self, n, seed):
+    def sample_tasks(self, n: int, seed: int) -> np.ndarray:
         """Goals, float32 `[n, 2]`, m."""
         checked_draw(n, seed)
         rng = np.random.default_rng(seed)

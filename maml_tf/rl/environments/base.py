@@ -7,6 +7,7 @@ whatever its action, as TF-Agents asks of a batched environment.
 
 import abc
 import os
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class TaskEnvironment(abc.ABC):
     observe_task: bool = False
 
     @abc.abstractmethod
-    def sample_tasks(self, n, seed):
+    def sample_tasks(self, n: int, seed: int) -> np.ndarray:
         """Draws tasks from the distribution of the family.
 
         Args:
@@ -48,7 +49,7 @@ class TaskEnvironment(abc.ABC):
         """
 
     @abc.abstractmethod
-    def set_tasks(self, tasks):
+    def set_tasks(self, tasks: Any) -> None:
         """Works on these tasks from the next `reset` on.
 
         Args:
@@ -59,10 +60,10 @@ class TaskEnvironment(abc.ABC):
         """
 
     @abc.abstractmethod
-    def resized(self, tasks, rollouts, seed=0):
+    def resized(self, tasks: int, rollouts: int, seed: int = 0) -> Any:
         """The same family, physics and horizon with other numbers of tasks and rollouts."""
 
-    def checked_tasks(self, tasks):
+    def checked_tasks(self, tasks: Any) -> np.ndarray:
         """`tasks` as float32 `[T, *task_shape]`; `TypeError`, `ValueError` where they are none."""
         try:
             array = np.asarray(tasks, np.float32)
@@ -87,7 +88,7 @@ class TaskEnvironment(abc.ABC):
         return array
 
 
-def usable_cores():
+def usable_cores() -> int:
     """The cores that this process may use: a container or `taskset` may leave it fewer."""
     # Not every system tells.
     if hasattr(os, "sched_getaffinity"):
@@ -95,13 +96,13 @@ def usable_cores():
     return os.cpu_count() or 1
 
 
-def checked_size(**sizes):
+def checked_size(**sizes: Any) -> None:
     """Raises `TypeError` where a size is no integer, `ValueError` where it is below 1."""
     for name, value in sizes.items():
         arguments.integer(name, value, minimum=1)
 
 
-def checked_draw(n, seed):
+def checked_draw(n: int, seed: int) -> None:
     """Raises as `checked_size` where `n` is not the number of some tasks or `seed` is none."""
     checked_size(n=n)
     arguments.integer("seed", seed, minimum=0)

@@ -5,12 +5,14 @@ as gymnasium's own vector environments have it, would be hundreds of processes o
 """
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from maml_tf import arguments
 from maml_tf.rl._tf_agents import array_spec
-from maml_tf.rl.environments.base import checked_draw, checked_size, usable_cores
+from maml_tf.rl.environments.base import TaskEnvironment, checked_draw, checked_size, usable_cores
 from maml_tf.rl.environments.gymnasium_spaces import Actions, observation_spec
 from maml_tf.rl.environments.gymnasium_workers import STEP, Group, Orders, Worker, task_setter
 from maml_tf.rl.environments.rows import RowEnvironment, checked_action
@@ -20,17 +22,17 @@ _log = logging.getLogger(__name__)
 
 
 def from_gymnasium(
-    make_env,
-    tasks,
+    make_env: Callable[..., Any],
+    tasks: Any,
     *,
-    task_count=1,
-    rollouts=1,
-    horizon=200,
-    observe_task=False,
-    workers=None,
-    at_once=16,
-    seed=0,
-):
+    task_count: int = 1,
+    rollouts: int = 1,
+    horizon: int = 200,
+    observe_task: bool = False,
+    workers: int | None = None,
+    at_once: int = 16,
+    seed: int = 0,
+) -> TaskEnvironment:
     """A family of tasks of a gymnasium environment.
 
     Args:

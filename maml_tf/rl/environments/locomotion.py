@@ -9,6 +9,7 @@ size, and on any number of threads.
 """
 
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -45,15 +46,15 @@ class Locomotion(RowEnvironment):
 
     def __init__(
         self,
-        tasks=1,
-        rollouts=1,
+        tasks: int = 1,
+        rollouts: int = 1,
         *,
-        horizon=200,
-        physics="paper",
-        observe_task=False,
-        threads=None,
-        seed=0,
-    ):
+        horizon: int = 200,
+        physics: str = "paper",
+        observe_task: bool = False,
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
         checked_size(tasks=tasks, rollouts=rollouts, horizon=horizon)
         arguments.choice("physics", physics, PHYSICS)
         arguments.boolean("observe_task", observe_task)
@@ -258,15 +259,15 @@ class Locomotion(RowEnvironment):
 
     # The family of tasks.
 
-    def set_tasks(self, tasks):
+    def set_tasks(self, tasks: Any) -> None:
         """See `TaskEnvironment`."""
         self._state["tasks"] = self.checked_tasks(tasks)
 
-    def current_tasks(self):
+    def current_tasks(self) -> np.ndarray:
         """The tasks that are worked on, float32 `[T, *task_shape]`."""
         return self._state["tasks"]
 
-    def resized(self, tasks, rollouts, seed=0):
+    def resized(self, tasks: int, rollouts: int, seed: int = 0) -> Any:
         """See `TaskEnvironment`."""
         return self._made(tasks, rollouts, self._threads, seed)
 

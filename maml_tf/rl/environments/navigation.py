@@ -6,6 +6,8 @@ says squared: `squared=True`). A rollout ends within 0.01 of the goal in both di
 horizon. A task is a goal, drawn evenly from [-0.5, 0.5]^2; the point does not see it.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -38,8 +40,15 @@ class Navigation2D(TaskEnvironment, tf_environment.TFEnvironment):
     task_shape = (2,)
 
     def __init__(
-        self, tasks=1, rollouts=1, *, horizon=100, observe_task=False, squared=False, seed=0
-    ):
+        self,
+        tasks: int = 1,
+        rollouts: int = 1,
+        *,
+        horizon: int = 100,
+        observe_task: bool = False,
+        squared: bool = False,
+        seed: int = 0,
+    ) -> None:
         checked_size(tasks=tasks, rollouts=rollouts, horizon=horizon)
         arguments.boolean("observe_task", observe_task)
         arguments.boolean("squared", squared)
@@ -60,20 +69,20 @@ class Navigation2D(TaskEnvironment, tf_environment.TFEnvironment):
 
     # The family of tasks.
 
-    def sample_tasks(self, n, seed):
+    def sample_tasks(self, n: int, seed: int) -> np.ndarray:
         """Goals, float32 `[n, 2]`."""
         checked_draw(n, seed)
         return np.random.default_rng(seed).uniform(-FAR, FAR, (n, 2)).astype(np.float32)
 
-    def set_tasks(self, tasks):
+    def set_tasks(self, tasks: Any) -> None:
         """See `TaskEnvironment`."""
         self._goals.assign(self.checked_tasks(tasks))
 
-    def current_tasks(self):
+    def current_tasks(self) -> np.ndarray:
         """The goals worked on, float32 `[T, 2]`."""
         return tf.convert_to_tensor(self._goals)
 
-    def resized(self, tasks, rollouts, seed=0):
+    def resized(self, tasks: int, rollouts: int, seed: int = 0) -> Any:
         """See `TaskEnvironment`."""
         return Navigation2D(
             tasks,
@@ -85,7 +94,7 @@ class Navigation2D(TaskEnvironment, tf_environment.TFEnvironment):
 
     # The dynamics as pure functions.
 
-    def initial(self, goals):
+    def initial(self, goals: Any) -> Any:
         """State and observation at the beginning of a rollout.
 
         Args:
@@ -97,7 +106,7 @@ class Navigation2D(TaskEnvironment, tf_environment.TFEnvironment):
         position = tf.zeros([self.tasks, self.rollouts, 2])
         return position, self._observation(position, goals)
 
-    def transition(self, position, action, goals):
+    def transition(self, position: Any, action: Any, goals: Any) -> Any:
         """One step.
 
         Args:

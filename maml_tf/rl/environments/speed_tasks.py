@@ -8,7 +8,7 @@ from maml_tf.rl.environments.base import checked_draw
 class Direction:
     """Tasks +1 and -1: forward and backward, each with probability 1/2."""
 
-    def sample_tasks(self, n, seed):
+    def sample_tasks(self, n: int, seed: int) -> np.ndarray:
         """Float32 `[n, 1]`."""
         checked_draw(n, seed)
         return np.random.default_rng(seed).choice([-1.0, 1.0], (n, 1)).astype(np.float32)
@@ -23,7 +23,7 @@ class Velocity:
 
     fastest: float
 
-    def sample_tasks(self, n, seed):
+    def sample_tasks(self, n: int, seed: int) -> np.ndarray:
         """Float32 `[n, 1]`."""
         checked_draw(n, seed)
         return np.random.default_rng(seed).uniform(0, self.fastest, (n, 1)).astype(np.float32)

@@ -4,7 +4,9 @@ The file holds the meta-learned weights, a loop of inner steps and the derivativ
 made of LiteRT's own operations alone: whoever has it needs the LiteRT runtime and nothing else.
 """
 
+import os
 import pathlib
+from typing import Any
 
 from maml_tf import arguments, files
 from maml_tf.learners.base.learner import BATCH_NORM
@@ -25,20 +27,20 @@ _ABOUT = ("method", "model", "parameters", "batch_norm", "inner_steps", "max_inn
 
 
 def export_litert(
-    learner,
-    path,
+    learner: Any,
+    path: str | os.PathLike[str],
     *,
-    max_support,
-    max_queries,
-    inner_steps=None,
-    max_inner_steps=100,
-    max_ways=None,
-    precision="float32",
-    batch_norm=None,
-    card=None,
-    x_spec=None,
-    y_spec=None,
-):
+    max_support: int,
+    max_queries: int,
+    inner_steps: int | None = None,
+    max_inner_steps: int = 100,
+    max_ways: int | None = None,
+    precision: str = "float32",
+    batch_norm: str | None = None,
+    card: dict[str, Any] | None = None,
+    x_spec: Any = None,
+    y_spec: Any = None,
+) -> pathlib.Path:
     """Writes one `.tflite` file that adapts to a task and predicts for it, on the device.
 
     Its signatures take tensors of fixed shapes, filled up with anything, and how many of their
