@@ -46,13 +46,14 @@ class Saved(NamedTuple):
         """Task batches of held-out tasks."""
         import maml_tf
 
-        if self.name == "sinusoid":
+        if self.name.startswith("sinusoid"):
             sizes = {"test_support": self.support, "test_query": self.queries}
             return maml_tf.tasks.sinusoid(meta_batch=25, test_tasks=number, **sizes)[2]
-        ways = self.support
-        return maml_tf.tasks.omniglot(
-            ways, 1, meta_batch=25, test_tasks=number, data_dir=data_dir, test_queries=1
-        )[2]
+        few = {"meta_batch": 25, "test_tasks": number, "data_dir": data_dir, "test_queries": 1}
+        if self.name == "mini_imagenet":
+            few["image_size"] = self.learner().model.input_shape[1]
+        family = self.name if self.name in ("cifar_fs", "mini_imagenet") else "omniglot"
+        return getattr(maml_tf.tasks, family)(self.support, 1, **few)[2]
 
     def exported(self, folder, precision):
         import maml_tf
@@ -66,9 +67,12 @@ class Saved(NamedTuple):
 
 MODELS = (
     Saved("sinusoid", 10, 10, (0, 1, 10), {}),
+    Saved("sinusoid_pretrained", 10, 10, (0, 1, 10), {}),
     Saved("omniglot", 5, 5, (0, 1, 3), {}),
     Saved("omniglot_20way", 20, 20, (0, 1, 3), {}),
     Saved("omniglot_prototypical", 20, 20, (None,), {"max_ways": 20}),
+    Saved("cifar_fs", 5, 5, (0, 1, 3), {}),
+    Saved("mini_imagenet", 5, 5, (0, 1, 3), {}),
 )
 
 
@@ -190,7 +194,7 @@ def speed(saved, seconds, precisions):
 
     learner, random = saved.learner(), np.random.default_rng(0)
     x = random.random([saved.support, *learner.model.input_shape[1:]], np.float32)
-    if saved.name == "sinusoid":
+    if saved.name.startswith("sinusoid"):
         y = x
     else:
         y = (np.arange(saved.support) % saved.support).astype(np.int32)
@@ -238,7 +242,7 @@ def main():
     parser.add_argument("--models", nargs="*", default=[saved.name for saved in MODELS])
     parser.add_argument("--precisions", nargs="*", default=["float32", "float16"])
     parser.add_argument("--tasks", type=int, default=600)
-    parser.add_argument("--data-dir", help="of TensorFlow Datasets, for Omniglot")
+    parser.add_argument("--data-dir", help="of TensorFlow Datasets, for pictures")
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each row of speed")
     options = parser.parse_args()
     chosen = [saved for saved in MODELS if saved.name in options.models]
