@@ -76,8 +76,9 @@ def export_litert(
             for no other). Predictions of classes without support examples are the lowest number
             there is, which softmax takes for impossible.
         precision: how weights are stored: `"float32"`; `"float16"`, in half the bytes; or
-            `"int8"`, where kernels that do not adapt take a quarter of the bytes and other weights
-            half of them. It is computed in float32 with what they are rounded to.
+            `"int8"`, where kernels that do not adapt, but the first and the last of them, take a
+            quarter of the bytes and other weights half of them. It is computed in float32 with
+            what they are rounded to.
         batch_norm: in the place of the learner's own `batch_norm`, see `maml_tf.Learner`.
             `"support"` makes predictions depend on no other query, as those of `learner.adapt` do:
             for one picture at a time.

@@ -29,7 +29,8 @@ def stored(content, precision):
     Args:
         content: `bytes` of the file.
         precision: one of `PRECISIONS`: `"float16"` for all constants of some size; `"int8"` for the
-            kernels among them, with a scale for each filter, and float16 for the others.
+            kernels among them but the first and the last, with a scale for each filter, and
+            float16 for the others.
 
     Returns:
         `bytes`.
@@ -37,16 +38,17 @@ def stored(content, precision):
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     if precision != "float32":
         code = _dequantize_code(model)
+        ends = _ends(model, model.subgraphs) if precision == "int8" else set()
         for graph in model.subgraphs:
             kernels = _kernels(model, graph) if precision == "int8" else {}
-            _store(model, graph, kernels, code)
+            _store(model, graph, kernels, ends, code)
     _strip(model)
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-def _store(model, graph, kernels, code):
+def _store(model, graph, kernels, ends, code):
     """Stores the large constants of one graph in fewer bits."""
     before = []
     for index, tensor in enumerate(list(graph.tensors)):
@@ -54,7 +56,7 @@ def _store(model, graph, kernels, code):
         if values is None or values.size < _LEAST or index in graph.outputs:
             continue
         small = copy.copy(tensor)
-        if index in kernels:
+        if index in kernels and values.tobytes() not in ends:
             small.type, data, small.quantization = _INT8, *_quantized(values, kernels[index])
         else:
             small.type, data = _FLOAT16, values.astype(np.float16)
@@ -100,6 +102,30 @@ def _kernels(model, graph):
             else:
                 others.add(index)
     return {index: axis for index, axis in found.items() if index not in others}
+
+
+def _ends(model, graphs):
+    """Contents of the first and the last kernel that rounding changes, of three or more.
+
+    They stay more exact: the first sees so few numbers that errors do not average out, and behind
+    the last nothing makes up for them. The same ones in all graphs, which share their weights.
+    """
+    longest = []
+    for graph in graphs:
+        changed = []
+        for index, axis in _kernels(model, graph).items():
+            values = _constant(model, graph.tensors[index])
+            if values is not None and values.size >= _LEAST and not _is_exact(values, axis):
+                changed.append(values.tobytes())
+        longest = max(longest, changed, key=len)
+    return {longest[0], longest[-1]} if len(longest) > 2 else set()
+
+
+def _is_exact(values, axis):
+    """Whether int8 loses nothing, as of the kernels of 0 and 1 in `gradients`."""
+    data, parameters = _quantized(values, axis)
+    shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+    return np.allclose(data * parameters.scale.reshape(shape), values, rtol=1e-6, atol=0)
 
 
 def _constant(model, tensor):

@@ -232,6 +232,7 @@ def test_the_frozen_part_as_int8(tmp_path):
         answer = device.adapt_and_predict(x, y, x, 2)
         np.testing.assert_allclose(answer, wanted, rtol=tolerance, atol=tolerance)
         sizes.append(device.size)
-    weights = sum(w.size for w in learner.model.get_weights())
-    assert sizes[0] - sizes[1] > 1.8 * weights
-    assert sizes[1] - sizes[2] > 0.7 * weights
+    weights = [w.size for w in learner.model.get_weights()]
+    assert sizes[0] - sizes[1] > 1.8 * sum(weights)
+    # Of four equal kernels but the first, the last one stays float16.
+    assert 2 * max(weights) > sizes[1] - sizes[2] > 0.7 * 2 * max(weights)
