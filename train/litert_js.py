@@ -105,7 +105,9 @@ def _fetched(place):
             "(https://nodejs.org), which brings it."
         )
     wanted = [f"{package.name}@{package.version}" for package in PACKAGES]
-    command = [npm, "pack", "--silent", "--ignore-scripts", "--prefer-offline", *wanted]
+    # npm itself would try for minutes where there is no network.
+    options = ["--silent", "--ignore-scripts", "--prefer-offline", "--fetch-retries=1"]
+    command = [npm, "pack", *options, "--fetch-timeout=60000", *wanted]
     try:
         done = subprocess.run(
             command, cwd=place, capture_output=True, text=True, timeout=_SECONDS, check=False
