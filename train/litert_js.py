@@ -106,7 +106,7 @@ def _fetched(place):
         )
     wanted = [f"{package.name}@{package.version}" for package in PACKAGES]
     # npm itself would try for minutes where there is no network.
-    options = ["--silent", "--ignore-scripts", "--prefer-offline", "--fetch-retries=1"]
+    options = ["--loglevel=error", "--ignore-scripts", "--prefer-offline", "--fetch-retries=1"]
     command = [npm, "pack", *options, "--fetch-timeout=60000", *wanted]
     try:
         done = subprocess.run(
