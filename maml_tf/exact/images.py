@@ -38,21 +38,27 @@ def _resize_bilinear(
     """Linear in the images, R x: its gradient is R^T g, and the gradient of that is R again."""
     settings = {"align_corners": align_corners, "half_pixel_centers": half_pixel_centers}
 
-    @tf.custom_gradient
-    def resize(x):
+    def resized(x, size, name=None):
         @tf.custom_gradient
-        def transposed(g):
-            gradient = gen_image_ops.resize_bilinear_grad(g, x, **settings)
-            return gradient, lambda u: resize(u)
+        def resize(x):
+            return original(images=x, size=size, name=name, **settings), lambda g: transposed(g, x)
 
-        return original(images=x, size=size, name=name, **settings), lambda g: transposed(g)
+        return resize(x)
+
+    def transposed(g, x):
+        @tf.custom_gradient
+        def transpose(g):
+            gradient = gen_image_ops.resize_bilinear_grad(g, x, **settings)
+            # The size is read off `g`: in a nested function and in `tf.map_fn` a tensor of the
+            # forward pass is out of reach here.
+            return gradient, lambda u: resized(u, tf.shape(g)[1:3])
+
+        return transpose(g)
 
     images = tf.convert_to_tensor(images)
-    if not (images.dtype.is_floating and tf.executing_eagerly()):
-        # Of graphs, also nested ones, `maml_tf.exact.registry` knows the second derivative; what
-        # the functions above close over would be out of reach there.
+    if not images.dtype.is_floating:
         return original(images=images, size=size, name=name, **settings)
-    return resize(images)
+    return resized(images, size, name)
 
 
 def _resize_area(original, images, size, align_corners=False, name=None):
