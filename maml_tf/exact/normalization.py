@@ -55,8 +55,10 @@ def _fits(x):
         x.shape.rank == 4
         and x.shape[-1] is not None
         and x.dtype in (tf.float32, tf.float64)
-        # XLA fuses by itself; what a GPU does with these formulas was not measured.
+        # XLA fuses by itself; `tf.vectorized_map` knows the plain operations best; what a GPU does
+        # with these formulas was not measured.
         and not dispatch.inside_xla()
+        and not dispatch.inside_vectorized()
         and not tf.config.list_physical_devices("GPU")
     )
 

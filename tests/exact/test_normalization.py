@@ -190,6 +190,12 @@ def test_what_else_normalises_is_left_alone(build, shape, mode, settings):
     assert FUSED not in operations_of(build(), x, mode, **settings)[0]
 
 
+def test_vectorised_it_is_left_alone():
+    with exact.dispatch.vectorized_here():
+        x = tf.random.stateless_normal([4, 5, 5, 3], [0, 1])
+        assert FUSED not in operations_of(NORM(), x)[0]
+
+
 def test_a_mean_of_other_examples_is_left_alone():
     """Such as that of a part of the batch, whose derivative is another one."""
     x = tf.random.stateless_normal([4, 3, 3, 2], [0, 1])
