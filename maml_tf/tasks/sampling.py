@@ -225,9 +225,29 @@ def take(examples, rows):
             lambda rows: np.take(examples, rows, axis=0), [rows], examples.dtype, stateful=False
         )
         taken.set_shape([*rows.shape, *examples.shape[1:]])
-    if taken.dtype == tf.uint8:
-        return tf.cast(taken, tf.float32) / 255.0
-    return tf.cast(taken, tf.float32) if taken.dtype.is_floating else taken
+    return as_given(taken)
+
+
+def as_given(examples):
+    """Examples as a task batch has them: a tensor.
+
+    Args:
+        examples: array or tensor as it is kept.
+
+    Returns:
+        Of uint8 float32 in [0, 1], of other floating types float32, and anything else as it is.
+    """
+    examples = tf.convert_to_tensor(examples)
+    if examples.dtype == tf.uint8:
+        return tf.cast(examples, tf.float32) / 255.0
+    return tf.cast(examples, tf.float32) if examples.dtype.is_floating else examples
+
+
+def held(examples):
+    """An array as `Classes` holds it: a small one as a tensor on the CPU, a large one as it is."""
+    # On a machine with a GPU the arrays must not go there: tf.data runs on the CPU.
+    with tf.device("CPU:0"):
+        return examples if examples.nbytes > _LARGEST_TENSOR else tf.convert_to_tensor(examples)
 
 
 def index_by_class(images, labels=None, class_sizes=None, rotate=False):
@@ -263,10 +283,9 @@ def index_by_class(images, labels=None, class_sizes=None, rotate=False):
         order, sizes, names = _from_sizes(images, class_sizes)
     if rotate:
         images = _rotations(images)
-    # On a machine with a GPU the arrays must not go there: tf.data runs on the CPU.
     with tf.device("CPU:0"):
         return Classes(
-            examples=images if images.nbytes > _LARGEST_TENSOR else tf.convert_to_tensor(images),
+            examples=held(images),
             order=tf.convert_to_tensor(order.astype(np.int32)),
             offsets=(np.cumsum(sizes) - sizes).astype(np.int32),
             sizes=sizes.astype(np.int32),

@@ -19,6 +19,7 @@ class TaskSets(tuple):
         sets: three data sets of task batches, or None in the place of one.
         drawn_from: dict by the name of a split: the `sampling.Classes` that its tasks are drawn
             from, and the arguments of `sampling.episodes` beside them.
+        changed: bool, whether the examples of the batches are others than those drawn.
 
     Example:
         >>> tasks = maml_tf.tasks.glyphs(ways=3, meta_batch=2, seed=1)
@@ -27,11 +28,16 @@ class TaskSets(tuple):
         (2, 3)
     """
 
-    def __new__(cls, sets, drawn_from=None):
+    def __new__(cls, sets, drawn_from=None, changed=False):
         """A tuple is made here, before `__init__`."""
         made = super().__new__(cls, sets)
-        made._drawn_from = drawn_from or {}
+        made._drawn_from, made._changed = drawn_from or {}, changed
         return made
+
+    @property
+    def drawn_from(self):
+        """What the tasks are drawn from, by the name of a split; empty where they were changed."""
+        return {} if self._changed else dict(self._drawn_from)
 
     def each(self, function):
         """The same classes in data sets that were changed, such as by other sizes of images.
@@ -43,7 +49,7 @@ class TaskSets(tuple):
             `TaskSets`.
         """
         sets = [None if one is None else function(one) for one in self]
-        return TaskSets(sets, self._drawn_from)
+        return TaskSets(sets, self._drawn_from, changed=True)
 
     def class_names(self, split, batch=0):
         """What the classes of one task batch are called.

@@ -63,7 +63,7 @@ def open_or_make(name, folder, make):
                 # It stays until a whole one takes its place.
                 _logger.warning("Passing over a damaged packed set, %s: %s", place / name, error)
     _logger.info("Packing %s, once.", name)
-    place = next((place for place in folders if _writable(place)), folders[-1])
+    place = next((place for place in folders if writable(place)), folders[-1])
     return _make(place, name, make)
 
 
@@ -220,7 +220,8 @@ def _is_damaged(path):
     return False
 
 
-def _writable(place):
+def writable(place):
+    """Whether a folder can be written into; it is made where it does not exist."""
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError:
