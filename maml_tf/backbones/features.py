@@ -108,4 +108,3 @@ def _features(examples, backbone, cache, batch_size):
 def _given(dtype):
     """The dtype in which tasks hand on examples of this one."""
     return sampling.as_given(tf.zeros([0], dtype)).dtype.name
-

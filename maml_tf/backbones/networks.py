@@ -1,4 +1,4 @@
-"""Backbones: Keras models without their top, with what scales pictures in front, and parts of one."""
+"""Backbones: Keras models without their top, what scales pictures in front, and parts of one."""
 
 import os
 import pathlib
@@ -11,7 +11,9 @@ from maml_tf.tasks.data import image_decoding
 
 
 def pretrained(
-    name: str, image_size: int | tuple[int, int] = 224, weights: str | os.PathLike | None = "imagenet"
+    name: str,
+    image_size: int | tuple[int, int] = 224,
+    weights: str | os.PathLike | None = "imagenet",
 ) -> keras.Model:
     """A network of `keras.applications` without its top, from pictures in [0, 1] to features.
 

@@ -1,6 +1,7 @@
-"""What a learner should beat: the class of the nearest support example, on the raw inputs.
+"""What a learner should beat: the nearest support example or class mean, on the inputs as they are.
 
-It learns nothing and takes seconds: what a network gains over it is what meta-learning was for.
+They learn nothing and take seconds: what a network gains over them is what meta-learning was for.
+On features of a backbone, class means are what that backbone does by itself.
 """
 
 import numpy as np
@@ -47,6 +48,87 @@ def nearest_neighbour(tasks: tf.data.Dataset, num_tasks: int = 600) -> Result:
         return same.mean(axis=-1, dtype=np.float64, keepdims=True)
 
     return Result("accuracy", over_tasks(values_of, tasks, num_tasks))
+
+
+def nearest_class_mean(
+    tasks: tf.data.Dataset, num_tasks: int = 600, distance: str = "cosine"
+) -> Result:
+    """Accuracy of the nearest mean of a class, of the inputs as they are.
+
+    On `maml_tf.backbones.features` it says what a pretrained backbone does without any training:
+    meta-training is worth what it adds to that.
+
+    Args:
+        tasks: a `tf.data.Dataset` of task batches `(inputs, query_y)`, inputs one array of
+            numbers, `[T, S, ...]` and `[T, Q, ...]`, labels integers `[T, S]` and `[T, Q]`.
+        num_tasks: `int`, how many tasks, the first ones of the data set.
+        distance: `"cosine"`, in which all examples and all means count with length 1, or
+            `"squared_euclidean"`.
+
+    Returns:
+        `Result` of the metric "accuracy" with values `[num_tasks, 1]`.
+
+    Raises:
+        TypeError: `tasks` is no data set, its inputs are not one array of numbers, or `num_tasks`
+            no integer.
+        ValueError: `num_tasks` is too small, an unknown `distance`, the data set ends early, or
+            its elements are no task batches.
+
+    Example:
+        >>> _, _, test = maml_tf.tasks.glyphs(ways=5, shots=5)
+        >>> means = maml_tf.evaluation.nearest_class_mean(test, num_tasks=100)
+        >>> means.values.shape
+        (100, 1)
+    """
+    check_tasks(tasks)
+    num_tasks = arguments.integer("num_tasks", num_tasks, 1)
+    arguments.choice("distance", distance, ("cosine", "squared_euclidean"))
+
+    def values_of(inputs, query_y):
+        rows = zip(
+            inputs["support_x"], inputs["support_y"], inputs["query_x"], query_y, strict=True
+        )
+        right = [
+            np.mean(nearest_mean(x, y, query, distance) == np.reshape(wanted, -1))
+            for x, y, query, wanted in rows
+        ]
+        return np.array(right, np.float64)[:, np.newaxis]
+
+    return Result("accuracy", over_tasks(values_of, tasks, num_tasks))
+
+
+def nearest_mean(support_x, support_y, query_x, distance="cosine"):
+    """The labels of one task's queries by the nearest mean of a class.
+
+    Args:
+        support_x: numbers `[S, ...]`.
+        support_y: integers `[S]` or `[S, 1]`.
+        query_x: numbers `[Q, ...]`.
+        distance: as in `nearest_class_mean`.
+
+    Returns:
+        Array `[Q]` of labels.
+
+    Raises:
+        TypeError: the inputs are not one array of numbers.
+
+    Example:
+        >>> nearest_mean(np.eye(2), np.array([3, 7]), np.array([[0.1, 0.9]]))
+        array([7])
+    """
+    support, query = _rows(support_x), _rows(query_x)
+    labels = np.reshape(support_y, -1)
+    names = np.unique(labels)
+    if distance == "cosine":
+        support, query = _unit(support), _unit(query)
+    means = np.stack([support[labels == name].mean(axis=0) for name in names])
+    if distance == "cosine":
+        means = _unit(means)
+    return names[_nearest([means], [query])]
+
+
+def _unit(rows):
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
 
 
 def nearest_support(support_x, query_x):
