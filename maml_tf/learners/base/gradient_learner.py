@@ -3,7 +3,8 @@
 What adapting gives is a dict of two lists of tensors of one task:
 
     fast: the fast weights, of the trainable weights of the model those that adapt
-    state: of its other variables those that are floating, such as moving averages
+    state: of its other variables those that are floating and may change, such as moving averages;
+        frozen weights, of which a pretrained network may have millions, are no part of it
 """
 
 from collections.abc import Callable, Sequence
@@ -231,8 +232,9 @@ class GradientLearner(Learner):
     def values_at(self, adapted: Any) -> tuple[list[Any], list[Any]]:
         """`(weights, state)`, as `start` gives them, at an adapted value."""
         weights, state = self.start()
-        floating = iter(adapted["state"])
-        state = [next(floating) if s.dtype.is_floating else s for s in state]
+        carried = iter(adapted["state"])
+        pairs = zip(self._carried(), state, strict=True)
+        state = [next(carried) if kept else s for kept, s in pairs]
         return self.inner_loop.among(weights, adapted["fast"]), state
 
     def adapted_model(self, adapted: Any, support_x: Any) -> keras.Model:
@@ -259,8 +261,22 @@ class GradientLearner(Learner):
         return self._adapted_value(weights, state)
 
     def _adapted_value(self, weights, state):
-        floating = [s for s in state if s.dtype.is_floating]
-        return {"fast": self.inner_loop.fast(weights), "state": floating}
+        kept = [s for kept, s in zip(self._carried(), state, strict=True) if kept]
+        return {"fast": self.inner_loop.fast(weights), "state": kept}
+
+    def _carried(self):
+        """Which of the model's other variables go along in an adapted value: list of `bool`.
+
+        Integers, such as seeds, do not, and neither does what is frozen.
+        """
+        layers = self.model._flatten_layers()
+        fixed = {id(v) for layer in layers for v in layer._trainable_variables}
+        for layer in functional.batch_norm_layers(self.model):
+            if not layer.trainable:  # which Keras then normalises by its moving averages
+                fixed |= {id(v) for v in layer.variables}
+        return [
+            "float" in v.dtype and id(v) not in fixed for v in self.model.non_trainable_variables
+        ]
 
     def _adapts_the_model(self):
         """Whether what adapts are weights of the model."""

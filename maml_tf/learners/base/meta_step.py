@@ -27,6 +27,7 @@ class MetaGradient(NamedTuple):
 
     gradients: list  # in the order of `learner.trainable_variables`
     state: list  # of `learner.non_trainable_variables` after this batch
+    same: list  # of bool, which of these no task has changed
     after: Answers  # of the adapted learner
     before: Any  # `Answers` without a step of adaptation; None where there are no steps
 
@@ -94,6 +95,9 @@ def meta_gradient(learner, inputs, query_y, weight):
     weights, state = learner.initial_values()
     variables = learner.non_trainable_variables
     floating = [s.dtype.is_floating for s in state]
+    # What no task assigns, such as the weights of a frozen network, has no mean over tasks, which
+    # would cost time and move it by rounding. A task is traced before these are read.
+    same = [False] * len(state)
 
     def one_task(task, index):
         with noise.stream(index):
@@ -104,8 +108,9 @@ def meta_gradient(learner, inputs, query_y, weight):
                 changed = functional.values_of(variables)
             with learner.with_values(weights, state):
                 before = _before(learner, task)
-        kept = [s for s, f in zip(changed, floating, strict=True) if f]
-        others = [s for s, f in zip(changed, floating, strict=True) if not f]
+        same[:] = [new is old for new, old in zip(changed, state, strict=True)]
+        kept = [s for s, f, u in zip(changed, floating, same, strict=True) if f and not u]
+        others = [s for s, f, u in zip(changed, floating, same, strict=True) if not (f or u)]
         averaged = {"gradients": gradients, "state": kept}
         return _averaged_and_stacked(averaged, [after, *before], others)
 
@@ -113,9 +118,12 @@ def meta_gradient(learner, inputs, query_y, weight):
         means, stacks = learner.task_means(one_task, _tasks(inputs, query_y, weight))
     averages, firsts = iter(means["state"]), iter(stacks["state"])
     # The mean over tasks; of integers (seeds, counters) those of the first task.
-    state = [next(averages) if f else next(firsts)[0] for f in floating]
+    state = [
+        old if unchanged else next(averages) if f else next(firsts)[0]
+        for old, unchanged, f in zip(state, same, floating, strict=True)
+    ]
     after, *before = _answers(means, stacks)
-    return MetaGradient(means["gradients"], state, after, before[0] if before else None)
+    return MetaGradient(means["gradients"], state, same, after, before[0] if before else None)
 
 
 def answers(learner, inputs, query_y, weight):

@@ -145,8 +145,10 @@ class Trainer(keras.Model):
             made = meta_step.meta_gradient(self, inputs, query_y, weight)
             gradients = [self.scaled(g) for g in made.gradients]
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-            for variable, value in zip(self.non_trainable_variables, made.state, strict=True):
-                variable.assign(value)
+            kept = zip(self.non_trainable_variables, made.state, made.same, strict=True)
+            for variable, value, same in kept:
+                if not same:
+                    variable.assign(value)
             step = tf.cast(self.optimizer.iterations, tf.int64)
             bad, loss = self._bad_step, made.after.loss
             bad.assign(tf.where((bad < 0) & ~tf.math.is_finite(loss), step, bad))
