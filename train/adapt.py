@@ -1,7 +1,10 @@
 """Adapts a trained model to labelled pictures of your own, and has it name others.
 
 python -m train.adapt --model MODEL --support FOLDER --query FOLDER
+python -m train.adapt --backbone mobilenet_v2 --support FOLDER --query FOLDER
 
+The second line needs no trained model: it takes class means of the features of a network that was
+pretrained on ImageNet, which Keras downloads once. For photographs of everyday things begin there.
 SUPPORT holds one folder per class with a few pictures each. QUERY holds pictures, or the same
 class folders where the answers are known. Writes predictions.csv and answers.png into --output.
 """
@@ -14,10 +17,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from maml_tf import files, image_plots
+from maml_tf import backbones, files, image_plots
 from maml_tf.evaluation import baselines
 from maml_tf.tasks.data import image_decoding, image_files
-from train import common, picture_models, reporting
+from train import common, heads, picture_models, reporting
 
 _PRINTED, _WIDTH = 20, 32  # rows of the printed table, characters of a cell
 
@@ -26,14 +29,20 @@ _PRINTED, _WIDTH = 20, 32  # rows of the printed table, characters of a cell
 class Settings:
     """What to adapt, to which pictures."""
 
-    model: str
-    """A .keras file of a learner, or an exported model: its folder of versions or one version."""
     support: str
     """Folder with one folder of labelled pictures per class."""
     query: str
     """Folder with pictures to name, or with the class folders of SUPPORT: then right and wrong
     answers are counted. An exported model with transductive batch normalisation (the default)
     normalises the queries by themselves: give it pictures of several classes at once."""
+    model: str | None = None
+    """A .keras file of a learner, or an exported model: its folder of versions or one version."""
+    backbone: Literal[backbones.networks.NAMES] | None = None
+    """In the place of --model: a network pretrained on ImageNet, whose features are compared."""
+    weights: str | None = None
+    """Of --backbone: "imagenet" (the default), which Keras downloads once, or a file of weights."""
+    image_size: int | None = None
+    """Of --backbone: height and width in pixels; 224 by default."""
     inner_steps: int | None = None
     """Steps of adaptation; the learner's own number where not given, or what the model was
     exported with."""
@@ -68,11 +77,11 @@ class Answers(NamedTuple):
 def main():
     """Adapts, answers, writes the table and the contact sheet."""
     # All settings that must be given are left to the parser, which names those that are not.
-    required = {"model": "", "support": "", "query": ""}
+    required = {"support": "", "query": ""}
     least = {"inner_steps": 0}
     settings = common.parse(Settings, "python -m train.adapt", required, least=least)
     try:
-        model = picture_models.open_model(settings.model, settings.inner_steps)
+        model = open_model(settings)
         names, support = read_support(settings, model)
         queries = read_queries(settings, model, names)
         answers = answer(settings, model, names, support, queries)
@@ -90,10 +99,49 @@ def main():
         writer.writerows(rows)
     title = report(rows, support, names, queries.labels is not None)
     if queries.labels is not None:
-        compare(names, support, queries, answers)
+        compare(names, support, queries, answers, model.backbone)
+    recommend(settings, model)
     sheet = draw(settings, names, support, queries, answers, title)
     common.save_figure(sheet, folder / "answers.png")
     print(f"The table and the contact sheet are in {folder}.")
+
+
+def open_model(settings):
+    """The model of --model, or that of class means of the features of --backbone.
+
+    Raises:
+        ValueError: both are given, or none, or options that belong to the other one.
+    """
+    if (settings.model is None) == (settings.backbone is None):
+        raise ValueError(
+            "Expected one of --model and --backbone. Received: "
+            f"{'none of them' if settings.model is None else 'both'}. Give --model with a trained "
+            "model, or --backbone mobilenet_v2 for one that was pretrained on ImageNet."
+        )
+    if settings.backbone is None:
+        heads.check(settings)
+        if settings.image_size is not None:
+            raise ValueError(
+                "Expected no --image-size beside --model, which has its own. Received: "
+                f"--image-size {settings.image_size}. Leave it out."
+            )
+        return picture_models.open_model(settings.model, settings.inner_steps)
+    if settings.inner_steps is not None:
+        raise ValueError(
+            "Expected no --inner-steps beside --backbone, whose class means take none. Received: "
+            f"--inner-steps {settings.inner_steps}. Leave it out."
+        )
+    return picture_models.of_backbone(heads.open_backbone(settings))
+
+
+def recommend(settings, model):
+    """Prints what to try where the model has not seen the world."""
+    if model.backbone is None and model.shape[-1] == 3:
+        print(
+            "For photographs of everyday things, try --backbone mobilenet_v2 in the place of "
+            "--model: a network pretrained on ImageNet (Keras downloads its weights once, 9 MB), "
+            "whose class means need no training."
+        )
 
 
 def read_support(settings, model):
@@ -110,6 +158,9 @@ def read_support(settings, model):
             f"{sorted(set(listing.groups))}. Give the classes of one of them."
         )
     count = len(listing.names)
+    if model.outputs is None:
+        # As many as the support pictures name.
+        model = model._replace(outputs=max(2, count))
     if not 2 <= count <= model.outputs:
         raise ValueError(
             f"Expected 2 to {model.outputs} class folders in --support {settings.support}, because "
@@ -246,7 +297,7 @@ def report(rows, support, names, known):
     return title
 
 
-def compare(names, support, queries, answers):
+def compare(names, support, queries, answers, backbone=None):
     """Prints how sure the share of right answers is, and what to hold it against."""
     right = int(np.sum(answers.classes[:, 0] == queries.labels))
     low, high = reporting.interval_of_share(right, len(queries.labels))
@@ -258,6 +309,15 @@ def compare(names, support, queries, answers):
         f"{100 / len(names):.1f} %, {reporting.BASELINE} "
         f"{100 * np.mean(nearest == queries.labels):.1f} %."
     )
+    if backbone is not None:
+        features = [
+            backbone.predict(_scaled(p.images, False), verbose=0) for p in (support, queries)
+        ]
+        nearest = baselines.nearest_mean(features[0], support.labels, features[1])
+        print(
+            f"The {heads.BASELINE}, without any training: "
+            f"{100 * np.mean(nearest == queries.labels):.1f} %."
+        )
 
 
 def draw(settings, names, support, queries, answers, title):

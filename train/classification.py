@@ -9,7 +9,7 @@ import keras
 import simple_parsing
 
 import maml_tf
-from train import checkpoints, common, methods, reporting
+from train import checkpoints, common, heads, methods, reporting
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = ("data_dir", "download", "iterations", "steps_to_evaluate", "test_tasks", "tensorboard")
@@ -200,7 +200,8 @@ def may_change(settings, free=FREE):
 
 def make_learner(settings, shape):
     """The learner for images of a shape, compiled."""
-    network = make_network(settings, shape)
+    on_features = getattr(settings, "backbone", None) is not None
+    network = (heads.make_network if on_features else make_network)(settings, shape)
     if settings.last_layer == "zero":
         zero_last_layer(network)
     saved = start_from(network, settings.start_from) if settings.start_from else None
@@ -217,6 +218,7 @@ def make_learner(settings, shape):
         "inner_steps": settings.inner_steps,
         "first_order": settings.first_order,
         "batch_norm": "transductive" if settings.transductive else "support",
+        **(heads.given(settings) if on_features else {}),
     }
     learner = methods.make(settings.method, network, given, settings.set)
     start_rates(learner, saved)
@@ -310,6 +312,8 @@ def run(
     hint="",
     free=FREE,
     terms=None,
+    make_pictures=None,
+    backbone=None,
 ):
     """All that a script does once its settings are known.
 
@@ -325,6 +329,8 @@ def run(
         free: names of settings that a continuation may change.
         terms: str or None, what the data's owners allow their models to be used for: the exported
             model's card says it.
+        make_pictures: as `make_tasks`, of pictures, where those are of features of a backbone.
+        backbone: function without arguments, the `keras.Model` that made these features.
 
     Raises:
         SystemExit: the data are not there or do not fit the settings.
@@ -342,11 +348,15 @@ def run(
     except ValueError as error:
         sys.exit(str(error))
     folder, learner, iterations = train(settings, make_tasks, tasks, free)
+    make_pictures = make_pictures or make_tasks
     figure_tasks = tasks
     if figure_queries:
-        figure_tasks = make_tasks(dataclasses.replace(settings, test_queries=figure_queries), 0)
+        figure_tasks = make_pictures(dataclasses.replace(settings, test_queries=figure_queries), 0)
+    elif backbone is not None:
+        figure_tasks = make_pictures(settings, 0)
     facts = {"title": title, "ways": tested(settings)[0], "iterations": iterations, "paper": paper}
-    reporting.report(settings, folder, learner, tasks, figure_tasks, terms=terms, **facts)
+    whole = None if backbone is None else heads.backbones.WithBackbone(backbone(), learner)
+    reporting.report(settings, folder, learner, tasks, figure_tasks, whole, terms=terms, **facts)
 
 
 def train(settings, make_tasks, tasks, free=FREE):

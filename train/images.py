@@ -4,6 +4,7 @@ python -m train.images                              characters drawn from fonts,
 python -m train.images --data FOLDER                one folder a class, or train/ and test/ of such
 python -m train.images --data cifar_fs --download   CIFAR-FS, or fc100
 python -m train.images --data oxford_flowers102 --download   any image set of TensorFlow Datasets
+python -m train.images --data FOLDER --backbone mobilenet_v2   on features of a pretrained network
 """
 
 import argparse
@@ -14,7 +15,8 @@ import sys
 from typing import Literal
 
 import maml_tf
-from train import classification, common, options
+from maml_tf import backbones
+from train import classification, common, heads, options
 
 FREE = (*classification.FREE, "on_error", "follow_links")
 
@@ -32,8 +34,13 @@ class Settings(classification.Settings):
     on_error: Literal["raise", "skip"] = "raise"
     """What to do about files of a folder that are no images."""
     follow_links: bool = common.switch("Links in a folder of pictures may lead out of it.")
+    backbone: Literal[backbones.networks.NAMES] | None = None
+    """A network pretrained on ImageNet, frozen: its features are computed once, and what is trained
+    on them is a projection and what adapts behind it. Best for photographs."""
+    weights: str | None = None
+    """Of --backbone: "imagenet" (the default), which Keras downloads once, or a file of weights."""
     cache: str | None = None
-    """Where to keep the decoded images of a folder, so that the next start is faster."""
+    """Where to keep decoded images of a folder, and features, so that the next start is faster."""
     output: str = "runs/images"
     """Run directory: checkpoints, history, results, figures, exported model."""
 
@@ -45,11 +52,13 @@ def refuse_unused(settings):
         SystemExit: naming them.
     """
     stored = ("data_dir", "download")
-    of_folder = ("channels", "on_error", "cache")
+    of_folder = ("channels", "on_error") + (("cache",) if settings.backbone is None else ())
+    # A backbone has a size of its own, to which such pictures are brought.
+    own_size = ("image_size",) if settings.backbone is None else ()
     unused = {
         "glyphs": (*stored, *of_folder, "image_size"),
-        "cifar_fs": (*of_folder, "image_size"),
-        "fc100": (*of_folder, "image_size"),
+        "cifar_fs": (*of_folder, *own_size),
+        "fc100": (*of_folder, *own_size),
     }.get(settings.data, stored if _is_folder(settings.data) else of_folder)
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     given = [n for n in unused if getattr(settings, n) != defaults[n]]
@@ -69,7 +78,18 @@ def _is_folder(data):
 def resolve(settings):
     """The settings with what is not given filled in, by the data."""
     refuse_unused(settings)
+    heads.check(settings)
     drawn = settings.data == "glyphs"
+    if settings.backbone is not None:
+        return classification.fill_in(
+            settings,
+            queries=15,
+            meta_batch=4,
+            inner_steps=heads.INNER_STEPS,
+            steps_to_evaluate=heads.INNER_STEPS,
+            step_size=heads.STEP_SIZE,
+            image_size=heads.SIZE,
+        )
     return classification.fill_in(
         settings,
         queries=settings.shots if drawn else 15,
@@ -106,10 +126,14 @@ def make_tasks(settings, start=0):
 
 
 def recipes():
-    """What `--recipe` may be, for what `--data` on the command line says."""
+    """What `--recipe` may be, for what `--data` and `--backbone` on the command line say."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--data", nargs="?")
-    data = first.parse_known_args()[0].data or Settings.data
+    first.add_argument("--backbone", nargs="?")
+    known = first.parse_known_args()[0]
+    if known.backbone:
+        return dict.fromkeys((None, *classification.RECIPES), heads.RECIPE)
+    data = known.data or Settings.data
     return classification.RECIPES if data == "glyphs" else classification.PHOTOGRAPHS
 
 
@@ -119,14 +143,33 @@ def main():
     settings = resolve(common.parse(Settings, "python -m train.images", quick, recipes()))
     name = pathlib.Path(settings.data).name
     ways, shots = classification.tested(settings)
+    more = {} if settings.backbone is None else on_features(settings)
     classification.run(
         settings,
-        make_tasks,
+        more.pop("make_tasks", make_tasks),
         title=f"{name}, {ways}-way {shots}-shot",
         # There are 20 drawings of each character: enough for a figure that shows mistakes.
         figure_queries=min(10, 20 - shots) if settings.data == "glyphs" else None,
         free=FREE,
+        **more,
     )
+
+
+def on_features(settings):
+    """What `classification.run` is given for tasks of features of the backbone."""
+    opened = []
+
+    def backbone():
+        return opened[0]
+
+    def make_features(settings, start=0):
+        pictures = make_tasks(settings, start)
+        if not opened:
+            opened.append(heads.open_backbone(settings, classification.image_shape(pictures[0])))
+            print("Features are computed once, and kept.", flush=True)
+        return backbones.features(pictures, backbone(), cache=settings.cache)
+
+    return {"make_tasks": make_features, "make_pictures": make_tasks, "backbone": backbone}
 
 
 if __name__ == "__main__":

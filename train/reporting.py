@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from maml_tf import evaluation, files, plots, serving
-from train import common
+from train import common, heads
 
 BASELINE = "nearest neighbour on pixels"
 
@@ -29,6 +29,8 @@ class Report:
         seconds: float, that it took.
         steps: int, inner steps at test; None for a learner that takes none.
         paper: accuracy and interval in per cent that the paper reports, or None.
+        backbone: bool, whether it learned on features of a backbone, whose nearest class means
+            are the baseline then.
     """
 
     title: str
@@ -40,6 +42,12 @@ class Report:
     seconds: float
     steps: int | None
     paper: tuple | None = None
+    backbone: bool = False
+
+    @property
+    def of_baseline(self):
+        """What the baseline is."""
+        return heads.BASELINE if self.backbone else BASELINE
 
     def lines(self):
         """The text that a script prints, a list of lines."""
@@ -47,14 +55,16 @@ class Report:
         return [
             f"{self.title}, {self.method}: test accuracy {after}{accuracy(self.result)} "
             f"(mean and 95 % interval over {self.result.num_tasks} tasks).",
-            f"To compare: chance {100 / self.ways:.1f} %, {BASELINE} {accuracy(self.baseline)}"
+            f"To compare: chance {100 / self.ways:.1f} %, {self.of_baseline} "
+            + accuracy(self.baseline)
             + (f", paper: {_published(self.paper)} %." if self.paper else "."),
+            *([heads.added(self.result, self.baseline)] if self.backbone else []),
             f"Training took {self.iterations:,} meta-iterations and {self.seconds / 60:.1f} "
             "minutes.",
         ]
 
 
-def report(settings, folder, learner, tasks, figure_tasks, *, terms=None, **facts):
+def report(settings, folder, learner, tasks, figure_tasks, whole=None, *, terms=None, **facts):
     """Evaluates on the test tasks, prints and writes results, draws figures, exports the learner.
 
     Args:
@@ -63,6 +73,8 @@ def report(settings, folder, learner, tasks, figure_tasks, *, terms=None, **fact
         learner: the learner to evaluate and export.
         tasks: `maml_tf.tasks.splits.TaskSets`, whose test tasks it is evaluated on.
         figure_tasks: the same, perhaps with more queries; the first test task of it is drawn.
+        whole: `maml_tf.backbones.WithBackbone` of a learner of features, which is what is saved as
+            `pictures.keras` and exported; `figure_tasks` are then of pictures.
         terms: str or None, what the data's owners allow their models to be used for, for the card.
         **facts: `title`, `ways`, `iterations` and `paper` of `Report`.
     """
@@ -72,7 +84,10 @@ def report(settings, folder, learner, tasks, figure_tasks, *, terms=None, **fact
     made = Report(
         method=settings.method,
         result=evaluation.evaluate(learner, test, settings.test_tasks, steps),
-        baseline=evaluation.nearest_neighbour(test, settings.test_tasks),
+        baseline=(evaluation.nearest_class_mean if whole else evaluation.nearest_neighbour)(
+            test, settings.test_tasks
+        ),
+        backbone=whole is not None,
         seconds=common.training_seconds(folder),
         steps=steps,
         **facts,
@@ -88,17 +103,20 @@ def report(settings, folder, learner, tasks, figure_tasks, *, terms=None, **fact
         "training_seconds": made.seconds,
         "paper_accuracy_percent": made.paper,
         "chance": 1 / made.ways,
-        "nearest_neighbour": made.baseline.to_dict(values=False),
+        "nearest_class_mean" if whole else "nearest_neighbour": made.baseline.to_dict(values=False),
         "validation_still_rising": bool(rise),
         "test": made.result.to_dict(),
     }
     common.write_json(folder / "results.json", content)
     draw(settings, folder, learner, made, history)
-    draw_task(folder, learner, made, figure_tasks)
+    draw_task(folder, whole or learner, made, figure_tasks)
+    if whole:
+        with files.whole(folder / "pictures.keras") as beside:
+            whole.save(beside)
     card = common.card(made.title, made.result, settings, made.iterations)
     card = {"terms": terms, **card} if terms else card
     with files.whole_folder(folder / "saved_model", replace=True) as beside:
-        serving.export(learner, beside, inner_steps=steps, card=card)
+        serving.export(whole or learner, beside, inner_steps=steps, card=card)
     print(f"Results, figures and the exported model are in {folder}.")
 
 
@@ -184,7 +202,7 @@ def draw(settings, folder, learner, made, history):
         name = type(learner).__name__
         paper = {name: {made.result.inner_steps: made.paper[0] / 100}} if made.paper else None
         against_steps = plots.error_against_steps(
-            {name: made.result, BASELINE: made.baseline},
+            {name: made.result, made.of_baseline: made.baseline},
             title=f"{made.title}: mean and 95 % interval over {made.result.num_tasks} tasks",
             references=paper,
             chance=1 / made.ways,
