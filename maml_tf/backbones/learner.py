@@ -13,6 +13,7 @@ import tensorflow as tf
 from maml_tf import arguments
 from maml_tf.backbones import networks
 from maml_tf.learners.base.learner import Learner
+from maml_tf.learners.base.reports import Before
 
 
 @keras.saving.register_keras_serializable("maml_tf")
@@ -73,14 +74,24 @@ class WithBackbone(Learner):
         for asked in ("inner_steps", "needs_loss", "labels_are_classes", "first_order"):
             setattr(self, asked, getattr(learner, asked))
         if learner.compiled:
-            self.compile_from_config(learner.get_compile_config())
+            self._compile_as(learner)
 
     def compile(self, optimizer="rmsprop", loss=None, **settings):
-        """See `maml_tf.Learner`: the learner gets the same losses, and keeps its optimizer."""
-        own = self.learner.optimizer if self.learner.compiled else None
+        """See `maml_tf.Learner`: the learner gets the losses, and keeps optimizer and metrics."""
+        own, before = keras.optimizers.SGD(), {}
+        if self.learner.compiled:
+            own, before = self.learner.optimizer, self.learner._compile_config.config
         chosen = {k: v for k, v in settings.items() if k in ("inner_loss", "loss_weights")}
-        self.learner.compile(own or keras.optimizers.SGD(), loss, **chosen)
+        kept = {k: before.get(k) for k in ("metrics", "weighted_metrics")}
+        self.learner.compile(own, loss, **chosen, **kept)
         super().compile(optimizer, loss, **settings)
+
+    def _compile_as(self, learner):
+        """Takes over what the learner was compiled with; the optimizer begins anew."""
+        config = Before.compile_arguments(learner._compile_config.config)
+        optimizer = type(learner.optimizer).from_config(learner.optimizer.get_config())
+        super().compile(optimizer, inner_loss=learner._inner_loss_config, **config)
+        self._support_y_spec = learner._support_y_spec
 
     def features(self, x):
         """What the backbone makes of examples `[n, ...]`, in prediction mode: `[n, ...]`."""

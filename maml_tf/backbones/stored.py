@@ -46,9 +46,11 @@ def name_of(backbone, examples):
 
 
 def _add(digest, array):
-    digest.update(f"{array.shape}{array.dtype}".encode())
+    digest.update(f"{array.shape}".encode())
     if array.dtype.kind in "OU":  # text: of objects the bytes would be addresses
-        digest.update(json.dumps(array.astype(str).tolist()).encode())
+        for text in array.flat:
+            encoded = text if isinstance(text, bytes) else str(text).encode()
+            digest.update(f"{len(encoded)} ".encode() + encoded)
     else:
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)
 

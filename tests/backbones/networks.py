@@ -59,7 +59,7 @@ def compiled(learner):
 def anil():
     """A projection that is meta-learned under a last layer that adapts."""
     network = [keras.Input((FEATURES,)), layers.Dense(3, "tanh"), layers.Dense(3, name="head")]
-    return compiled(maml_tf.MAML(keras.Sequential(network), 0.5, 2, adaptable="head"))
+    return compiled(maml_tf.MAML(keras.Sequential(network), 0.5, 2, adaptable="head", task_map="loop"))
 
 
 def prototypical():
@@ -70,13 +70,13 @@ def prototypical():
 
 def reptile():
     network = keras.Sequential([keras.Input((FEATURES,)), layers.Dense(3)])
-    return compiled(maml_tf.Reptile(network, 0.5, 2))
+    return compiled(maml_tf.Reptile(network, 0.5, 2, task_map="loop"))
 
 
 def low_rank():
     network = keras.Sequential([keras.Input((FEATURES,)), layers.Dense(3), layers.Dense(3)])
     network.layers[0].enable_lora(1)
-    return compiled(maml_tf.MAML(network, 0.5, 2))
+    return compiled(maml_tf.MAML(network, 0.5, 2, task_map="loop"))
 
 
 LEARNERS = {"anil": anil, "prototypical": prototypical, "reptile": reptile, "low_rank": low_rank}

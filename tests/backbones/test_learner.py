@@ -116,10 +116,12 @@ def test_compiling_it_gives_the_learner_the_same_losses():
     learner = anil()
     optimizer = learner.optimizer
     whole = backbones.WithBackbone(backbone(), learner)
-    assert whole.loss is not None
+    assert whole.loss is learner.loss
+    assert type(whole.optimizer) is type(optimizer)
     whole.compile("sgd", "mse", inner_loss="mae")
     assert learner.loss == "mse"
     assert learner.optimizer is optimizer
+    assert learner._compile_config.config["metrics"] == ["accuracy"]
 
 
 @pytest.mark.parametrize(

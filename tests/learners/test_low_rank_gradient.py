@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
+from maml_tf.learners.base.task import Support
 from tests.learners.low_rank_in_torch import ALPHA, DATA, RANK, RATE, STEPS, WEIGHTS, sines
 from tests.problems import layers, relative_error, traced_meta_gradient
 
@@ -23,6 +24,9 @@ def learner_with_factors():
     """Two dense layers, the first one frozen but for its bias, with factors beside the kernel."""
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(2)])
     first, last = model.layers
+    # Keras makes factors in float32, whatever the policy: here in the layer's own precision.
+    add = first.add_weight
+    first.__dict__["add_weight"] = lambda **settings: add(**{**settings, "dtype": first.dtype})
     first.enable_lora(RANK, lora_alpha=ALPHA)
     named = {
         "kernel": first._kernel,
@@ -85,8 +89,6 @@ def test_it_is_that_of_central_differences():
 def test_adapting_gives_factors_and_no_frozen_kernel():
     """What a served `adapt` sends to and fro is as small as what adapts."""
     learner, named = learner_with_factors()
-    values = learner._adapted(
-        maml_tf.learners.base.task.Support(*(tf.zeros([5, n]) for n in (3, 2))), tf.constant(1)
-    )
+    values = learner._adapted(Support(*(tf.zeros([5, n]) for n in (3, 2))), tf.constant(1))
     shapes = sorted(tuple(t.shape) for t in tf.nest.flatten(values))
     assert shapes == sorted(tuple(v.shape) for n, v in named.items() if n != "kernel")
