@@ -93,6 +93,15 @@ class WithBackbone(Learner):
         super().compile(optimizer, inner_loss=learner._inner_loss_config, **config)
         self._support_y_spec = learner._support_y_spec
 
+    @property
+    def layers(self):
+        """The learner, then the backbone: Keras saves and loads them in this order.
+
+        The network is a part of the learner, which has to be loaded before it: it says which
+        low-rank factors the network has.
+        """
+        return [self.learner, self.backbone]
+
     def features(self, x):
         """What the backbone makes of examples `[n, ...]`, in prediction mode: `[n, ...]`."""
         return tf.stop_gradient(self.backbone(x, training=False))

@@ -1,5 +1,7 @@
 """Small networks to stand in for pretrained ones, and pictures for them."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -29,6 +31,7 @@ def backbone(size=6, seed=0, scale=2.0):
     return model
 
 
+@functools.cache
 def pictures(classes=6, of_each=5, size=6):
     """Task sets of uint8 pictures, 3-way 2-shot, that their classes' colours tell apart."""
     rng = np.random.default_rng(1)
@@ -59,7 +62,9 @@ def compiled(learner):
 def anil():
     """A projection that is meta-learned under a last layer that adapts."""
     network = [keras.Input((FEATURES,)), layers.Dense(3, "tanh"), layers.Dense(3, name="head")]
-    return compiled(maml_tf.MAML(keras.Sequential(network), 0.5, 2, adaptable="head", task_map="loop"))
+    return compiled(
+        maml_tf.MAML(keras.Sequential(network), 0.5, 2, adaptable="head", task_map="loop")
+    )
 
 
 def prototypical():
