@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from maml_tf import arguments
+from maml_tf.exact import keras_internals
 from maml_tf.tasks.data import image_decoding
 
 
@@ -175,6 +176,13 @@ def check(backbone):
             "`keras.Model(x, backbone(x)[...])`."
         )
     output_of(backbone)
+    if keras_internals.mask_of(outputs[0]) is not None:
+        raise ValueError(
+            "Expected `backbone` to give features without a mask, which would be lost where they "
+            f"are kept. Received: {backbone.name!r}, whose output has one. Pool over the sequence "
+            "in the backbone, or begin the learner's model with the layer that makes the mask: "
+            "`keras.layers.Embedding(..., mask_zero=True)`."
+        )
 
 
 def output_of(backbone):
@@ -208,6 +216,8 @@ def check_takes(backbone, shape, dtype):
     wanted = backbone.inputs[0]
     expected = tuple(wanted.shape[1:])
     shape = tuple(shape)
+    if len(shape) == len(expected) + 1 and shape[-1] == 1:
+        shape = shape[:-1]  # an axis that Keras takes away
     fits = len(shape) == len(expected) and all(
         w is None or w == s for w, s in zip(expected, shape, strict=True)
     )

@@ -137,6 +137,11 @@ def several_outputs():
     return keras.Model(x, [x, x])
 
 
+def masked():
+    tokens = keras.Input((4,), dtype="int32")
+    return keras.Model(tokens, layers.Embedding(5, 2, mask_zero=True)(tokens))
+
+
 def free_size():
     return keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)])
 
@@ -147,6 +152,7 @@ def free_size():
         (TypeError, lambda: "mobilenet_v2", r"Expected `backbone` to be a `keras.Model`.*'mobile"),
         (ValueError, several_outputs, r"one output\. Received: .* 1 inputs and 2 outputs"),
         (ValueError, free_size, r"features of a fixed size.*\(None, None, None, 2\)"),
+        (ValueError, masked, r"features without a mask.*whose output has one"),
         (ValueError, lambda: keras.Sequential([layers.Dense(2)]), r"with 0 inputs"),
         (
             ValueError,
@@ -160,7 +166,7 @@ def free_size():
             r"Expected examples of shape \(1,\) and dtype string",
         ),
     ],
-    ids=["no model", "outputs", "free size", "not built", "size", "text"],
+    ids=["no model", "outputs", "free size", "mask", "not built", "size", "text"],
 )
 def test_wrong_backbones_are_refused_before_anything_is_computed(kind, build, message, tmp_path):
     with pytest.raises(kind, match=message):
