@@ -58,6 +58,7 @@ class StandIn:
         """Outputs by name; defaults stand for inputs that are left out, as in the server."""
         defaults = self._session.signatures[signature].defaults
         given = {name: tf.make_ndarray(proto) for name, proto in defaults.items()} | inputs
+        given = {name: _bytes(array) for name, array in given.items()}
         with self._lock:
             return self._session(signature, **given)
 
@@ -72,6 +73,14 @@ class StandIn:
         self._grpc.stop(None)
         self._http.shutdown()
         self._session.close()
+
+
+def _bytes(array):
+    """Strings, which come as objects, as the bytes that the session takes; JSON has them as str."""
+    if array.dtype != object:
+        return array
+    encoded = [item if isinstance(item, bytes) else item.encode() for item in array.flat]
+    return np.array(encoded).reshape(array.shape)
 
 
 def _servicer(stand_in):

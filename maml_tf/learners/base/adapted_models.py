@@ -7,6 +7,7 @@ adapting gave and through the weights that it had then.
 import pathlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from maml_tf import copying, functional
@@ -75,6 +76,10 @@ class _Seen(keras.Model):
             self.add_loss(loss)
         return y
 
+    def predict(self, x, *args, **kwargs):
+        """`keras.Model.predict`; text may be an array of NumPy's str, or a list of str."""
+        return super().predict(_as_tensor(x), *args, **kwargs)
+
     def _seen(self, inputs, training):
         """`(predictions, losses)` of the other model."""
         raise NotImplementedError
@@ -119,6 +124,14 @@ class _Seen(keras.Model):
         """Arguments of the constructor but for what is looked through."""
         inputs = None if self._inputs is None else specs.to_config(self._inputs)
         return {"name": self.name, "inputs": inputs}
+
+
+def _as_tensor(x):
+    """Text as Keras takes it, which knows no arrays of NumPy's str; anything else as it is."""
+    listed = isinstance(x, list) and x and all(isinstance(one, (str, bytes)) for one in x)
+    if listed or (isinstance(x, np.ndarray) and x.dtype.kind in "US"):
+        return tf.constant(x)
+    return x
 
 
 @keras.saving.register_keras_serializable("maml_tf")
