@@ -1,6 +1,7 @@
 """Model-agnostic meta-learning (MAML) for TensorFlow 2 and Keras 3."""
 
 from maml_tf import (
+    backbones,
     evaluation,
     image_plots,
     inner_loop,
@@ -19,6 +20,7 @@ __all__ = [
     "Learner",
     "Prototypical",
     "Reptile",
+    "backbones",
     "evaluation",
     "image_plots",
     "inner_loop",

@@ -12,7 +12,7 @@ import maml_tf
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Packages that list what they are for; what else is in them are their rooms.
-PACKAGES = ["", "evaluation", "learners", "models", "plots", "serving", "tasks"]
+PACKAGES = ["", "backbones", "evaluation", "learners", "models", "plots", "serving", "tasks"]
 OF_TF_AGENTS = ["rl", "rl.environments"]
 
 
@@ -83,7 +83,10 @@ def untyped(function):
     return names + ["return"] * (returns is inspect.Signature.empty)
 
 
-@pytest.mark.parametrize("name", ["evaluation", "image_plots", "models", "plots", "tasks"])
+NAMES = ["backbones", "evaluation", "image_plots", "models", "plots", "tasks"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_functions_say_their_types(name):
     """mypy (.ci/run) checks those that are said; the others it passes over."""
     module = load(name)

@@ -6,7 +6,7 @@ Afterwards `WithBackbone` puts both together again, and adapts and predicts from
 whatever else stands at the beginning: a tokeniser is a backbone of sentences.
 """
 
-from maml_tf.backbones.features import features
+from maml_tf.backbones.feature_tasks import features
 from maml_tf.backbones.learner import WithBackbone
 from maml_tf.backbones.networks import pretrained, split
 

@@ -40,10 +40,11 @@ class WithBackbone(Learner):
             take.
 
     Example:
-        >>> backbone = maml_tf.backbones.pretrained("mobilenet_v2", 32, weights=None)
-        >>> head = keras.Sequential([keras.Input((1280,)), keras.layers.Dense(16)])
+        >>> layers = [keras.layers.Conv2D(8, 3), keras.layers.GlobalAveragePooling2D()]
+        >>> backbone = keras.Sequential([keras.Input((9, 9, 3)), *layers])
+        >>> head = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
         >>> learner = maml_tf.backbones.WithBackbone(backbone, maml_tf.Prototypical(head))
-        >>> pictures = np.random.default_rng(0).uniform(size=(4, 32, 32, 3)).astype("float32")
+        >>> pictures = np.random.default_rng(0).uniform(size=(4, 9, 9, 3)).astype("float32")
         >>> mine = learner.adapt(pictures, np.array([0, 0, 1, 1]))
         >>> mine.predict(pictures[:3], verbose=0).shape
         (3, 2)

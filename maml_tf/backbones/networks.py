@@ -37,9 +37,9 @@ def pretrained(
             there or holds weights of another network.
 
     Example:
-        >>> backbone = maml_tf.backbones.pretrained("mobilenet_v2", 96, weights=None)
+        >>> backbone = maml_tf.backbones.pretrained("mobilenet_v3_small", 64, weights=None)
         >>> backbone.output_shape
-        (None, 1280)
+        (None, 576)
     """
     arguments.choice("name", name, tuple(_KNOWN))
     height, width = image_decoding.check_size(image_size)

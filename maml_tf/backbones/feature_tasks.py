@@ -52,11 +52,12 @@ def features(
 
     Example:
         >>> pictures = maml_tf.tasks.image_folder("pictures", queries=5, image_size=32)
-        >>> network = maml_tf.backbones.pretrained("mobilenet_v2", 32, weights=None)
+        >>> layers = [keras.layers.Conv2D(8, 3), keras.layers.GlobalAveragePooling2D()]
+        >>> network = keras.Sequential([keras.Input((32, 32, 3)), *layers])
         >>> tasks = maml_tf.backbones.features(pictures, network, cache="features")
         >>> inputs, query_y = next(iter(tasks[0]))
         >>> inputs["support_x"].shape
-        TensorShape([4, 5, 1280])
+        TensorShape([4, 5, 8])
     """
     if not isinstance(tasks, splits.TaskSets) or not tasks.drawn_from:
         raise TypeError(
