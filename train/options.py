@@ -35,6 +35,9 @@ LEAST = {
     "beginning": 2,
     "seeds": 1,
     "sheet_queries": 1,
+    "vocabulary": 3,
+    "length": 1,
+    "dimensions": 1,
     "seed": 0,
 }
 # And those that must be positive and finite.

@@ -12,7 +12,7 @@ from tests.documentation.conftest import CARDS, PAGES, ROOT
 MODELS = ROOT / "saved_models" / "README.md"
 ALL = [*PAGES, MODELS, *CARDS]
 SCRIPTS = ("adapt", "evaluate", "images", "locomotion", "mini_imagenet", "navigation", "omniglot")
-SCRIPTS += ("playground", "pretrain", "series", "sinusoid", "tabular")
+SCRIPTS += ("playground", "pretrain", "sentences", "series", "sinusoid", "tabular")
 # Options of other programs, and of tests and benchmarks.
 OTHERS = {
     "--check",
@@ -91,7 +91,7 @@ def test_every_public_name_is_in_the_reference():
     described = set(re.findall(r"^::: ([\w.]+)$", texts, re.MULTILINE))
     listed = set(re.findall(r"^\| `([\w.]+)` \|", texts, re.MULTILINE))
     modules = ["learners", "inner_loop", "inner_optimizers", "image_plots", "models", "plots"]
-    modules += ["serving", "tasks", "rl", "rl.environments"]
+    modules += ["backbones", "serving", "tasks", "rl", "rl.environments"]
     for module in (importlib.import_module(f"maml_tf.{m}") for m in modules):
         for name in module.__all__:
             value = getattr(module, name)

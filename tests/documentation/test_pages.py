@@ -38,7 +38,7 @@ RUN = {
     "python -m train.images --data photos": "--quick --image-size 28 --iterations 2 "
     "--epoch-iterations 1 --queries 3 --inner-steps 1 --steps-to-evaluate 1 "
     "--validation-tasks 2 --test-tasks 2",
-    "python -m train.adapt": "",
+    "python -m train.adapt --model": "",
 }
 # Scripts that run in this process, where TensorFlow is loaded already; those that train set its
 # threads, which they can do in a new process only.
@@ -49,6 +49,9 @@ PARSED = {
     ".venv/bin/pip install": "downloads the requirements; .ci/run does so",
     ".venv/bin/python -m pytest": "would run these tests within themselves",
     "python -m train.images --data cifar_fs": "needs CIFAR-100",
+    "python -m train.adapt --backbone": "downloads the weights of a network; tests/train does not",
+    "python -m train.images --backbone": "the same",
+    "python -m train.sentences": "needs CLINC150; tests/train has sentences of its own",
     "python -m train.mini_imagenet": "needs images of ImageNet",
     "python -m train.tabular": "needs a table of somebody's; tests/train runs the script",
     "python -m train.series": "needs series of somebody's; tests/train runs the script",
