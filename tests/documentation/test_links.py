@@ -21,6 +21,7 @@ OTHERS = {
     "--model_config_file",
     "--no-deps",
     "--peers",
+    "--pictures",
     "--rounds",
     "--training",
 }
