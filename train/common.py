@@ -310,7 +310,7 @@ def card(data, result, settings, iterations):
         settings: dataclass of the run; where its files lie is left out.
         iterations: int, meta-iterations.
     """
-    places = ("output", "data_dir", "source", "csv_dir", "cache", "data", "start_from")
+    places = ("output", "data_dir", "source", "csv_dir", "cache", "data", "start_from", "weights")
     kept = {k: v for k, v in dataclasses.asdict(settings).items() if k not in places}
     return {
         "data": data,

@@ -52,11 +52,20 @@ def check(card, others):
 
 def about(learner, model):
     """What a card says of every learner: dict of its method, its `model`'s name and size."""
-    return {
-        "method": type(learner).__name__,
+    backbone = getattr(learner, "backbone", None)
+    facts = {
+        "method": type(learner if backbone is None else learner.learner).__name__,
         "model": model.name,
-        "parameters": sum(v.value.shape.num_elements() for v in model.trainable_variables),
+        "parameters": _count(model.trainable_variables),
     }
+    if backbone is not None:
+        frozen = f"{backbone.name}, frozen, {_count(backbone.variables):,} parameters"
+        facts["backbone"] = frozen
+    return facts
+
+
+def _count(variables):
+    return sum(v.value.shape.num_elements() for v in variables)
 
 
 def write(folder, name, facts, signature, output, note):

@@ -18,7 +18,15 @@ from maml_tf.serving import checks, folder, requests, versions, warmup
 from maml_tf.serving.signatures import Signatures
 
 # What the export says of the learner in the card.
-_ABOUT = ("method", "model", "parameters", "batch_norm", "inner_steps", "max_inner_steps") + (
+_ABOUT = (
+    "method",
+    "model",
+    "parameters",
+    "backbone",
+    "batch_norm",
+    "inner_steps",
+    "max_inner_steps",
+) + (
     "max_support",
     "max_queries",
 )

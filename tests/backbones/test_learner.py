@@ -1,5 +1,7 @@
 """A learner with its backbone does with pictures what the learner does with features."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -89,6 +91,9 @@ def test_it_is_saved_and_exported_with_its_backbone(name, tmp_path):
     np.testing.assert_array_equal(adapted.predict(query, verbose=0), expected)
 
     path = maml_tf.serving.export(whole, tmp_path / "exported", warm_up=False)
+    card = json.loads((path / "card.json").read_text())
+    assert card["method"] == type(whole.learner).__name__
+    assert card["backbone"] == f"{whole.backbone.name}, frozen, 128 parameters"
     served = tf.saved_model.load(str(path)).signatures
     task = {"support_x": tf.constant(x), "support_y": tf.constant(y)}
     task |= {} if whole.inner_steps is None else {"inner_steps": tf.constant(2)}
