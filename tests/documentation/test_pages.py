@@ -38,7 +38,8 @@ RUN = {
     "python -m train.images --data photos": "--quick --image-size 28 --iterations 2 "
     "--epoch-iterations 1 --queries 3 --inner-steps 1 --steps-to-evaluate 1 "
     "--validation-tasks 2 --test-tasks 2",
-    "python -m train.adapt --model": "",
+    "python -m train.adapt --model runs/photos": "",
+    "python -m train.adapt --model saved_models": "",
 }
 # Scripts that run in this process, where TensorFlow is loaded already; those that train set its
 # threads, which they can do in a new process only.
@@ -51,6 +52,7 @@ PARSED = {
     "python -m train.images --data cifar_fs": "needs CIFAR-100",
     "python -m train.adapt --backbone": "downloads the weights of a network; tests/train does not",
     "python -m train.images --backbone": "the same",
+    "python -m train.adapt --model runs/on_features": "needs what that one wrote",
     "python -m train.sentences": "needs CLINC150; tests/train has sentences of its own",
     "python -m train.mini_imagenet": "needs images of ImageNet",
     "python -m train.tabular": "needs a table of somebody's; tests/train runs the script",
