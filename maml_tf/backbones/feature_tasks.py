@@ -92,7 +92,8 @@ def features(
 
 def _features(examples, backbone, cache, batch_size):
     """The array `[rows, ...]`, a tensor where it is small, as `sampling.index_by_class` has it."""
-    networks.check_takes(backbone, examples.shape[1:], _given(examples.dtype))
+    given = sampling.as_given(examples[:1])
+    networks.check_takes(backbone, given.shape[1:], given.dtype.name)
     run = tf.function(lambda x: backbone(x, training=False), autograph=False)
 
     def batches():
@@ -104,8 +105,3 @@ def _features(examples, backbone, cache, batch_size):
         stored.name_of(backbone, examples), cache, (len(examples), *shape), dtype, batches
     )
     return sampling.held(array)
-
-
-def _given(dtype):
-    """The dtype in which tasks hand on examples of this one."""
-    return sampling.as_given(tf.zeros([0], dtype)).dtype.name
