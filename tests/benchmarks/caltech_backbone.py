@@ -155,7 +155,8 @@ def lora(rest):
     convolution.trainable = True
     convolution.enable_lora(4)
     network.get_layer("head").trainable = True
-    return maml_tf.MAML(network, 10.0, ADAPTED)
+    rates = maml_tf.inner_optimizers.LearnedRates(1.0, per="tensor", steps=ADAPTED)
+    return maml_tf.MAML(network, rates, ADAPTED)
 
 
 def compiled(learner, rate):
@@ -252,7 +253,7 @@ def main():
             maps = backbones.features(pictures, front, cache=options.cache)
             # Anew, because factors stay in the layers that they were added to.
             rest = backbones.split(efficientnet_lite0(options.weights), LAST)[1]
-            learner = compiled(lora(rest), 1e-4)
+            learner = compiled(lora(rest), 1e-3)
             measure("lora", learner, maps, max(1, options.epochs // 3), options.tasks, shots)
         if "time" in options.rows:
             whole = backbones.WithBackbone(backbone, compiled(anil(), 1e-4))
