@@ -76,7 +76,7 @@ def pretrained(
 # What turns pictures in [0, 1] into what the network was trained with: of these, two scale pixels
 # of [0, 255] by themselves.
 _SIGNED, _PIXELS = (2.0, -1.0), (255.0, 0.0)
-_KNOWN = {
+_KNOWN: dict[str, tuple[str, tuple[float, float], dict]] = {
     "mobilenet_v2": ("MobileNetV2", _SIGNED, {}),
     "mobilenet_v3_small": ("MobileNetV3Small", _PIXELS, {}),
     "mobilenet_v3_large": ("MobileNetV3Large", _PIXELS, {}),
