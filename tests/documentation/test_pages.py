@@ -60,7 +60,7 @@ PARSED = {
     "python -m train.pretrain": "needs CIFAR-100 or ImageNet",
     "python -m train.evaluate": "needs a learner of them",
     "python -m tests.benchmarks.replacements": "takes a minute for every image size",
-    "python -m tests.benchmarks.ours": "needs a GPU",
+    "python -m tests.benchmarks.ours": "takes a minute, one of them a GPU",
     "python tests/benchmarks/peers_jax.py": "the same, and JAX",
     "python tests/benchmarks/peers_torch.py": "the same, and PyTorch",
     "docker run": "needs Docker and an image of TensorFlow Serving",
