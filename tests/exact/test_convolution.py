@@ -92,7 +92,9 @@ def test_tasks_with_filters_of_their_own_need_no_loop(strides, jit_compile):
                 lambda x, w: convolution.convolution(ORIGINAL, x, w, strides, "SAME"), *element, 1
             )
 
-    mapped = tf.function(lambda *t: tf.vectorized_map(one, t), False, jit_compile=jit_compile)
+    mapped = tf.function(
+        lambda *t: tf.vectorized_map(one, t), autograph=False, jit_compile=jit_compile
+    )
     graph = mapped.get_concrete_function(x, w).graph.as_graph_def()
     called = [node.op for function in graph.library.function for node in function.node_def]
     assert not {"While", "StatelessWhile"} & {*called, *(node.op for node in graph.node)}
