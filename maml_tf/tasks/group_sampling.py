@@ -70,10 +70,11 @@ def batches(groups, draw):
     Returns:
         A `tf.data.Dataset` of `(inputs, query_y)`.
     """
+    return drawn(draw, lambda index: sample(groups, draw, index))
 
-    def make_batch(index):
-        return sample(groups, draw, index)
 
+def drawn(draw, make_batch):
+    """A data set of what `make_batch` makes of the indices of a `Draw`'s batches."""
     if draw.tasks is None:
         indices = tf.data.Dataset.counter(draw.start)
     else:
@@ -93,8 +94,8 @@ def sample(groups, draw, index):
     Returns:
         A task batch `(inputs, query_y)`: x `[T, S, ...]` and `[T, Q, ...]`, y alike.
     """
-    group_seed, row_seed = _seeds(draw, index)
-    chosen = _choose(groups, draw, group_seed, index)
+    group_seed, row_seed = seeds(draw, index)
+    chosen = choose(groups, draw, group_seed, index)
     place = tf.range(groups.sizes.max())
     score = streams.uniform(row_seed, [draw.meta_batch, len(place)])
     score = tf.where(place < tf.gather(groups.sizes, chosen)[:, tf.newaxis], score, -1.0)
@@ -119,20 +120,26 @@ def sample(groups, draw, index):
     return inputs, of(query, groups.y)
 
 
-def chosen_names(groups, draw, batch):
+def chosen_names(groups, draw, index):
     """What the groups are called that the tasks of one batch are drawn from: array `[T]`."""
-    index = draw.start + batch
     with tf.device("CPU:0"):  # where tf.data draws the batch itself
-        return groups.names[_choose(groups, draw, _seeds(draw, index)[0], index).numpy()]
+        return groups.names[choose(groups, draw, seeds(draw, index)[0], index).numpy()]
 
 
-def _seeds(draw, index):
-    """Of the groups of a batch, and of their rows."""
+def seeds(draw, index):
+    """Two seeds of a batch: of its groups, and of what is drawn within them."""
     return streams.split(streams.batch_seed(draw.seed, draw.stream, index), 2)
 
 
-def _choose(groups, draw, seed, index):
-    """The group of each task: int32 `[T]`; a batch may hold one group twice."""
+def choose(groups, draw, seed, index):
+    """The group of each task: int32 `[T]`; a batch may hold one group twice.
+
+    Args:
+        groups: a `Groups`, or whatever else has their `sizes`.
+        draw: a `Draw`.
+        seed: int32 tensor `[2]`, the first of `seeds`.
+        index: as in `sample`.
+    """
     count = len(groups.sizes)
     if draw.by_size:
         last = np.cumsum(groups.sizes, dtype=np.int64)

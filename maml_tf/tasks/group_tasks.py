@@ -67,11 +67,8 @@ class GroupTasks(tuple):
             ValueError: there is no such split, or no such batch in it.
         """
         some, draw = self._of(split)
-        last = None
-        if draw.tasks is not None:
-            last = streams.whole_batches(draw.tasks, draw.meta_batch) - 1
-        batch = arguments.integer("batch", batch, 0, last)
-        return group_sampling.chosen_names(some, draw, batch)
+        index = streams.index_of(batch, draw.start, draw.tasks, draw.meta_batch)
+        return group_sampling.chosen_names(some, draw, index)
 
     def rows(self, split: str) -> dict:
         """All rows of the groups of a split, as the model sees them, in the order of time.

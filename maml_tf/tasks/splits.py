@@ -68,10 +68,7 @@ class TaskSets(tuple):
         """
         arguments.choice("split", split, tuple(self._drawn_from))
         classes, few = self._drawn_from[split]
-        last = None
-        if "tasks" in few:
-            last = streams.whole_batches(few["tasks"], few["meta_batch"]) - 1
-        index = few.get("start", 0) + arguments.integer("batch", batch, 0, last)
+        index = streams.index_of(batch, few.get("start", 0), few.get("tasks"), few["meta_batch"])
         seed = streams.batch_seed(few["seed"], few.get("stream", streams.TRAIN), index)
         return sampling.chosen_classes(classes, seed, few["ways"], few["meta_batch"])
 

@@ -45,6 +45,23 @@ def whole_batches(tasks, meta_batch):
     return -(-tasks // meta_batch)
 
 
+def index_of(batch, start, tasks, meta_batch):
+    """Returns the index in its stream of a batch of a data set, given its place there.
+
+    Args:
+        batch: int, place of the batch in the data set, from 0 on.
+        start: int, index of the data set's first batch.
+        tasks: int or None, how many tasks the data set has; None for no end.
+        meta_batch: int, tasks a batch.
+
+    Raises:
+        TypeError: `batch` is not an integer.
+        ValueError: the data set has no such batch.
+    """
+    last = None if tasks is None else whole_batches(tasks, meta_batch) - 1
+    return start + arguments.integer("batch", batch, 0, last)
+
+
 def check_counts(minimum=1, **counts):
     """Checks that arguments are integers of at least `minimum`.
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.tasks import streams
+from maml_tf.tasks import group_sampling, streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,34 +119,16 @@ def sample(stretches, shape, draw, index):
 
 def places(stretches, shape, draw, index):
     """The series of each task and the first point of its stretch, int32 `[T]` both."""
-    count, tasks = len(stretches.sizes), draw.meta_batch
-    series_seed, first_seed = streams.split(streams.batch_seed(draw.seed, draw.stream, index), 2)
-    if draw.by_size:
-        last = np.cumsum(stretches.sizes, dtype=np.int64)
-        point = streams.uniform(series_seed, [tasks], 0, last[-1], tf.int64)
-        chosen = tf.searchsorted(tf.constant(last), point, side="right")
-    elif draw.tasks is None:
-        chosen = streams.uniform(series_seed, [tasks], 0, count, tf.int32)
-    else:
-        turn = tf.cast(index, tf.int64) * tasks + tf.range(tasks, dtype=tf.int64)
-        chosen = tf.cast(turn % count, tf.int32)
+    series_seed, first_seed = group_sampling.seeds(draw, index)
+    chosen = group_sampling.choose(stretches, draw, series_seed, index)
     if draw.in_time:
         return chosen, tf.zeros_like(chosen)
     room = tf.gather(stretches.sizes, chosen) - shape.length + 1
     # A remainder of 31 random bits: uniform but for one part in 2³¹ / room.
-    first = streams.uniform(first_seed, [tasks], 0, 2**31 - 1, tf.int32) % room
+    first = streams.uniform(first_seed, [draw.meta_batch], 0, 2**31 - 1, tf.int32) % room
     return chosen, first
 
 
 def batches(stretches, shape, draw):
     """A data set of task batches; see `sample`."""
-    if draw.tasks is None:
-        indices = tf.data.Dataset.counter(draw.start)
-    else:
-        indices = tf.data.Dataset.range(streams.whole_batches(draw.tasks, draw.meta_batch))
-    dataset = indices.map(
-        lambda index: sample(stretches, shape, draw, index),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return group_sampling.drawn(draw, lambda index: sample(stretches, shape, draw, index))

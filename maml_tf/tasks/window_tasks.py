@@ -155,11 +155,8 @@ class WindowTasks(tuple):
         """Names and first points of a batch's stretches."""
         arguments.choice("split", split, tuple(self._drawn))
         some, draw = self._drawn[split]
-        last = None
-        if draw.tasks is not None:
-            last = streams.whole_batches(draw.tasks, draw.meta_batch) - 1
-        batch = arguments.integer("batch", batch, 0, last)
+        index = streams.index_of(batch, draw.start, draw.tasks, draw.meta_batch)
         with tf.device("CPU:0"):  # where tf.data draws the batch itself
-            chosen, first = sampling.places(some, self._shape, draw, draw.start + batch)
+            chosen, first = sampling.places(some, self._shape, draw, index)
         chosen = chosen.numpy()
         return some.names[chosen], some.offsets[chosen] + first.numpy()
