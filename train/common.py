@@ -256,7 +256,13 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_unfinished(folder)
     sign, best = (-1, best[1:]) if best and best.startswith("-") else (1, best)
-    learner = checkpoints.load_last(folder) or make_learner()
+    learner = checkpoints.load_last(folder)
+    fresh = make_learner()
+    if learner is None:
+        learner = fresh
+    else:
+        # Whether XLA compiles depends on the machine, and this one may be another.
+        learner.jit_compile = fresh.jit_compile
     done = _iterations(learner)
     _check_steps(folder, done, iterations, epoch_iterations, learner.steps_per_execution)
     epoch = done // epoch_iterations

@@ -7,6 +7,8 @@ python -m train.images --data cifar_fs --data-dir DIR --last-layer zero \
 No meta-learning: the network has an output for each of the 60 or 64 training classes, and sees no
 image of the validation and test classes. MAML takes its convolutions over and begins with a last
 layer of its own. Numbers reached that way are not the paper's method: name the pretraining.
+
+Of Omniglot each rotation of a training character is a class, 4,400 in all (`--data omniglot`).
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf.tasks import class_lists
+from maml_tf.tasks.omniglot import split_characters
 from train import common, mini_imagenet, options
 
 
@@ -26,7 +29,7 @@ from train import common, mini_imagenet, options
 class Settings:
     """Which images, and how long."""
 
-    data: Literal["cifar_fs", "fc100", "mini_imagenet"] = "cifar_fs"
+    data: Literal["cifar_fs", "fc100", "mini_imagenet", "omniglot"] = "cifar_fs"
     """Whose training classes."""
     data_dir: str | None = None
     """Directory of TensorFlow Datasets, where the data are; its own default where not given."""
@@ -41,7 +44,8 @@ class Settings:
     epoch_iterations: int = 500
     """Training steps from one checkpoint to the next."""
     seed: int = 0
-    """Seed of the initial weights, and of the order and the mirroring of the images."""
+    """Seed of the initial weights, and of the order and, but for characters, the mirroring of the
+    images."""
     output: str = "runs/pretrain"
     """Run directory: checkpoints and history."""
     fresh: bool = common.switch("Delete what the run directory holds and start anew.")
@@ -55,13 +59,15 @@ def training_images(settings):
         settings: a `Settings`.
 
     Returns:
-        uint8 `[images, height, width, 3]`, memory-mapped where they are not made smaller, int64
-        rows of it `[rows]` that are of training classes, and int32 classes `[rows]`.
+        uint8 `[images, height, width, channels]`, memory-mapped where they are not made smaller,
+        int64 rows of it `[rows]` that are of training classes, and int32 classes `[rows]`.
 
     Raises:
         SystemExit: the data are not there.
     """
     try:
+        if settings.data == "omniglot":
+            return turned_characters(maml_tf.tasks.load_omniglot(settings.data_dir))
         if settings.data == "mini_imagenet":
             data = maml_tf.tasks.load_mini_imagenet(settings.data_dir)
             chosen = np.flatnonzero(data.groups == "train")
@@ -69,9 +75,27 @@ def training_images(settings):
             data = maml_tf.tasks.load_tfds_images("cifar100", data_dir=settings.data_dir)
             chosen = np.flatnonzero(np.isin(data.names, class_lists.load(settings.data)["train"]))
     except (OSError, ImportError) as error:
-        sys.exit(f"{error} `python -m train.images` and `train.mini_imagenet` prepare them.")
+        sys.exit(
+            f"{error} `python -m train.images`, `train.mini_imagenet` and `train.omniglot` prepare "
+            "them."
+        )
     rows = np.flatnonzero(np.isin(data.labels, chosen))
     return data.images, rows, np.searchsorted(chosen, data.labels[rows]).astype(np.int32)
+
+
+def turned_characters(data):
+    """The training characters of the paper's split, each of their four rotations a class.
+
+    Args:
+        data: a `maml_tf.tasks.Omniglot`.
+
+    Returns:
+        As `training_images`.
+    """
+    chosen = data.images[split_characters("paper", data.characters)[0]]
+    turned = np.stack([np.rot90(chosen, turn, axes=(2, 3)) for turn in range(4)], axis=1)
+    classes = np.repeat(np.arange(4 * len(chosen), dtype=np.int32), chosen.shape[1])
+    return turned.reshape(-1, *chosen.shape[2:]), np.arange(len(classes)), classes
 
 
 def make_batches(settings, images, rows, classes, start=0):
@@ -79,41 +103,42 @@ def make_batches(settings, images, rows, classes, start=0):
 
     Args:
         settings: a `Settings`.
-        images: uint8 `[images, height, width, 3]`.
+        images: uint8 `[images, height, width, channels]`.
         rows: int `[rows]`, which of them to draw from.
         classes: int32 `[rows]`.
         start: int, index of the first batch.
 
     Returns:
-        A `tf.data.Dataset` of float32 `[batch_size, height, width, 3]` in [0, 1], each image
-        mirrored or not, and int32 `[batch_size]`.
+        A `tf.data.Dataset` of float32 `[batch_size, height, width, channels]` in [0, 1], each
+        photograph mirrored or not, and int32 `[batch_size]`.
     """
-    height, width = images.shape[1:3]
+    height, width, channels = images.shape[1:]
     size = settings.image_size or height
 
     def batch(index):
         random = np.random.default_rng([settings.seed, int(index)])
         drawn = random.integers(len(rows), size=settings.batch_size)
         x = np.asarray(images[rows[drawn]], np.float32) / 255
-        mirrored = random.random(settings.batch_size) < 0.5
-        x[mirrored] = x[mirrored, :, ::-1]
-        x = x.reshape(-1, size, height // size, size, width // size, 3).mean(axis=(2, 4))
+        if settings.data != "omniglot":  # a character in the mirror is another one
+            mirrored = random.random(settings.batch_size) < 0.5
+            x[mirrored] = x[mirrored, :, ::-1]
+        x = x.reshape(-1, size, height // size, size, width // size, channels).mean(axis=(2, 4))
         return x, classes[drawn]
 
     def shaped(index):
         x, y = tf.numpy_function(batch, [index], (tf.float32, tf.int32))
-        x.set_shape([settings.batch_size, size, size, 3])
+        x.set_shape([settings.batch_size, size, size, channels])
         y.set_shape([settings.batch_size])
         return x, y
 
     return tf.data.Dataset.counter(start).map(shaped).prefetch(2)
 
 
-def make_network(settings, classes, size):
-    """`maml_tf.models.conv4_max_pool` with an output for each training class, compiled."""
-    network = maml_tf.models.conv4_max_pool(
-        classes, input_shape=(size, size, 3), seed=settings.seed
-    )
+def make_network(settings, classes, shape):
+    """The network that MAML has for such images, an output for each training class, compiled."""
+    characters = settings.data == "omniglot"
+    build = maml_tf.models.conv4 if characters else maml_tf.models.conv4_max_pool
+    network = build(classes, input_shape=shape, seed=settings.seed)
     network.layers[-1].kernel.assign(tf.zeros_like(network.layers[-1].kernel))
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.iterations)
     network.compile(
@@ -140,7 +165,7 @@ def main():
     size = settings.image_size or images.shape[1]
     folder = common.open_run(settings, free=("data_dir",))
     network = common.train(
-        lambda: make_network(settings, int(classes.max()) + 1, size),
+        lambda: make_network(settings, int(classes.max()) + 1, (size, size, images.shape[3])),
         lambda start: make_batches(settings, images, rows, classes, start),
         folder,
         iterations=settings.iterations,

@@ -46,6 +46,25 @@ def half(trained, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.parametrize("here", [False, True])
+def test_whether_xla_compiles_is_for_this_machine_to_say(half, monkeypatch, here):
+    """What a GPU trained with XLA goes on without it on a machine that has none."""
+
+    def made():
+        learner = tiny_learner()
+        learner.jit_compile = here
+        return learner
+
+    tiny_learner = tiny.make_learner
+    path = half / checkpoints.CHECKPOINT
+    there = checkpoints.load_model(path)
+    there._compile_config.config["jit_compile"] = not here
+    there.save(path)
+    monkeypatch.setattr(tiny, "make_learner", made)
+    assert checkpoints.load_model(path).jit_compile is not here
+    assert tiny.train(half, 12).jit_compile is here
+
+
 def cut(data):
     return data[: len(data) // 2]
 

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import maml_tf
 from maml_tf.tasks import class_lists
 from maml_tf.tasks.data import packed
-from train import classification, images, mini_imagenet, pretrain
+from maml_tf.tasks.omniglot import split_characters
+from train import classification, images, mini_imagenet, omniglot, pretrain
 
 SIZE, EACH = 16, 6
 
@@ -84,3 +86,28 @@ def test_maml_takes_its_convolutions_over(cifar, monkeypatch, capsys, tmp_path):
     assert kernel.shape[-1] == 5
     assert not kernel.any()
     assert not bias.any()
+
+
+def test_each_turn_of_a_training_character_is_a_class(monkeypatch):
+    """The first 1,623 numbers in two pixels say the character, a third pixel which way is up."""
+    pixels = np.zeros([1623, 1, 4, 4, 1], np.uint8)
+    pixels[:, 0, 1, 1, 0], pixels[:, 0, 1, 2, 0] = np.divmod(np.arange(1623), 256)
+    pixels[:, 0, 0, 0, 0] = 255
+    names = np.array([f"A_{i}" for i in range(1623)])
+    data = maml_tf.tasks.data.omniglot.Omniglot(pixels, names, names)
+    monkeypatch.setattr(pretrain.maml_tf.tasks, "load_omniglot", lambda *_, **__: data)
+    settings = pretrain.Settings(data="omniglot", batch_size=64)
+    images_, rows, classes = pretrain.training_images(settings)
+    assert images_.shape == (4400, 4, 4, 1)
+    chosen = split_characters("paper", names)[0]
+    for x, y in batches(settings, count=3):
+        x = np.rint(x[..., 0] * 255).astype(int)
+        for image, number in zip(x, y, strict=True):
+            upright = np.rot90(image, -(number % 4))
+            assert upright[0, 0] == 255  # and not mirrored, which would turn the corner elsewhere
+            assert 256 * upright[1, 1] + upright[1, 2] == chosen[number // 4]
+    assert sorted(classes[rows]) == list(range(4400))
+    network = pretrain.make_network(settings, 4400, (28, 28, 1))
+    few = omniglot.resolve(omniglot.Settings(ways=20))
+    maml = classification.make_learner(few, (28, 28, 1)).model
+    assert [v.shape for v in network.weights[:-2]] == [v.shape for v in maml.weights[:-2]]
