@@ -44,6 +44,7 @@ PHOTOGRAPHS = {
         "iterations": 5_000,
     },
 }
+LEARNED = ("learned", "meta-sgd")  # inner optimizers whose rates are
 _NO_DATA = "With no data at hand, try: python -m train.images --data glyphs"
 QUICK = {"iterations": 20, "epoch_iterations": 10, "validation_tasks": 8, "test_tasks": 8}
 
@@ -99,6 +100,9 @@ class Settings:
     meta-learned rates, one for each tensor and step (MAML++) or for each number (Meta-SGD)."""
     step_size: float | None = None
     """Inner step size on the mean loss; where rates are learned, what they begin at."""
+    last_layer_step_size: float | None = None
+    """What the rates of the last layer begin at, where rates are learned: from a pretrained network
+    it may take far larger steps than the others. As --step-size where not given."""
     last_layer: Literal["normal", "zero"] = "normal"
     """Initial weights of the last layer: N(0, 1) (paper), or 0, with which no class is preferred
     before the first inner step."""
@@ -163,6 +167,13 @@ def check(settings):
             f"Expected no --last-layer for --method {settings.method}, whose network only embeds. "
             "Received: --last-layer zero. Leave it out."
         )
+    if settings.last_layer_step_size is not None and settings.inner_optimizer not in LEARNED:
+        sys.exit(
+            "Expected --last-layer-step-size beside --inner-optimizer learned or meta-sgd, which "
+            "have a rate for each tensor. Received: --last-layer-step-size "
+            f"{settings.last_layer_step_size} --inner-optimizer {settings.inner_optimizer}. Leave "
+            "it out."
+        )
     given = {
         "--first-order": ("first_order", settings.first_order),
         "--inner-optimizer": ("inner_optimizer", settings.inner_optimizer != "sgd"),
@@ -221,6 +232,8 @@ def make_learner(settings, shape):
         **(heads.given(settings) if on_features else {}),
     }
     learner = methods.make(settings.method, network, given, settings.set)
+    if settings.last_layer_step_size is not None:
+        set_last_rates(learner, settings.last_layer_step_size)
     start_rates(learner, saved)
     rate = settings.meta_learning_rate
     if settings.schedule == "cosine":
@@ -290,6 +303,17 @@ def start_from(network, path):
         mine.assign(theirs.value)
     print(f"{len(same)} of {len(pairs)} weights are those of {path}.")
     return loaded
+
+
+def set_last_rates(learner, rate):
+    """Lets the learned rates of the last layer begin at `rate`."""
+    last = {id(v) for v in learner.model.layers[-1].trainable_variables}
+    variables = learner.model.trainable_variables
+    chosen = learner.adaptable or [True] * len(variables)
+    adapting = [v for v, adapts in zip(variables, chosen, strict=True) if adapts]
+    for variable, rates in zip(adapting, learner.inner_optimizer.rates, strict=True):
+        if id(variable) in last:
+            rates.assign(keras.ops.full_like(rates, rate))
 
 
 def start_rates(learner, saved):

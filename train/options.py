@@ -43,6 +43,7 @@ LEAST = {
 # And those that must be positive and finite.
 POSITIVE = (
     "step_size",
+    "last_layer_step_size",
     "inner_step_size",
     "meta_learning_rate",
     "learning_rate",

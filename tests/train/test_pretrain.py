@@ -111,3 +111,15 @@ def test_each_turn_of_a_training_character_is_a_class(monkeypatch):
     few = omniglot.resolve(omniglot.Settings(ways=20))
     maml = classification.make_learner(few, (28, 28, 1)).model
     assert [v.shape for v in network.weights[:-2]] == [v.shape for v in maml.weights[:-2]]
+
+
+@pytest.mark.parametrize(("inner", "steps"), [("learned", 2), ("meta-sgd", 1)])
+def test_rates_of_the_last_layer_may_begin_elsewhere(inner, steps):
+    settings = omniglot.Settings(
+        inner_optimizer=inner, step_size=0.05, last_layer_step_size=20.0, inner_steps=steps
+    )
+    learner = classification.make_learner(omniglot.resolve(settings), (28, 28, 1))
+    *body, kernel, bias = learner.inner_optimizer.rates
+    for rates, begin in [(kernel, 20.0), (bias, 20.0), *[(one, 0.05) for one in body]]:
+        np.testing.assert_array_equal(rates, np.full(rates.shape, np.float32(begin)))
+    assert kernel.shape == ((steps,) if inner == "learned" else (64, 5))

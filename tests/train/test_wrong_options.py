@@ -114,6 +114,8 @@ WRONG += [
     ("images", "--ways 500", "ways=500"),
     ("images", "--quick --network conv4_max_pool --start-from {tmp}/nowhere", "--start-from"),
     ("images", "--method reptile --inner-optimizer learned", "LearnedRates"),
+    ("omniglot", "--last-layer-step-size 9", "--last-layer-step-size 9.0", "--inner-optimizer"),
+    ("omniglot", "--inner-optimizer learned --last-layer-step-size -1", "-1", "positive"),
     ("pretrain", "--image-size 42", "--image-size 42", "--data cifar_fs"),
     ("pretrain", "--data mini_imagenet --image-size 40", "--image-size 40", "divisor of 84"),
     ("pretrain", "--batch-size 0", "--batch-size 0"),
