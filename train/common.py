@@ -261,7 +261,7 @@ def train(
     if learner is None:
         learner = fresh
     else:
-        # Whether XLA compiles depends on the machine, and this one may be another.
+        # Whether XLA compiles depends on the machine and the options, not on the checkpoint.
         learner.jit_compile = fresh.jit_compile
     done = _iterations(learner)
     _check_steps(folder, done, iterations, epoch_iterations, learner.steps_per_execution)

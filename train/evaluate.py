@@ -131,6 +131,7 @@ def measure(settings, protocol):
     # A learner of its own for each: what was traced for one normalisation is not for another.
     learner = open_learner(settings.learner)
     learner.batch_norm = protocol.batch_norm
+    learner.jit_compile = common.on_gpu()  # not as the machine wanted on which it was trained
     if learner.inner_steps is not None:
         learner.inner_steps = settings.inner_steps
     values = []

@@ -61,7 +61,7 @@ def test_whether_xla_compiles_is_for_this_machine_to_say(half, monkeypatch, here
     there._compile_config.config["jit_compile"] = not here
     there.save(path)
     monkeypatch.setattr(tiny, "make_learner", made)
-    assert checkpoints.load_model(path).jit_compile is not here
+    assert keras.saving.load_model(path).jit_compile is not here
     assert tiny.train(half, 12).jit_compile is here
 
 
