@@ -43,7 +43,7 @@ def in_place_of(variables, tensors):
     """
     around = keras_internals.open_scope()
     mapping = zip(variables, tensors, strict=True)
-    scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+    scope = keras_internals.Scope(state_mapping=mapping, collect_losses=True)
     if around is not None:
         scope.state_mapping = {**around.state_mapping, **scope.state_mapping}
     with scope:

@@ -9,6 +9,8 @@ platform is mended, and says when it may go:
 - `registry`: gradients of gradients that TensorFlow lacks; what is wrong or missing beyond them
   is refused by name;
 - `corrected`: gradients of TensorFlow that are wrong (soft labels, products with zeros);
+- `handwritten`: gradients written by hand, which forget weights, and `tf.recompute_grad`;
+- `python_functions`: Python code in a graph, which has no derivative to rely on;
 - `keras_operations`: functions of `keras.ops` that are wrong at single points;
 - `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
 - `convolution`: small convolutions as matrix products, which are faster;
@@ -30,11 +32,13 @@ from maml_tf.exact import (
     corrected,
     ctc,
     dispatch,
+    handwritten,
     images,
     keras_operations,
     moments,
     normalization,
     pooling,
+    python_functions,
     registry,
     sums,
     xla,
@@ -48,9 +52,14 @@ _INSTALLED = []
 
 @contextlib.contextmanager
 def operations():
-    """While open, this thread computes with the operations of this package."""
+    """While open, this thread computes with the operations of this package.
+
+    Raises:
+        NotImplementedError: as in `refusals`, of a function within the graph, whose gradient
+            TensorFlow makes when it is called.
+    """
     _install()
-    with dispatch.replaced_here():
+    with registry.calling(), dispatch.replaced_here():
         yield
 
 
@@ -79,6 +88,7 @@ def _install():
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
             entries = (moments, images, ctc, pooling, registry, corrected, keras_operations)
-            for entry in (*entries, normalization, sums, bias):
+            more = (normalization, sums, bias, handwritten, python_functions)
+            for entry in (*entries, *more):
                 entry.install()
             _INSTALLED.append(True)

@@ -7,6 +7,8 @@ Symptoms:
   (distillation, learned labels) silently loses a term (48 % in a test).
 - `Cumprod`: divides by the elements, and gives zero where one of them is zero: the first
   derivative of `cumprod` and the second one of `prod`.
+- `PadV2`: the derivative with respect to the value that it pads with is left out.
+- `DynamicStitch`: of several values for one place only the last is taken, and all get a gradient.
 - `BesselI1`: its derivative at zero is taken for 1; it is 1/2 (`keras.ops.i0`).
 
 Canaries: `tests/exact/test_corrected.py`. Once one fails, its entry may go.
@@ -74,8 +76,33 @@ def _bessel_i1_grad(original, op, gradient):
     return gradient * tf.where(zero, tf.cast(0.5, x.dtype), derivative)
 
 
+def _pad_grad(original, op, gradient):
+    """What is no gradient of the tensor is one of the value around it."""
+    tensor, paddings, _ = original(op, gradient)
+    inside = tf.pad(tf.ones_like(tensor), op.inputs[1])
+    return tensor, paddings, tf.reduce_sum(gradient * (1 - inside))
+
+
+def _dynamic_stitch_grad(original, op, gradient):
+    """Nothing for a value in whose place another one was put afterwards."""
+    indices = op.inputs[: len(op.inputs) // 2]
+    counts = [tf.size(i) for i in indices]
+    numbers = tf.split(tf.range(tf.add_n(counts)), counts)
+    numbers = [tf.reshape(n, tf.shape(i)) for n, i in zip(numbers, indices, strict=True)]
+    last = tf.dynamic_stitch(indices, numbers)
+    values = original(op, gradient)[len(indices) :]
+    kept = []
+    for value, index, number in zip(values, indices, numbers, strict=True):
+        taken = tf.cast(tf.gather(last, index) == number, value.dtype)
+        more = tf.ones([tf.rank(value) - tf.rank(index)], tf.int32)
+        kept.append(value * tf.reshape(taken, tf.concat([tf.shape(index), more], 0)))
+    return [None] * len(indices) + kept
+
+
 _CORRECTED = {
     "SoftmaxCrossEntropyWithLogits": _softmax_cross_entropy_grad,
     "Cumprod": _cumprod_grad,
     "BesselI1": _bessel_i1_grad,
+    "PadV2": _pad_grad,
+    "DynamicStitch": _dynamic_stitch_grad,
 }

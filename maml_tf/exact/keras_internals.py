@@ -5,7 +5,9 @@ where a new Keras names or treats one of them otherwise.
 """
 
 import contextlib
+import threading
 
+import keras
 from keras.src import backend
 from keras.src.backend.common import global_state, masking, stateless_scope
 from keras.src.layers.layer import CallContext
@@ -13,6 +15,41 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 _CALL = "current_call_ctx"
 _PRECISION = "autocast_scope"
+
+
+class _Reading(threading.local):
+    """Lists that collect the variables which this thread reads."""
+
+    def __init__(self):
+        self.lists = ()
+
+
+_READING = _Reading()
+
+
+class Scope(keras.StatelessScope):
+    """Keras' scope, which tells `reading` what is read in it."""
+
+    def get_current_value(self, variable):
+        """The tensor in the place of a variable."""
+        for found in _READING.lists:
+            found.append(variable)
+        return super().get_current_value(variable)
+
+
+@contextlib.contextmanager
+def reading():
+    """While open, collects the variables for which this thread reads a tensor of a `Scope`.
+
+    Yields:
+        list of `keras.Variable`, which grows.
+    """
+    found, around = [], _READING.lists
+    _READING.lists = (*around, found)
+    try:
+        yield found
+    finally:
+        _READING.lists = around
 
 
 def mask_of(tensor):

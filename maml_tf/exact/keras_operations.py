@@ -104,7 +104,12 @@ def _lstsq(original, a, b, rcond=None):
     a, b = keras.ops.convert_to_tensor(a), keras.ops.convert_to_tensor(b)
     if a.shape.rank != 2 or b.shape.rank not in (1, 2) or a.shape[0] != b.shape[0]:
         return original(a, b, rcond)
-    identity = tf.eye(tf.shape(a)[0], dtype=a.dtype)
-    identity.set_shape([a.shape[0], a.shape[0]])
-    inverse = _pinv(lambda a: original(a, identity, rcond), a)
+
+    def solved(a):
+        # Made here, so that a gradient in another graph makes its own.
+        identity = tf.eye(tf.shape(a)[0], dtype=a.dtype)
+        identity.set_shape([a.shape[0], a.shape[0]])
+        return original(a, identity, rcond)
+
+    inverse = _pinv(solved, a)
     return tf.linalg.matvec(inverse, b) if b.shape.rank == 1 else tf.matmul(inverse, b)

@@ -539,11 +539,12 @@ def derivatives(case, weights, direction):
                 y = value(case, weights)
         with exact.refusals():
             gradient = inner.gradient(y, weights, unconnected_gradients="zero")
+            gradient = tf.convert_to_tensor(gradient)  # of rows that were looked up, as learners do
     with exact.refusals():
         product = outer.gradient(
             gradient, weights, output_gradients=direction, unconnected_gradients="zero"
         )
-    return y, gradient, product
+    return y, gradient, tf.convert_to_tensor(product)
 
 
 def deviations(case):
