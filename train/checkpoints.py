@@ -24,23 +24,41 @@ CHECKPOINT, PREVIOUS, BEST, HISTORY = (
 
 
 def load_model(path, **options):
-    """`keras.saving.load_model`, which says of a file that was cut short that there is none.
+    """`keras.saving.load_model`, which says of what is no whole .keras file that it is none.
+
+    Nothing else is handed to Keras: its readers of other kinds have other promises about what a
+    file may do.
 
     Raises:
-        OSError: the file cannot be opened.
-        ValueError: it is damaged.
+        ValueError: there is no such file, it is of another kind, or damaged.
         Exception: whatever broken bytes bring about in the readers below Keras.
     """
     path = pathlib.Path(path)
-    if path.suffix == ".keras" and not path.is_dir():
-        with path.open("rb") as file:
-            whole = zipfile.is_zipfile(file)
-        if not whole:
-            raise ValueError(
-                f"the file is damaged, or no .keras file: its {path.stat().st_size} bytes are no "
-                "whole zip archive"
-            )
+    if reason := _no_keras_file(path):
+        raise ValueError(reason)
     return keras.saving.load_model(path, **options)
+
+
+def _no_keras_file(path):
+    """Why a path is none of a whole .keras file; None where it may be."""
+    if not path.exists():
+        return "it does not exist"
+    if path.is_dir():
+        return "it is a folder"
+    if path.suffix != ".keras":
+        return "its name does not end in .keras"
+    size = path.stat().st_size
+    if not size:
+        return "the file is empty"
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            return (
+                f"the file is damaged, or no .keras file: its {size} bytes are no whole zip archive"
+            )
+    with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist():
+            return f"it is an archive of something else: it holds {archive.namelist()[:5]}"
+    return None
 
 
 def load_last(folder):
@@ -62,7 +80,7 @@ def load_last(folder):
         try:
             learner = load_model(path)
         except Exception as error:  # whatever broken bytes bring about in the readers below Keras
-            reasons.append(f"{path} cannot be read ({_one_line(error)})")
+            reasons.append(f"{path} cannot be read ({one_line(error)})")
             continue
         if reasons:
             print(f"{reasons[0]}: going on from {path.name}, an epoch earlier.", file=sys.stderr)
@@ -87,15 +105,16 @@ def load_best(folder):
     try:
         return load_model(path)
     except Exception as error:  # as in `load_last`
-        reason = _one_line(error)
+        reason = one_line(error)
     sys.exit(
         f"{path} cannot be read ({reason}). Put a whole one there, or start anew: --fresh, or "
         "another --output."
     )
 
 
-def _one_line(error):
-    text = " ".join(str(error).split()) or type(error).__name__
+def one_line(error):
+    """What an error says, in one line of 200 characters at most, without a full stop."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= 200 else text[:199] + "…"
 
 

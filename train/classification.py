@@ -1,5 +1,6 @@
 """What the image scripts share: settings, recipes, the learner and its training."""
 
+import argparse
 import dataclasses
 import inspect
 import sys
@@ -9,7 +10,7 @@ import keras
 import simple_parsing
 
 import maml_tf
-from train import checkpoints, common, heads, methods, reporting
+from train import checkpoints, common, heads, methods, model_files, options, reporting
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = ("data_dir", "download", "iterations", "steps_to_evaluate", "test_tasks", "tensorboard")
@@ -162,11 +163,6 @@ def check(settings):
             f"norm). Received: --clip-value {settings.clip_value} --clip-norm "
             f"{settings.clip_norm}. Leave one out."
         )
-    if settings.last_layer == "zero" and not methods.takes_ways(settings.method):
-        sys.exit(
-            f"Expected no --last-layer for --method {settings.method}, whose network only embeds. "
-            "Received: --last-layer zero. Leave it out."
-        )
     if settings.last_layer_step_size is not None and settings.inner_optimizer not in LEARNED:
         sys.exit(
             "Expected --last-layer-step-size beside --inner-optimizer learned or meta-sgd, which "
@@ -174,16 +170,6 @@ def check(settings):
             f"{settings.last_layer_step_size} --inner-optimizer {settings.inner_optimizer}. Leave "
             "it out."
         )
-    given = {
-        "--first-order": ("first_order", settings.first_order),
-        "--inner-optimizer": ("inner_optimizer", settings.inner_optimizer != "sgd"),
-    }
-    for option, (setting, asked) in given.items():
-        if asked and not methods.takes(settings.method, setting):
-            sys.exit(
-                f"Expected no {option} for --method {settings.method}, which has no such choice. "
-                f"Received: {option}. Leave it out."
-            )
     ways, _ = tested(settings)
     if ways > settings.ways and methods.takes_ways(settings.method):
         sys.exit(
@@ -193,8 +179,46 @@ def check(settings):
         )
 
 
+def refuse_unused(settings):
+    """Refuses options that the method has no use for, in place of passing over them.
+
+    To be called before what is not given is filled in.
+
+    Raises:
+        SystemExit: naming them.
+    """
+    fields = {f.name: f.default for f in dataclasses.fields(Settings)}
+    for name, default in fields.items():
+        value = getattr(settings, name)
+        if methods.uses(settings.method, name) or value == default:
+            continue
+        option = options.option(name) + ("" if value is True else f" {value}")
+        sys.exit(
+            f"Expected no {options.option(name)} for --method {settings.method}, which has no use "
+            f"for it. Received: {option}. Leave it out."
+        )
+
+
+def recipes_of_method(recipes):
+    """Recipes without what the method on the command line has no use for.
+
+    Args:
+        recipes: dict of dicts of settings by the name of a recipe.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--method", nargs="?")
+    method = first.parse_known_args()[0].method
+    if method not in methods.names():  # the default, or what the parser of the script refuses
+        return recipes
+    return {
+        recipe: {name: value for name, value in given.items() if methods.uses(method, name)}
+        for recipe, given in recipes.items()
+    }
+
+
 def fill_in(settings, **choices):
-    """The settings with `choices` in the place of None."""
+    """The settings with `choices` in the place of None, if none is given in vain."""
+    refuse_unused(settings)
     unset = {name: c for name, c in choices.items() if getattr(settings, name) is None}
     return dataclasses.replace(settings, **unset)
 
@@ -282,16 +306,10 @@ def start_from(network, path):
         What was saved there: a learner, or a model.
     """
     try:
-        loaded = checkpoints.load_model(path, compile=False)
-        saved = getattr(loaded, "model", loaded)
-        saved.variables  # noqa: B018
-    except Exception as error:  # whatever broken bytes bring about in the readers below Keras
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        sys.exit(
-            "Expected --start-from to be a saved learner or model (.keras). Received: --start-from "
-            f"{path}: {type(error).__name__}: {reason}. Give the file of another run, such as "
-            "best.keras, or leave the option out."
-        )
+        loaded = model_files.open_model(path, f"--start-from {path}")
+    except ValueError as error:
+        sys.exit(str(error))
+    saved = getattr(loaded, "model", loaded)
     if len(saved.variables) != len(network.variables):
         sys.exit(
             f"--start-from {path} holds a network of {len(saved.variables)} weights, this one has "

@@ -14,9 +14,8 @@ import keras
 import numpy as np
 import simple_parsing
 
-import maml_tf
 from maml_tf import evaluation
-from train import checkpoints, common, images, mini_imagenet, omniglot, options
+from train import common, images, mini_imagenet, model_files, omniglot, options
 
 HEADER = (
     "| protocol | tasks | queries a class | transductive | inner steps | accuracy |\n"
@@ -78,15 +77,9 @@ def open_learner(path):
         SystemExit: it cannot be read, or is no learner.
     """
     try:
-        learner = checkpoints.load_model(path)
-        if not isinstance(learner, maml_tf.Learner):
-            raise ValueError(f"it holds a {type(learner).__name__}, which does not adapt")
-    except Exception as error:  # whatever broken bytes bring about in the readers below Keras
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        options.refuse(
-            f"Expected a saved learner (.keras). Received: {path}: {reason}. Give the file of a "
-            "run, such as best.keras."
-        )
+        learner = model_files.open_learner(path)
+    except ValueError as error:
+        options.refuse(str(error))
     if not learner.compiled:
         learner.compile(
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
@@ -155,6 +148,11 @@ def row(settings, protocol, result):
 def resolve(settings):
     """The settings with the learner's own numbers filled in."""
     learner = open_learner(settings.learner)
+    if learner.inner_steps is None and settings.inner_steps is not None:
+        options.refuse(
+            f"Expected no --inner-steps for {settings.learner}, which adapts without any. "
+            f"Received: --inner-steps {settings.inner_steps}. Leave it out."
+        )
     outputs = learner.model.output_shape[-1]
     ways = settings.ways or (5 if learner.inner_steps is None else outputs)
     steps = learner.inner_steps if settings.inner_steps is None else settings.inner_steps

@@ -134,7 +134,8 @@ def recipes():
     if known.backbone:
         return dict.fromkeys((None, *classification.RECIPES), heads.RECIPE)
     data = known.data or Settings.data
-    return classification.RECIPES if data == "glyphs" else classification.PHOTOGRAPHS
+    found = classification.RECIPES if data == "glyphs" else classification.PHOTOGRAPHS
+    return classification.recipes_of_method(found)
 
 
 def main():

@@ -6,6 +6,15 @@ import maml_tf
 from maml_tf import arguments
 from train import options
 
+# Options of the inner loop, and the setting of a constructor without which they mean nothing.
+_OF_STEPS = {
+    "inner_steps": "inner_steps",
+    "steps_to_evaluate": "inner_steps",
+    "step_size": "inner_optimizer",
+    "inner_optimizer": "inner_optimizer",
+    "first_order": "first_order",
+}
+
 
 def names():
     """Names of all methods, as `--method` takes them: those of their classes in small letters."""
@@ -48,6 +57,17 @@ def make(name, network, given, more=()):
 def takes(name, setting):
     """Whether the constructor of a method takes a setting."""
     return setting in arguments.of_constructor(_classes()[name])
+
+
+def uses(name, option):
+    """Whether an option of the image scripts, by the name of its field, means anything to a method.
+
+    Those of the inner loop mean nothing to a method that takes no gradient steps, and the last
+    layer nothing to one whose network only embeds.
+    """
+    if option == "last_layer":
+        return takes_ways(name)
+    return option not in _OF_STEPS or takes(name, _OF_STEPS[option])
 
 
 def takes_ways(name):

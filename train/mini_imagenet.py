@@ -109,7 +109,7 @@ def smaller(tasks, size):
 def main():
     """Trains, evaluates the weights that were best on the validation tasks, and exports them."""
     quick = {**classification.QUICK, "meta_batch": 1, "output": "runs/mini-imagenet-quick"}
-    recipes = classification.PHOTOGRAPHS
+    recipes = classification.recipes_of_method(classification.PHOTOGRAPHS)
     settings = resolve(common.parse(Settings, "python -m train.mini_imagenet", quick, recipes))
     ways, shots = classification.tested(settings)
     maml = settings.method == "maml" and settings.network == "conv4_max_pool"

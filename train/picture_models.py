@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-import maml_tf
 from maml_tf.learners.base import specs
 from maml_tf.serving import requests
-from train import checkpoints, graph_check, heads
+from train import graph_check, heads, model_files
 
 # Queries that an exported model is given at a time: so many 84x84 pictures take about half a
 # gigabyte in a network of 32 filters.
@@ -94,12 +93,7 @@ def of_backbone(backbone):
 
 
 def _open_learner(path, inner_steps):
-    learner = _readable(path, checkpoints.load_model, path)
-    if not isinstance(learner, maml_tf.Learner):
-        raise ValueError(
-            f"Expected a saved learner, such as maml_tf.MAML. Received: --model {path}, a "
-            f"{type(learner).__name__}, which does not adapt."
-        )
+    learner = model_files.open_learner(path, f"--model {path}")
 
     def answer(support_x, support_y, query_x):
         return learner.adapt(support_x, support_y, inner_steps).predict(query_x, verbose=0)
@@ -108,19 +102,6 @@ def _open_learner(path, inner_steps):
     backbone = getattr(learner, "backbone", None)
     outputs = tuple(specs.output_spec(learner, x).shape)
     return x, specs.y_spec(learner, x), outputs, answer, backbone
-
-
-def _readable(path, read, *arguments):
-    """What `read` gives, or a ValueError that says in a line why there is nothing to be had."""
-    try:
-        return read(*arguments)
-    except Exception as error:  # whatever broken bytes bring about in the readers below Keras
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    reason = f"{reason[:200]}…" if len(reason) > 200 else reason
-    raise ValueError(
-        "Expected a .keras file of a learner, or an exported model. Received: --model "
-        f"{path}, which cannot be read: {reason}. Give another, or save it anew."
-    )
 
 
 def _version(path):
@@ -137,7 +118,8 @@ def _version(path):
 
 def _open_export(path, inner_steps):
     graph_check.check(path)
-    loaded = _readable(path, tf.saved_model.load, str(path))
+    with model_files.reading(f"--model {path}", "an exported model"):
+        loaded = tf.saved_model.load(str(path))
     signature = loaded.signatures.get("serving_default")
     inputs = signature.structured_input_signature[1] if signature else {}
     if set(inputs) - {"inner_steps"} != {"support_x", "support_y", "query_x"}:

@@ -119,12 +119,9 @@ class Result:
         """
         try:
             content = json.loads(pathlib.Path(path).read_text())
-            metric, values = content["metric"], np.asarray(content["values"], np.float64)
-            if not isinstance(metric, str) or values.ndim != 2:
-                raise ValueError(f"metric={metric!r} and values of shape {values.shape}")
-            return cls(metric, values)
+            return cls(content["metric"], np.asarray(content["values"], np.float64))
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(
             "Expected a file that `Result.to_json` wrote. Received: "
             f"{arguments.received('path', path)}, which is none ({reason}). Give another, or "

@@ -90,3 +90,36 @@ def test_only_what_adapts_is_fast():
     assert [tuple(s.shape) for s in loop.initial_slots(WEIGHTS)] == [(1, 1)]
     everything = described()
     assert_same(everything.among(WEIGHTS, everything.fast(WEIGHTS)), WEIGHTS)
+
+
+def test_where_nothing_is_said_it_takes_one_exact_step_of_all_weights():
+    loop = InnerLoop(SGD(0.1))
+    received = {field.name: getattr(loop, field.name) for field in dataclasses.fields(loop)}
+    assert received == {
+        "optimizer": loop.optimizer,
+        "steps": 1,
+        "adaptable": None,
+        "constraints": None,
+        "first_order": False,
+        "rematerialize": False,
+    }
+    with tf.GradientTape() as tape:
+        tape.watch(WEIGHTS)
+        loss = tf.reduce_sum(loop.adapt(objective, WEIGHTS, STATE).weights[1])
+    np.testing.assert_allclose(tape.gradient(loss, WEIGHTS)[1], [[0.6]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rematerialize", [False, True])
+def test_whether_steps_run_again_on_the_way_back_is_its_own(rematerialize):
+    called = []
+
+    def counted(weights, state, step):
+        called.append(step)
+        return objective(weights, state, step)
+
+    loop = InnerLoop(SGD(0.1), 2, rematerialize=rematerialize)
+    with tf.GradientTape() as tape:
+        tape.watch(WEIGHTS)
+        loss = tf.reduce_sum(loop.adapt(counted, WEIGHTS, STATE).weights[1])
+    tape.gradient(loss, WEIGHTS)
+    assert called == ([0, 1, 1, 0] if rematerialize else [0, 1])

@@ -186,6 +186,18 @@ def test_photographs_have_a_recipe_of_their_own(monkeypatch, script, options, la
     assert (modern.last_layer, modern.schedule) == (layer, "cosine")
 
 
+@pytest.mark.parametrize("script", [images, mini_imagenet])
+def test_a_recipe_leaves_out_what_a_method_has_no_use_for(monkeypatch, script):
+    seen = []
+    monkeypatch.setattr(classification, "run", lambda settings, *_, **__: seen.append(settings))
+    data = ["--data", "cifar_fs"] if script is images else []
+    method = ["--method", "prototypical", "--recipe", "modern"]
+    monkeypatch.setattr("sys.argv", ["script", *method, *data])
+    script.main()
+    assert (seen[0].last_layer, seen[0].inner_optimizer) == ("normal", "sgd")
+    assert (seen[0].queries, seen[0].schedule) == (15, "cosine")
+
+
 def test_a_cosine_schedule_cannot_be_made_longer(tmp_path):
     for schedule in ("constant", "cosine"):
         output = str(tmp_path / schedule)

@@ -9,6 +9,7 @@ import zipfile
 import keras
 import pytest
 
+import maml_tf
 from tests.forks import ROOT
 from tests.wrong_calls import check_refusal
 from train import (
@@ -78,6 +79,9 @@ OF_CLASSES = [
     ("--method prototypical --first-order", "--first-order", "prototypical", "Leave it out"),
     ("--method reptile --first-order", "--first-order", "reptile"),
     ("--method prototypical --inner-optimizer adam", "--inner-optimizer", "prototypical"),
+    ("--method prototypical --inner-steps 3", "--inner-steps 3", "prototypical", "Leave it out"),
+    ("--method prototypical --step-size 0.1", "--step-size 0.1", "prototypical", "Leave it out"),
+    ("--method prototypical --steps-to-evaluate 0", "--steps-to-evaluate 0", "prototypical"),
     ("--recipe ancient", "--recipe", "'ancient'", "'modern'"),
     ("--recipe", "--recipe", "expected one argument"),
     ("--network conv5", "--network", "'conv5'", "'conv4'"),
@@ -90,6 +94,8 @@ WRONG = [("images", *row) for row in OF_CLASSES]
 # The same code: a few rows show that they come through it.
 WRONG += [(s, *row) for s in ("omniglot", "mini_imagenet") for row in OF_CLASSES[:1]]
 WRONG += [(s, *row) for s in ("omniglot", "mini_imagenet") for row in OF_CLASSES[25:32]]
+of_steps = "--method prototypical --inner-steps 3", "--inner-steps 3", "prototypical"
+WRONG += [(script, *of_steps) for script in ("omniglot", "mini_imagenet")]
 WRONG += [
     ("omniglot", "--split papre", "--split", "'papre'", "'alphabet'"),
     ("omniglot", "--rotate tasks", "--rotate", "'tasks'", "'classes'"),
@@ -123,6 +129,7 @@ WRONG += [
     ("evaluate", "nowhere.keras", "nowhere.keras", "saved learner"),
     ("evaluate", "{tmp}/plain.keras", "plain.keras", "does not adapt"),
     ("evaluate", "nowhere.keras --strict-tasks 0", "--strict-tasks 0"),
+    ("evaluate", "{tmp}/means.keras --inner-steps 2", "--inner-steps 2", "means.keras", "without"),
     ("sinusoid", "--inner-step-size 0", "--inner-step-size 0"),
     ("sinusoid", "--inner-step-size fast", "--inner-step-size", "'fast'"),
     ("sinusoid", "--inner-steps -1", "--inner-steps -1"),
@@ -177,7 +184,7 @@ WRONG += [
     ("adapt", "--model {tmp}/empty.keras --support a --query b", "empty.keras", "cannot be read"),
     ("adapt", "--model {tmp}/zip.keras --support a --query b", "zip.keras", "cannot be read"),
     ("adapt", "--model {tmp}/cut.keras --support a --query b", "cut.keras", "file is damaged"),
-    ("adapt", "--model {tmp}/plain.keras --support a --query b", "plain.keras", "Sequential"),
+    ("adapt", "--model {tmp}/plain.keras --support a --query b", "Sequential", "does not adapt"),
     ("adapt", "--model {tmp}/export --support a --query b", "export", "cannot be read"),
     ("images", "--quick --start-from {tmp}/zip.keras", "--start-from", "zip.keras"),
     ("images", "--quick --start-from {tmp}/cut.keras", "cut.keras", "file is damaged"),
@@ -196,6 +203,7 @@ def folder(tmp_path_factory):
         archive.writestr("config.json", "{}")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.save(folder / "plain.keras")
+    maml_tf.Prototypical(model).save(folder / "means.keras")
     whole = (folder / "plain.keras").read_bytes()
     (folder / "cut.keras").write_bytes(whole[: len(whole) // 2])
     return folder
