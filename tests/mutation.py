@@ -50,7 +50,8 @@ def _of_learners(*names):
 _LEARNERS = _of_learners("contract", "errors", "frozen", "losses", "state")
 _PARTS = _of_learners("batches", "labels", "reports", "specs", "train_function", "trainer")
 _REFUSALS = _of_learners("checks", "wrong_calls", "wrong_settings")
-# What tests rates that are learned; learners by gradients; by embedding; exports of any method.
+# What tests optimizers; rates that are learned; learners by gradients; by embedding; exports of any method.
+_OPTIMIZERS = [f"tests/inner/test_{name}.py" for name in ("clipping_and_kinds", "optimizers")]
 _STEPS = ["tests/inner/test_description.py", "tests/inner/test_learned_rates.py"]
 _GRADIENTS = _of_learners("reptile", "losses", "support_weights", "adapted_learner", "layers")
 _ADAPTED = _of_learners("adapted_learner", "layers", "context")
@@ -64,20 +65,35 @@ MODULES = {
         20,
         ["tests/inner/test_adaptable.py", "tests/inner/test_loop.py"],
     ),
+    "maml_tf/inner/adaptive.py": (20, _OPTIMIZERS),
+    "maml_tf/inner/arithmetic.py": (20, _OPTIMIZERS),
     "maml_tf/inner/description.py": (60, _STEPS),
     "maml_tf/inner/learned_rates.py": (10, _STEPS),
-    "maml_tf/inner/rematerialization.py": (60, [*_STEPS, "tests/inner/test_loop.py"]),
+    "maml_tf/inner/rematerialization.py": (30, [*_STEPS, "tests/inner/test_loop.py"]),
     "maml_tf/functional.py": (30, ["tests/test_functional.py"]),
     "maml_tf/learners/base/task_map.py": (30, ["tests/learners/test_task_map.py"]),
     "maml_tf/evaluation/protocol.py": (30, ["tests/test_evaluation.py"]),
+    "maml_tf/evaluation/simple.py": (20, ["tests/test_simple_evaluation.py"]),
     "maml_tf/exact/convolution.py": (60, ["tests/exact/test_convolution.py"]),
+    "maml_tf/exact/handwritten.py": (15, ["tests/exact/test_handwritten.py"]),
+    "maml_tf/exact/normalization.py": (20, ["tests/exact/test_normalization.py"]),
+    "maml_tf/exact/pooling.py": (
+        20,
+        [f"tests/exact/test_{name}.py" for name in ("pooling", "xla")],
+    ),
+    "maml_tf/exact/python_functions.py": (10, ["tests/exact/test_python_functions.py"]),
+    "maml_tf/exact/registry.py": (
+        20,
+        [f"tests/exact/test_{name}.py" for name in ("registry", "tensorflow", "images")],
+    ),
+    "maml_tf/exact/sums.py": (10, ["tests/exact/test_sums.py"]),
     "maml_tf/learners/maml.py": (10, _LEARNERS),
     "maml_tf/learners/prototypical.py": (15, _EMBEDDINGS),
     "maml_tf/learners/reptile.py": (10, _GRADIENTS),
     "maml_tf/learners/base/embedding_learner.py": (10, _EMBEDDINGS),
     "maml_tf/learners/base/gradient_learner.py": (12, _GRADIENTS),
-    "maml_tf/learners/base/learner.py": (60, _GRADIENTS),
-    "maml_tf/learners/base/meta_step.py": (60, _GRADIENTS),
+    "maml_tf/learners/base/learner.py": (15, _GRADIENTS),
+    "maml_tf/learners/base/meta_step.py": (15, _GRADIENTS),
     "maml_tf/learners/base/predictor.py": (10, _ADAPTED),
     "maml_tf/learners/base/trainer.py": (30, [*_PARTS, "tests/learners/test_saving.py"]),
     "maml_tf/learners/base/adapted.py": (10, _ADAPTED),
@@ -93,8 +109,12 @@ MODULES = {
         50,
         ["tests/tasks/test_sampling.py", "tests/tasks/test_wrong_calls.py"],
     ),
+    "maml_tf/tasks/group_sampling.py": (
+        20,
+        ["tests/tasks/test_groups.py", "tests/tasks/test_windows.py"],
+    ),
     "maml_tf/serving/adapted_tensors.py": (10, _EXPORTS),
-    "maml_tf/serving/signatures.py": (60, _EXPORTS),
+    "maml_tf/serving/signatures.py": (15, _EXPORTS),
     "maml_tf/rl/advantages.py": (40, ["tests/rl/test_advantages.py"]),
     "maml_tf/rl/meta_objective.py": (20, ["tests/rl/test_meta_objective.py"]),
     "maml_tf/rl/trust_region.py": (40, ["tests/rl/test_trust_region.py"]),
