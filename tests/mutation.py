@@ -50,7 +50,8 @@ def _of_learners(*names):
 _LEARNERS = _of_learners("contract", "errors", "frozen", "losses", "state")
 _PARTS = _of_learners("batches", "labels", "reports", "specs", "train_function", "trainer")
 _REFUSALS = _of_learners("checks", "wrong_calls", "wrong_settings")
-# What tests optimizers; rates that are learned; learners by gradients; by embedding; exports of any method.
+# What tests optimizers; rates that are learned; learners by gradients; by embedding; exports of
+# any method.
 _OPTIMIZERS = [f"tests/inner/test_{name}.py" for name in ("clipping_and_kinds", "optimizers")]
 _STEPS = ["tests/inner/test_description.py", "tests/inner/test_learned_rates.py"]
 _GRADIENTS = _of_learners("reptile", "losses", "support_weights", "adapted_learner", "layers")
