@@ -130,7 +130,37 @@ WRONG = [
         lambda: evaluation.seasonal_naive(TASKS, 3, season=4), ValueError, "`season`", "season=4"
     ),
     Wrong(lambda: evaluation.seasonal_naive(TASKS, 3, season=0.5), TypeError, "`season`", "=0.5"),
+    # Both would be compared with one another's channels, or examples, all with all.
+    Wrong(
+        lambda: evaluation.seasonal_naive(one_batch(*windows()), 1, season=2),
+        ValueError,
+        "the same channels",
+        "`targets`",
+    ),
+    Wrong(lambda: evaluation.seasonal_naive(CLASSES, 1, season=1), ValueError, "tasks of windows"),
+    Wrong(
+        lambda: evaluation.mean_residual(MODEL, one_batch(*random_task(outputs=3)), 1),
+        ValueError,
+        "shape of a label, (3,)",
+        "predicts (1,)",
+    ),
 ]
+
+
+def windows():
+    """Of four points with three channels, of which one is to be forecast."""
+    support, query = np.zeros([1, 2, 4, 3]), np.zeros([1, 1, 4, 3])
+    return support, support[..., :1], query, query[..., :1]
+
+
+def test_residuals_of_labels_without_an_axis_are_those_of_each():
+    support_x, support_y, query_x, query_y = random_task()
+    with_axis = one_batch(support_x, support_y, query_x, query_y)
+    without = one_batch(support_x, support_y[..., 0], query_x, query_y[..., 0])
+    expected, received = (
+        evaluation.mean_residual(MODEL, tasks, 3).values for tasks in (with_axis, without)
+    )
+    np.testing.assert_array_equal(received, expected)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)

@@ -132,11 +132,19 @@ def mean_residual(
             f"{tasks.element_spec[1].dtype.name}. Leave this one out for classes."
         )
 
+    labels = tasks.element_spec[1].shape[2:]
+
     def predictions(x):
         first = tf.nest.flatten(x)[0]
         merged = tf.nest.map_structure(lambda t: tf.reshape(t, [-1, *t.shape[2:]]), x)
         y = np.asarray(model(merged, training=False), np.float64)
-        return y.reshape(*first.shape[:2], *y.shape[1:])
+        if y[0].size != labels.num_elements():
+            raise ValueError(
+                f"Expected a model whose predictions are of the shape of a label, {tuple(labels)}. "
+                f"Received: {getattr(model, 'name', model)!r}, which predicts {y.shape[1:]}. Give "
+                "another model, or other labels."
+            )
+        return y.reshape(*first.shape[:2], *labels)
 
     def predict(support_x, support_y, query_x):
         missed = (support_y - predictions(support_x)).mean(axis=1, keepdims=True)
@@ -177,7 +185,14 @@ def seasonal_naive(
     """
     season = arguments.integer("season", season, 1)
     check_tasks(tasks)
-    inputs = tasks.element_spec[0]["query_x"].shape[2]
+    x, y = tasks.element_spec[0]["query_x"], tasks.element_spec[1]
+    if tf.nest.is_nested(x) or y.shape.rank < 3 or x.shape[3:] != y.shape[3:]:
+        raise ValueError(
+            "Expected tasks of windows, whose inputs [T, Q, inputs, ...] and labels [T, Q, "
+            f"horizon, ...] have the same channels. Received: inputs of {x} and labels of {y}. "
+            "Give `maml_tf.tasks.windows`, without `targets`."
+        )
+    inputs = x.shape[2]
     if season > inputs:
         raise ValueError(
             f"Expected `season` to be at most the {inputs} points that a window shows. Received: "
