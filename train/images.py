@@ -143,6 +143,7 @@ def main():
     quick = {**classification.QUICK, "meta_batch": 2, "output": "runs/images-quick"}
     settings = resolve(common.parse(Settings, "python -m train.images", quick, recipes()))
     name = pathlib.Path(settings.data).name
+    name = {"cifar_fs": "CIFAR-FS", "fc100": "FC100"}.get(settings.data, name)
     ways, shots = classification.tested(settings)
     more = {} if settings.backbone is None else on_features(settings)
     classification.run(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # A band of lightness and hue that colour-blind readers tell apart (Okabe & Ito, 2008).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Characters of the longest name in a legend, with which so many columns fit under a figure.
+_COLUMNS = {3: 24, 2: 40}
 # Means that are further apart than this factor go onto a logarithmic axis.
 _LOG_RANGE = 20
 
@@ -96,7 +98,7 @@ def error_against_steps(
     axes.set_xlabel("inner gradient steps")
     axes.set_ylabel(ylabel or _readable(first.metric))
     axes.set_title(title or f"mean and 95 % interval over {first.num_tasks} tasks", fontsize=10)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    _legend_below(figure)
     return figure
 
 
@@ -263,7 +265,7 @@ def learning_curve(
     axes.set_ylabel(ylabel or _readable(metric))
     if title:
         axes.set_title(title, fontsize=10)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    _legend_below(figure)
     return figure
 
 
@@ -288,6 +290,16 @@ def _draw_test(axes, iterations, result):
     )
 
 
+def _legend_below(figure):
+    """The legend of all lines under the axes, where it takes nothing from a long title."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    longest = max(map(len, labels))
+    columns = next((n for n, most in _COLUMNS.items() if longest <= most), 1)
+    ncols = min(columns, len(labels))
+    style = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+    figure.legend(handles, labels, ncols=ncols, **style)
+
+
 def _finite(values):
     """The values with NaN, which no line is drawn to, for what is not finite."""
     values = np.asarray(values, np.float64)
@@ -296,12 +308,10 @@ def _finite(values):
 
 def _scale(axes, curves, metric):
     """Per cent for an accuracy, a logarithmic axis for errors over a wide range; a light grid."""
-    from matplotlib.ticker import PercentFormatter
-
     values = np.concatenate([np.asarray(curve, np.float64) for curve in curves])
     values = values[np.isfinite(values)]
     if "acc" in metric:
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     elif values.size and values.min() > 0 and values.max() > _LOG_RANGE * values.min():
         axes.set_yscale("log", nonpositive="clip")
         # Not from the bands: their lower ends may be 0 or below.

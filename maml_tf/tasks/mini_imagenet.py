@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maml_tf.tasks import sampling, splits
+from maml_tf.tasks import class_lists, sampling, splits
 from maml_tf.tasks.data.mini_imagenet import load_mini_imagenet
 from maml_tf.tasks.episodes import Episodes
 
@@ -49,7 +49,8 @@ def mini_imagenet(
 
     Returns:
         `(train, validation, test)`, each a `tf.data.Dataset`, with no class in common.
-        `train` never ends; the others are finite and the same at every pass.
+        `train` never ends; the others are finite and the same at every pass. `class_names` are
+        English words, such as "golden retriever".
 
     Raises:
         ImportError: TensorFlow Datasets is not installed.
@@ -70,6 +71,8 @@ def mini_imagenet(
         few = dataclasses.replace(few, test_queries=few.of("test")["shots"])
     data = load_mini_imagenet(data_dir, source, csv_dir)
     classes = sampling.index_by_class(data.images, data.labels)
-    classes = dataclasses.replace(classes, labels=np.asarray(data.names)[classes.labels])
+    words = class_lists.words()  # of a figure, where nobody knows a WordNet id
+    names = np.asarray([words[wnid] for wnid in data.names])
+    classes = dataclasses.replace(classes, labels=names[classes.labels])
     parts = [np.flatnonzero(data.groups == part) for part in splits.NAMES]
     return splits.three_way(classes, parts, few)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
+ALL = ("float32", "float16", "int8")
 
 
 class Saved(NamedTuple):
@@ -34,13 +35,24 @@ class Saved(NamedTuple):
     queries: int
     steps: tuple  # of what the answers are compared
     settings: dict  # of the export
+    shots: int = 1
+    precisions: tuple = ("float32", "float16")
+
+    @property
+    def family(self):
+        return self.name.removesuffix("_5shot")
+
+    @property
+    def ways(self):
+        return self.support // self.shots
 
     def learner(self):
         import keras
 
         import maml_tf  # noqa: F401
 
-        return keras.saving.load_model(ROOT / "saved_models" / self.name / "learner.keras")
+        file = "learner.keras" if self.family == self.name else "learner_5shot.keras"
+        return keras.saving.load_model(ROOT / "saved_models" / self.family / file)
 
     def tasks(self, number, data_dir):
         """Task batches of held-out tasks."""
@@ -50,10 +62,8 @@ class Saved(NamedTuple):
             sizes = {"test_support": self.support, "test_query": self.queries}
             return maml_tf.tasks.sinusoid(meta_batch=25, test_tasks=number, **sizes)[2]
         few = {"meta_batch": 25, "test_tasks": number, "data_dir": data_dir, "test_queries": 1}
-        if self.name == "mini_imagenet":
-            few["image_size"] = self.learner().model.input_shape[1]
-        family = self.name if self.name in ("cifar_fs", "mini_imagenet") else "omniglot"
-        return getattr(maml_tf.tasks, family)(self.support, 1, **few)[2]
+        family = self.family if self.family in ("cifar_fs", "mini_imagenet") else "omniglot"
+        return getattr(maml_tf.tasks, family)(self.ways, self.shots, **few)[2]
 
     def exported(self, folder, precision):
         import maml_tf
@@ -70,9 +80,11 @@ MODELS = (
     Saved("sinusoid_pretrained", 10, 10, (0, 1, 10), {}),
     Saved("omniglot", 5, 5, (0, 1, 3), {}),
     Saved("omniglot_20way", 20, 20, (0, 1, 3), {}),
-    Saved("omniglot_prototypical", 20, 20, (None,), {"max_ways": 20}),
+    Saved("omniglot_prototypical", 20, 20, (None,), {"max_ways": 20}, precisions=ALL),
     Saved("cifar_fs", 5, 5, (0, 1, 3), {}),
+    Saved("cifar_fs_5shot", 25, 5, (0, 1, 3), {}, shots=5),
     Saved("mini_imagenet", 5, 5, (0, 1, 3), {}),
+    Saved("mini_imagenet_5shot", 25, 5, (0, 1, 3), {}, shots=5),
 )
 
 
@@ -200,7 +212,7 @@ def speed(saved, seconds, precisions):
     if saved.name.startswith("sinusoid"):
         y = x
     else:
-        y = (np.arange(saved.support) % saved.support).astype(np.int32)
+        y = (np.arange(saved.support) % saved.ways).astype(np.int32)
     arrays = {"support_x": x, "support_y": y, "support_count": np.int32(saved.support)}
     if saved.steps != (None,):
         arrays["inner_steps"] = np.int32(saved.steps[-1])
@@ -243,7 +255,7 @@ def main():
     )
     parser.add_argument("command", choices=["agreement", "speed"])
     parser.add_argument("--models", nargs="*", default=[saved.name for saved in MODELS])
-    parser.add_argument("--precisions", nargs="*", default=["float32", "float16"])
+    parser.add_argument("--precisions", nargs="*", choices=ALL, help="all that there are")
     parser.add_argument("--tasks", type=int, default=600)
     parser.add_argument("--data-dir", help="of TensorFlow Datasets, for pictures")
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each row of speed")
@@ -253,12 +265,13 @@ def main():
         heads = ["", "weights", "bytes", "steps", "largest difference", "same decisions"]
         heads += ["TensorFlow", "LiteRT"]
         for saved in chosen:
-            rows = agreement(saved, options.precisions, options.tasks, options.data_dir)
-            _table(heads, rows)
+            precisions = options.precisions or saved.precisions
+            _table(heads, agreement(saved, precisions, options.tasks, options.data_dir))
     else:
         heads = ["", "", "bytes", "load and first call, ms", "later, median ms", "least ms", "MiB"]
         for saved in chosen:
-            _table(heads, speed(saved, options.seconds, options.precisions))
+            precisions = options.precisions or saved.precisions
+            _table(heads, speed(saved, options.seconds, precisions))
 
 
 if __name__ == "__main__":

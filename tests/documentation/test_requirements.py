@@ -7,6 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from tests import extras
 from tests.documentation.conftest import PAGES, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -50,6 +51,10 @@ def test_the_site_is_built_by_pinned_programs(python):
     for requirement in map(Requirement, PROJECT["optional-dependencies"]["docs"]):
         (version,) = pinned[requirement.name].specifier
         assert version.version in requirement.specifier
+
+
+def test_every_extra_is_tried_in_an_environment_of_its_own():
+    assert set(extras.SMOKES) == {"none", *PROJECT["optional-dependencies"]}
 
 
 def test_every_extra_that_a_page_installs_is_there():

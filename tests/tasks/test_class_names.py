@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from maml_tf import tasks
-from maml_tf.tasks import Episodes, sampling, splits
+from maml_tf.tasks import Episodes, class_lists, sampling, splits
 from maml_tf.tasks.glyphs import readable_name
 from tests.tasks import made_up
 
@@ -55,7 +55,8 @@ def test_every_family_knows_what_its_classes_are_called(family, monkeypatch):
     options = {"name": "made_up"} if family == "from_tfds" else {}
     options |= {"rotate": False} if family == "omniglot" else {}
     sets = getattr(tasks, family)(**options, ways=3, meta_batch=2)
-    shown = readable_name if family == "glyphs" else str
+    of_imagenet = class_lists.words().get
+    shown = {"glyphs": readable_name, "mini_imagenet": of_imagenet}.get(family, str)
     for split in splits.NAMES:
         check(sets, split, 1, lambda c: shown(loaded["names"][c]))
 

@@ -67,6 +67,13 @@ class TestLists:
         assert [len(part) for part in parts.values()] == sizes
         assert len({label for part in parts.values() for label in part}) == 100
 
+    def test_each_class_of_imagenet_has_a_word_of_its_own(self):
+        words = class_lists.words()
+        assert list(words) == WNIDS
+        assert len(set(words.values())) == 100
+        told = [words[wnid] for wnid in ("n01532829", "n02129165", "n07613480")]
+        assert told == ["house finch", "lion", "trifle"]
+
     def test_unknown_name(self):
         with pytest.raises(ValueError, match=r"'cifar_fs', 'fc100', 'mini_imagenet'.*'mine'"):
             class_lists.load("mine")

@@ -267,6 +267,17 @@ def test_the_page_adapts_to_drawings_by_itself_and_without_a_network(opened, sit
         np.testing.assert_allclose(shown["maml"], softmax(logits[0, 0]), atol=1e-4)
         assert np.argmax(shown["maml"]) == 3
         assert "MAML: sign 4" in page.locator("#characters-verdict").inner_text()
+        # A label that the network has no output for is NaN in the file, and told by the page.
+        for labels, told in [
+            ("[0, 1, 2, 3, 7]", "The network found no answer: a label is none of its classes"),
+            ("[0, 1, 2, 3, -1]", "The network found no answer: a label is none of its classes"),
+            ("[0, 1, 2, 3, 1.5]", "Expected numbers that are whole. Received: 1.5."),
+        ]:
+            model = "playground.parts.characters.models[0]"
+            shown_x = "playground.parts.characters.look().pixels.slice(1)"
+            asked = f"playground.trying(() => {model}.adapt({shown_x}, {labels}, 1))"
+            assert page.evaluate(asked) is None
+            sync_api.expect(page.locator("#message-text")).to_contain_text(told)
         # What the page alone cannot do is not offered, and the page fits a phone.
         tabs = page.locator("[role=tab]:visible").all_inner_texts()
         assert tabs == ["Sine", "Characters"]
@@ -323,10 +334,22 @@ def test_curves_are_the_learners_and_bad_input_is_told(opened, site):
         np.testing.assert_allclose(flat, path[0, 0, :, 0], rtol=1e-4, atol=1e-4)
         for call, told in [
             ("adapt([[NaN]], [[1]], 1)", "Expected numbers that are finite. Received: NaN."),
-            ("adapt([[1]], [[1e39]], 1)", "The network found no answer"),
+            ("adapt([[1]], [[1e39]], 1)", "Expected numbers that are finite. Received: 1e+39."),
+            ("adapt([[1e30]], [[1e30]], 1)", "The network found no answer"),
+            ("adapt([[null]], [[1]], 1)", "Expected numbers that are finite. Received: null."),
+            ("adapt([['1']], [[1]], 1)", "Expected numbers that are finite. Received: 1."),
+            (
+                "adapt([[1], [2]], [[1]], 1)",
+                "Expected a label for each of 2 examples. Received: 1.",
+            ),
             ("adapt([[1, 2]], [[1]], 1)", "Expected examples of the shape [1]. Received: others."),
             ("adapt([], [], 1)", "Expected 1 to 6 examples"),
-            ("adapt([[1]], [[1]], -1)", "The network found no answer"),
+            ("adapt([[1]], [[1]], -1)", "Expected a number of steps from 0 on. Received: -1."),
+            ("adapt([[1]], [[1]], 1.5)", "Expected a number of steps from 0 on. Received: 1.5."),
+            (
+                "adapt([[1]], [[1]], 2 ** 31)",
+                "Expected a number of steps from 0 on. Received: 2147",
+            ),
             ("predict([[Infinity]])", "Expected numbers that are finite. Received: Infinity."),
         ]:
             page.evaluate("document.getElementById('message').hidden = true")

@@ -10,7 +10,7 @@ from maml_tf import files
 _README = """# {name}
 
 {facts}
-
+{measured}
 ## Signatures
 
 {signatures}
@@ -78,8 +78,9 @@ def _readme(card, file):
     facts = [
         f"- {name.replace('_', ' ')}: {value}"
         for name, value in card.items()
-        if name not in ("name", "signatures")
+        if name not in ("name", "signatures", "held_out_tasks")
     ]
+    held_out = card.get("held_out_tasks")
     tables = []
     for name, signature in card["signatures"].items():
         rows = [
@@ -99,12 +100,41 @@ def _readme(card, file):
     return _README.format(
         name=card["name"],
         facts="\n".join(facts),
+        measured="" if held_out is None else _measured(held_out, card.get("inner_steps")),
         signatures="\n\n".join(tables),
         steps=steps,
         file=file,
         adapt=_given(card, "adapt"),
         predict=_given(card, "predict_with"),
     )
+
+
+def _measured(told, steps):
+    """Sizes and scores of all precisions, side by side."""
+    after = "" if steps is None else f" after {steps} inner steps"
+    rows = [
+        f"| {name} | {row['bytes'] / 1000:,.0f} | {_number(row['score'], told)} | "
+        f"{_share(row.get('same_decisions'))} | {_number(row['largest_difference'], {})} |"
+        for name, row in told.items()
+        if isinstance(row, dict)
+    ]
+    head = f"| weights | kB | {told['score']} | same decisions | largest difference |"
+    lines = [
+        f"Of {told['tasks']:,} held-out tasks{after}, for which TensorFlow's {told['score']} is "
+        f"{_number(told['TensorFlow'], told)}:",
+        "\n".join([head, "|---|---:|---:|---:|---:|", *rows]),
+    ]
+    return "\n## Sizes and scores\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _number(value, told):
+    if value is None:
+        return "not finite"
+    return _share(value) if told.get("score") == "accuracy" else f"{value:.3g}"
+
+
+def _share(value):
+    return "" if value is None else f"{100 * value:.2f} %"
 
 
 def _given(card, signature):

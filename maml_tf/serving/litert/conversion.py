@@ -8,24 +8,24 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from maml_tf.serving.litert import operations, trial, weights
 
 
-def converted(functions, model, precision, requests):
-    """The content of a `.tflite` file.
+def converted(functions, layers, precisions, requests):
+    """The content of a `.tflite` file in some precisions.
 
     Args:
         functions: concrete functions by signature, all of whose inputs have names.
-        model: the `keras.Model` among what they compute.
-        precision: one of `maml_tf.serving.litert.weights.PRECISIONS`.
+        layers: list of `keras.Layer`, those that are named where one of them cannot go.
+        precisions: sequence of some of `maml_tf.serving.litert.weights.PRECISIONS`.
         requests: dicts of arrays by signature, to try it with.
 
     Returns:
-        `bytes`.
+        Dict of `bytes` by precision.
 
     Raises:
         RuntimeError: LiteRT does not run it, or computes something else.
         ValueError: an operation that LiteRT lacks, with the layer that it belongs to.
     """
     for function in functions.values():
-        operations.check(function.graph, model)
+        operations.check(function.graph, layers)
     with tempfile.TemporaryDirectory() as folder:
         # The way of all signatures in one file; their weights are in it once.
         signatures = {name: _without_variables(f) for name, f in functions.items()}
@@ -35,11 +35,11 @@ def converted(functions, model, precision, requests):
         try:
             content = converter.convert()
         except Exception as error:
-            raise operations.refusal_of(error, model) from error
-    stored = weights.stored(content, precision)
-    trial.run(stored, functions, requests, compare=precision == "float32")
-    if precision != "float32":
-        trial.run(content, functions, requests)
+            raise operations.refusal_of(error, layers) from error
+    stored = {precision: weights.stored(content, precision) for precision in precisions}
+    trial.run(stored.get("float32", content), functions, requests)
+    for precision in set(precisions) - {"float32"}:
+        trial.run(stored[precision], functions, requests, compare=False)
     return stored
 
 

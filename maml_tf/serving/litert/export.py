@@ -8,12 +8,15 @@ import os
 import pathlib
 from typing import Any
 
+import keras
+import tensorflow as tf
+
 from maml_tf import arguments, files
 from maml_tf.learners.base.learner import BATCH_NORM
 from maml_tf.serving import card as card_file
 from maml_tf.serving import checks
 from maml_tf.serving.litert import card as litert_card
-from maml_tf.serving.litert import conversion, ways
+from maml_tf.serving.litert import comparison, conversion, operations, ways
 from maml_tf.serving.litert.functions import Functions
 from maml_tf.serving.litert.weights import PRECISIONS
 
@@ -23,6 +26,7 @@ _ABOUT = ("method", "model", "parameters", "batch_norm", "inner_steps", "max_inn
     "max_ways",
     "precision",
     "bytes",
+    "held_out_tasks",
 )
 
 
@@ -38,6 +42,8 @@ def export_litert(
     precision: str = "float32",
     batch_norm: str | None = None,
     card: dict[str, Any] | None = None,
+    tasks: tf.data.Dataset | None = None,
+    num_tasks: int = 100,
     x_spec: Any = None,
     y_spec: Any = None,
 ) -> pathlib.Path:
@@ -84,6 +90,11 @@ def export_litert(
             for one picture at a time.
         card: dict of what the card should say beside what the learner knows, such as
             `{"data": ..., "accuracy": ..., "command": ..., "commit": ...}`: values that JSON holds.
+        tasks: `tf.data.Dataset` of held-out task batches, such as the third that a family of tasks
+            gives: the card then says how large the file is in each precision and what each answers
+            on these tasks after `inner_steps`, side by side with TensorFlow. None of it is measured
+            without them.
+        num_tasks: `int`, how many of these tasks.
         x_spec: see `maml_tf.serving.export`.
         y_spec: see `maml_tf.serving.export`.
 
@@ -93,10 +104,11 @@ def export_litert(
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
         RuntimeError: LiteRT computes something else than TensorFlow does.
-        TypeError: no learner, no path, no number, or specs that are no `tf.TensorSpec`.
+        TypeError: no learner, no path, no number, no tasks, or specs that are no `tf.TensorSpec`.
         ValueError: the learner is not compiled; a number out of range; a card that JSON cannot
-            hold; inputs or labels that are not known or that model or loss do not take; an
-            operation that LiteRT lacks, with the layer that it belongs to.
+            hold; inputs or labels that are not known or that model or loss do not take; tasks that
+            are too few or too large; an operation that LiteRT lacks, with the layer that it belongs
+            to.
 
     Example:
         >>> learner = maml_tf.MAML(maml_tf.models.sinusoid_mlp(), 0.01)
@@ -112,7 +124,8 @@ def export_litert(
         (3, 1)
     """
     checks.check_learner(learner)
-    _check_float32(learner.model)
+    layers = operations.layers_of(learner)
+    _check_float32(layers)
     path = _checked_path(path)
     steps, most = checks.check_steps(learner, inner_steps, max_inner_steps)
     limits = checks.check_limits(max_support, max_queries)
@@ -123,15 +136,24 @@ def export_litert(
     _check_frozen(learner, precision)
     card_file.check(card, _ABOUT)
     x_spec, y_spec = checks.check_specs(learner, x_spec, y_spec)
+    _check_numbers(x_spec)
     of_ways = _of_known_ways(learner, max_ways)
     of_device = Functions(of_ways, None if steps is None else most, limits, norm, x_spec, y_spec)
     functions = of_device.all()
-    content = conversion.converted(functions, learner.model, precision, of_device.requests())
+    asked = _asked(learner, functions, tasks, num_tasks, limits, steps)
+    all_of_them = [p for p in PRECISIONS if p != "int8" or _is_partly_frozen(learner)]
+    precisions = [precision] if asked is None else all_of_them
+    contents = conversion.converted(functions, layers, precisions, of_device.requests())
+    content = contents[precision]
     facts = card_file.about(learner, learner.model) | {"batch_norm": norm}
     facts |= {} if steps is None else {"inner_steps": steps, "max_inner_steps": most}
     facts |= {"max_support": limits.support, "max_queries": limits.queries}
-    facts |= {} if max_ways is None else {"max_ways": of_ways.ways}
+    facts |= {} if max_ways is None else {"max_ways": int(max_ways)}
     facts |= {"precision": precision, "bytes": len(content)}
+    if asked is not None:
+        loss = None if of_device.are_classes else learner.loss
+        measured = comparison.compared(contents, functions["adapt_and_predict"], asked, loss)
+        facts["held_out_tasks"] = measured
     with files.whole(path) as beside:
         beside.write_bytes(content)
     litert_card.write(path, (card or {}) | facts, functions)
@@ -155,9 +177,9 @@ def _checked_path(path):
     return path
 
 
-def _check_float32(model):
-    """Refuses a model that computes in another precision: LiteRT does not."""
-    for layer in model._flatten_layers():
+def _check_float32(layers):
+    """Refuses what computes in another precision: LiteRT does not."""
+    for layer in layers:
         policy = layer.dtype_policy
         if (policy.compute_dtype, policy.variable_dtype) != ("float32", "float32"):
             raise ValueError(
@@ -167,15 +189,43 @@ def _check_float32(model):
             )
 
 
+def _check_numbers(x_spec):
+    """Refuses text, which LiteRT's operations make nothing of."""
+    if any(spec.dtype == tf.string for spec in tf.nest.flatten(x_spec)):
+        raise ValueError(
+            "Expected a learner whose inputs are numbers, as LiteRT knows no text. Received: "
+            f"inputs {x_spec}. Export the learner without its tokeniser (`learner.learner`, where "
+            "`learner` is a `maml_tf.backbones.WithBackbone`), and make numbers of text before it."
+        )
+
+
 def _check_frozen(learner, precision):
     """Refuses int8 where there is nothing that it could be used for."""
-    adaptable = getattr(learner, "adaptable", False)
-    if precision == "int8" and (adaptable is None or (adaptable and all(adaptable))):
+    if precision == "int8" and not _is_partly_frozen(learner):
         raise ValueError(
             "Expected a learner with weights that do not adapt (`adaptable=`) for "
             f'`precision="int8"`, which is for these alone. Received: precision={precision!r} and '
             'a learner that adapts all of its weights. Give precision="float16".'
         )
+
+
+def _is_partly_frozen(learner):
+    adaptable = getattr(learner, "adaptable", False)
+    return not (adaptable is None or (adaptable and all(adaptable)))
+
+
+def _asked(learner, functions, tasks, num_tasks, limits, steps):
+    """Held-out tasks as requests; None without tasks."""
+    if tasks is None:
+        return None
+    num_tasks = arguments.integer("num_tasks", num_tasks, 1)
+    several = list(functions["adapt_and_predict"].structured_outputs) != ["predictions"]
+    if several or keras.tree.is_nested(learner.loss):
+        raise ValueError(
+            "Expected no `tasks` for a learner of several outputs, of which there is no one score. "
+            f"Received: {arguments.received('tasks', tasks)}. Leave them out."
+        )
+    return comparison.requests_of(tasks, num_tasks, limits, steps)
 
 
 def _of_known_ways(learner, max_ways):
@@ -194,4 +244,4 @@ def _of_known_ways(learner, max_ways):
         )
     if not free:
         return learner
-    return ways.UpTo(learner, arguments.integer("max_ways", max_ways, 1, checks.MOST))
+    return ways.up_to(learner, arguments.integer("max_ways", max_ways, 1, checks.MOST))

@@ -18,7 +18,7 @@ from maml_tf.learners.base import specs
 from maml_tf.learners.base.task import Mode, Support
 from maml_tf.serving import requests
 from maml_tf.serving.adapted_tensors import AdaptedTensors
-from maml_tf.serving.litert import gradients, recurrent
+from maml_tf.serving.litert import gradients, operations, recurrent
 
 
 class Functions:
@@ -50,6 +50,11 @@ class Functions:
         )
         self._weights = None  # `AdaptedTensors`, once they are known
 
+    @property
+    def are_classes(self):
+        """Whether all labels are classes."""
+        return None not in self._labels
+
     def all(self):
         """Concrete functions by signature.
 
@@ -63,7 +68,7 @@ class Functions:
         query = self._sized("query_x", self._x, self._limits.queries)
         query["query_count"] = _count("query_count")
         steps = {} if self._most is None else {"inner_steps": _count("inner_steps")}
-        with recurrent.unrolled(self._learner.model):
+        with recurrent.unrolled(operations.layers_of(self._learner)):
             return self._all(support, query, steps)
 
     def _all(self, support, query, steps):

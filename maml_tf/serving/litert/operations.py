@@ -2,6 +2,8 @@
 
 import re
 
+import keras
+
 # Operations of TensorFlow that LiteRT lacks, as patterns, and what to do about each.
 _LACKING = {
     r"TensorList.*|EmptyTensorList": (
@@ -25,38 +27,44 @@ _LACKING = {
 _ADVICE = "Use another layer, or serve the learner by `maml_tf.serving.export`."
 
 
-def check(graph, model):
+def layers_of(learner):
+    """The layers of a learner's network and of the backbone in front of it, where it has one."""
+    models = (getattr(learner, "backbone", None), learner.model)
+    return [layer for model in models if model is not None for layer in model._flatten_layers()]
+
+
+def check(graph, layers):
     """Refuses a graph with an operation that LiteRT is known to lack.
 
     Args:
         graph: `tf.Graph` of a concrete function.
-        model: the `keras.Model` whose layers are named.
+        layers: list of `keras.Layer` that may be named.
 
     Raises:
         ValueError: naming operation and layer.
     """
-    kinds, layers, advice = [], [], []
+    kinds, at, advice = [], [], []
     for name, kind in _nodes(graph.as_graph_def()):
         for pattern, instead in _LACKING.items():
             if re.fullmatch(pattern, kind):
                 kinds.append(kind)
-                layers += _layers(name, model)
+                at += _named(name, layers)
                 advice.append(instead)
     if kinds:
-        raise _refusal(sorted(set(kinds))[:5], sorted(set(layers)), " ".join(dict.fromkeys(advice)))
+        raise _refusal(sorted(set(kinds))[:5], sorted(set(at)), " ".join(dict.fromkeys(advice)))
 
 
-def refusal_of(error, model):
+def refusal_of(error, layers):
     """The error in words of what the converter said of operations: a `ValueError`.
 
     Args:
         error: what the converter raised, which may be pages of it.
-        model: the `keras.Model` whose layers are named.
+        layers: list of `keras.Layer` that may be named.
     """
     text = str(error)
     kinds = sorted(set(re.findall(r"(?:'|\")tf\.(\w+)(?:'|\")", text)))
     places = re.findall(r'"([^"\s]+/[^"\s]+)"', text)
-    layers = sorted({layer for place in places for layer in _layers(place, model)})
+    at = sorted({layer for place in places for layer in _named(place, layers)})
     if not kinds:
         line = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
         return ValueError(
@@ -65,25 +73,25 @@ def refusal_of(error, model):
         )
     for pattern, advice in _LACKING.items():
         if any(re.fullmatch(pattern, kind) for kind in kinds):
-            return _refusal(kinds, layers, advice)
-    return _refusal(kinds, layers, _ADVICE)
+            return _refusal(kinds, at, advice)
+    return _refusal(kinds, at, _ADVICE)
 
 
-def _refusal(kinds, layers, advice):
-    where = f" in the layers {layers}" if layers else ""
+def _refusal(kinds, at, advice):
+    where = f" in the layers {at}" if at else ""
     return ValueError(
         "Expected a learner of operations that LiteRT has. Received one that adapts or predicts by "
         f"{', '.join(kinds)}{where}, which it lacks. {advice}"
     )
 
 
-def _layers(name, model):
-    """Names of the layers of `model` that a path of name scopes goes through."""
+def _named(name, layers):
+    """Names of the layers that a path of name scopes goes through, but of whole models."""
     # Keras may add a number to a name that was there before.
     parts = {re.sub(r"_\d+$", "", part) for part in re.split(r"[/@:;]", name)} | set(
         re.split(r"[/@:;]", name)
     )
-    known = [layer.name for layer in model._flatten_layers(include_self=False)]
+    known = [layer.name for layer in layers if not isinstance(layer, keras.Model)]
     return [layer for layer in known if layer in parts]
 
 

@@ -13,14 +13,14 @@ _LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
-def unrolled(model):
-    """While open, the recurrent layers of a model are unrolled, which changes no number.
+def unrolled(layers):
+    """While open, the recurrent ones among layers are unrolled, which changes no number.
 
     Args:
-        model: `keras.Model`, with all layers inside of it.
+        layers: list of `keras.Layer`.
     """
     with _LOCK:  # of two exports of one model neither must take the other's setting for the model's
-        found = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+        found = [layer for layer in layers if isinstance(layer, keras.layers.RNN)]
         before = [layer.unroll for layer in found]
         try:
             for layer in found:

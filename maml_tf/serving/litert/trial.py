@@ -24,8 +24,7 @@ def run(content, functions, requests, compare=True):
     """
     try:
         with _quiet():
-            interpreter = _interpreter()(model_content=content, num_threads=1)
-            adapted = {}
+            interpreter, adapted = _interpreter()(model_content=content, num_threads=1), {}
             for name, request in requests.items():
                 request = request | adapted if name == "predict_with" else request
                 answers = interpreter.get_signature_runner(name)(**request)
@@ -51,6 +50,12 @@ def _compare(name, answers, expected):
                 f"`{key}` of {name!r} differ by {difference:.3g} from TensorFlow's, of which the "
                 f"largest is {largest:.3g}."
             )
+
+
+def runner(content, signature):
+    """What runs a signature of a file: a function of arrays by name."""
+    with _quiet():
+        return _interpreter()(model_content=content, num_threads=1).get_signature_runner(signature)
 
 
 def _interpreter():

@@ -17,10 +17,7 @@ class UpTo:
     """
 
     def __init__(self, learner, ways):
-        # The learner itself but for one attribute, which another thread must not see.
-        view = object.__new__(type(learner))
-        view.__dict__.update({**learner.__dict__, "ways": ways})
-        self._view, self.ways = view, ways
+        self._view, self.ways = _but_for(learner, ways=ways), ways
 
     def __getattr__(self, name):
         return getattr(self._view, name)
@@ -51,4 +48,19 @@ class UpTo:
 
 def is_free(learner):
     """Whether a learner has as many classes as its support set names."""
-    return isinstance(learner, EmbeddingLearner) and getattr(learner, "ways", 0) is None
+    behind = learner if getattr(learner, "backbone", None) is None else learner.learner
+    return isinstance(behind, EmbeddingLearner) and getattr(behind, "ways", 0) is None
+
+
+def up_to(learner, ways):
+    """A learner that `is_free`, with its backbone where it has one, of up to so many classes."""
+    if getattr(learner, "backbone", None) is None:
+        return UpTo(learner, ways)
+    return _but_for(learner, learner=UpTo(learner.learner, ways))
+
+
+def _but_for(learner, /, **attributes):
+    """The learner itself but for some attributes, which another thread must not see."""
+    view = object.__new__(type(learner))
+    view.__dict__.update({**learner.__dict__, **attributes})
+    return view

@@ -4,12 +4,15 @@
 `fc100`: Oreshkin et al. 2018, fine labels of CIFAR-100. `omniglot_vinyals`: Vinyals et al. 2016 in
 the lists that Snell et al. 2017 published, by alphabet: the last four characters of Gurmukhi, named
 one by one as TensorFlow Datasets does, are for test, the others of that alphabet for training.
+`mini_imagenet_words` is no split: what the WordNet ids mean.
 """
 
 import importlib.resources
 import json
 
 from maml_tf import arguments
+
+_FOLDER = importlib.resources.files(__name__)
 
 
 def load(name):
@@ -29,7 +32,24 @@ def load(name):
         >>> {part: len(names) for part, names in load("mini_imagenet").items()}
         {'train': 64, 'validation': 16, 'test': 20}
     """
-    files = importlib.resources.files(__name__)
-    known = sorted(f.name.removesuffix(".json") for f in files.iterdir() if f.name.endswith("json"))
+    files = [f.name for f in _FOLDER.iterdir() if f.name.endswith(".json")]
+    known = sorted(f.removesuffix(".json") for f in files if not f.endswith("_words.json"))
     arguments.choice("name", name, known)
-    return json.loads((files / f"{name}.json").read_text(encoding="utf-8"))
+    return _read(name)
+
+
+def words():
+    """What the classes of mini-ImageNet are called in English, for people who read figures.
+
+    Returns:
+        A dict of str by WordNet id, no two of them the same, in the order of the split.
+
+    Example:
+        >>> words()["n01930112"]
+        'nematode'
+    """
+    return _read("mini_imagenet_words")
+
+
+def _read(name):
+    return json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
