@@ -12,12 +12,13 @@ _SIGNATURE = "adapt_and_predict"
 _PARTS = ("support_x", "support_y", "query_x")
 
 
-def requests_of(tasks, num_tasks, limits, steps):
+def requests_of(tasks, num_tasks, function, limits, steps):
     """The first tasks of a data set as requests, and the labels of their queries.
 
     Args:
         tasks: `tf.data.Dataset` of task batches `(inputs, query_y)`.
         num_tasks: int, how many tasks.
+        function: concrete function of the signature `adapt_and_predict`.
         limits: `maml_tf.serving.requests.Limits` of the file.
         steps: int, inner steps; None for a learner that takes none.
 
@@ -26,14 +27,16 @@ def requests_of(tasks, num_tasks, limits, steps):
 
     Raises:
         TypeError: no data set, or one of something else than task batches.
-        ValueError: it ends early, or a task is larger than the file has room for.
+        ValueError: it ends early, its examples are others than the file's, or a task is larger than
+            the file has room for.
     """
     _check(tasks)
+    specs = {spec.name: spec for spec in function.structured_input_signature[1].values()}
     found = []
     for inputs, query_y in tasks:
         for t in range(len(query_y)):
             one = tf.nest.map_structure(lambda part, t=t: part[t].numpy(), inputs)
-            found.append((_request(one, limits, steps), query_y[t].numpy()))
+            found.append((_request(one, specs, limits, steps), query_y[t].numpy()))
             if len(found) == num_tasks:
                 return found
     raise ValueError(
@@ -58,7 +61,7 @@ def _check(tasks):
         )
 
 
-def _request(task, limits, steps):
+def _request(task, specs, limits, steps):
     """A task, filled up."""
     room = {"support_x": limits.support, "support_y": limits.support, "query_x": limits.queries}
     request = {} if steps is None else {"inner_steps": np.int32(steps)}
@@ -71,9 +74,21 @@ def _request(task, limits, steps):
                     f"and max_queries={limits.queries} queries. Received: {name} of {count}. Give "
                     "smaller tasks, or make the file larger."
                 )
+            array = _as_the_file_has_it(name, array, specs.get(name))
             request[name] = np.pad(array, [(0, most - count)] + [(0, 0)] * (array.ndim - 1))
             request[part.replace("_x", "_count").replace("_y", "_count")] = np.int32(count)
     return request
+
+
+def _as_the_file_has_it(name, array, spec):
+    """Examples `[n, ...]` in the dtype of the file."""
+    same = spec is not None and spec.shape[1:] == array.shape[1:]
+    if not same or not np.can_cast(array.dtype, spec.dtype.as_numpy_dtype, "same_kind"):
+        raise ValueError(
+            f"Expected `tasks` of the examples and labels of the file, {name} of {spec}. Received: "
+            f"{arguments.received(name, array)}. Give tasks such as the learner was trained on."
+        )
+    return array.astype(spec.dtype.as_numpy_dtype)
 
 
 def compared(contents, function, asked, loss):

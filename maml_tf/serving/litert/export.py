@@ -225,7 +225,8 @@ def _asked(learner, functions, tasks, num_tasks, limits, steps):
             "Expected no `tasks` for a learner of several outputs, of which there is no one score. "
             f"Received: {arguments.received('tasks', tasks)}. Leave them out."
         )
-    return comparison.requests_of(tasks, num_tasks, limits, steps)
+    function = functions["adapt_and_predict"]
+    return comparison.requests_of(tasks, num_tasks, function, limits, steps)
 
 
 def _of_known_ways(learner, max_ways):

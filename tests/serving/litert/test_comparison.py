@@ -57,8 +57,8 @@ def test_each_precision_has_its_size_and_accuracy(tmp_path):
         assert told[precision]["bytes"] == device.size
         answers, right = [], []
         for inputs, y in tasks.unbatch().take(5).as_numpy_iterator():
-            asked = (inputs[name] for name in ("support_x", "support_y", "query_x"))
-            answers.append(device.adapt_and_predict(*asked, 2))
+            x, query_x = (inputs[name].astype(np.float32) for name in ("support_x", "query_x"))
+            answers.append(device.adapt_and_predict(x, inputs["support_y"], query_x, 2))
             right.append(np.mean(answers[-1].argmax(-1) == y))
         assert told[precision]["score"] == pytest.approx(np.mean(right))
     differences = [told[p]["largest_difference"] for p in ("float32", "float16", "int8")]
@@ -93,6 +93,11 @@ def test_nothing_is_measured_without_tasks(tmp_path):
     assert "Sizes and scores" not in text
 
 
+def shorter(inputs, y):
+    """Examples of two numbers in the place of three."""
+    return {**inputs, "support_x": inputs["support_x"][..., :2]}, y
+
+
 def test_wrong_tasks_are_refused_before_anything_is_converted(tmp_path):
     learner = compiled(dense_model())
     tasks = tasks_of_regression(learner)
@@ -103,6 +108,7 @@ def test_wrong_tasks_are_refused_before_anything_is_converted(tmp_path):
         ({"tasks": tasks, "num_tasks": 5}, ValueError, "at least num_tasks=5.*after 4"),
         ({"tasks": tasks, "num_tasks": 0}, ValueError, "num_tasks"),
         ({"tasks": tasks, "max_support": 5}, ValueError, "max_support=5.*support_x of 6"),
+        ({"tasks": tasks.map(shorter)}, ValueError, r"support_x of .*\(6, 2\)"),
         ({"tasks": tasks, "max_queries": 2}, ValueError, "max_queries=2.*query_x of 3"),
         ({"card": {"held_out_tasks": 3}}, ValueError, "held_out_tasks"),
     ]:
