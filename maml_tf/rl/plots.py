@@ -19,7 +19,7 @@ def navigation_paths(paths, masks, goal):
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = new_figure(2.6 * len(paths), 2.9)
+    figure = new_figure(2.6 * len(paths), 3.0)
     panels = figure.subplots(1, len(paths), sharex=True, sharey=True, squeeze=False)[0]
     for k, (axes, path, mask) in enumerate(zip(panels, paths, masks, strict=True)):
         for positions, counted in zip(np.asarray(path), np.asarray(mask) > 0, strict=True):
