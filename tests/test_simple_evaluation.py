@@ -65,6 +65,22 @@ def test_a_ridge_minimises_what_it_says(penalty):
         )
 
 
+@pytest.mark.parametrize("degree", [2, 3])
+def test_a_polynomial_minimises_what_it_says(degree):
+    """The same, of the inputs and their powers; it goes through points of such a curve."""
+    support_x, support_y, query_x, query_y = random_task(support=9)
+    tasks = one_batch(support_x, support_y, query_x, query_y)
+    result = evaluation.ridge(tasks, 3, penalty=0.3, degree=degree)
+    raised = lambda x: np.concatenate([x**p for p in range(1, degree + 1)], -1)  # noqa: E731
+    powered = raised(support_x), raised(query_x)
+    plain = one_batch(powered[0], support_y, powered[1], query_y)
+    np.testing.assert_allclose(result.values, evaluation.ridge(plain, 3, penalty=0.3).values, 1e-4)
+    curve = [1 + x[..., :1] - 2 * x[..., 1:] ** degree for x in (support_x, query_x)]
+    tasks = one_batch(support_x, curve[0], query_x, curve[1])
+    assert evaluation.ridge(tasks, 3, penalty=1e-9, degree=degree).mean[0] < 1e-9
+    assert evaluation.ridge(tasks, 3, penalty=1e-9).mean[0] > 0.1
+
+
 def test_a_ridge_sees_normalised_inputs_and_classes():
     support_x, _, query_x, _ = random_task(support=40, query=30)
     of = lambda x: (x[..., 0] > 0).astype(np.int32)  # noqa: E731
@@ -105,7 +121,16 @@ def test_series_of_channels():
     assert evaluation.seasonal_naive(sets[2], 4, season=2).values.shape == (4, 1)
 
 
+def test_the_seasonal_naive_forecast_of_some_channels():
+    """A channel that repeats itself and one that does not: only the former is asked for."""
+    channels = [np.random.default_rng(0).normal(size=[8, 60]), np.tile(np.arange(60) % 3, [8, 1])]
+    sets = maml_tf.tasks.windows(np.stack(channels, -1), inputs=4, horizon=3, shots=6, targets=[1])
+    result = evaluation.seasonal_naive(sets[2], 4, season=3, targets=[1])
+    np.testing.assert_allclose(result.values, 0.0, atol=1e-6)
+
+
 TASKS = one_batch(*random_task())
+OF_ONE = one_batch(*(np.ones([2, 3, 4, channels]) for channels in (2, 1, 2, 1)))
 CLASSES = one_batch(np.zeros([1, 2, 1]), np.zeros([1, 2], int), np.zeros([1, 2, 1]), [[0, 0]])
 MODEL = keras.Sequential([keras.Input([2]), keras.layers.Dense(1)])
 WRONG = [
@@ -113,6 +138,8 @@ WRONG = [
     Wrong(lambda: evaluation.ridge(TASKS, 0), ValueError, "`num_tasks`", "num_tasks=0"),
     Wrong(lambda: evaluation.ridge(TASKS, 9), ValueError, "num_tasks=9", "after 3"),
     Wrong(lambda: evaluation.ridge(TASKS, 3, penalty=0), ValueError, "`penalty`", "penalty=0"),
+    Wrong(lambda: evaluation.ridge(TASKS, 3, degree=0), ValueError, "`degree`", "degree=0"),
+    Wrong(lambda: evaluation.ridge(TASKS, 3, degree=1.5), TypeError, "`degree`", "degree=1.5"),
     Wrong(
         lambda: evaluation.ridge(TASKS, 3, metric="accuracy"),
         ValueError,
@@ -134,8 +161,8 @@ WRONG = [
     Wrong(
         lambda: evaluation.seasonal_naive(one_batch(*windows()), 1, season=2),
         ValueError,
-        "the same channels",
         "`targets`",
+        "targets=None",
     ),
     Wrong(lambda: evaluation.seasonal_naive(CLASSES, 1, season=1), ValueError, "tasks of windows"),
     Wrong(
@@ -144,6 +171,13 @@ WRONG = [
         "shape of a label, (3,)",
         "predicts (1,)",
     ),
+    Wrong(
+        lambda: evaluation.seasonal_naive(TASKS, 3, season=1, targets=[0]),
+        ValueError,
+        "`targets`",
+        "targets=[0]",
+    ),
+    Wrong(lambda: evaluation.seasonal_naive(OF_ONE, 2, season=1), ValueError, "`targets`", "=None"),
 ]
 
 

@@ -123,12 +123,13 @@ def _disk_error(error):
     return text if any(words.lower() in text.lower() for words in _DISK) else None
 
 
-def open_run(settings, free=()):
+def open_run(settings, free=(), **more):
     """Opens the run directory `settings.output` for a new or a resumed run.
 
     Args:
         settings: dataclass with the fields `output` and `fresh`.
         free: names of settings that a resumed run may change, beside these two.
+        **more: what else training depends on and a resumed run may not change.
 
     Returns:
         `pathlib.Path` of the directory.
@@ -154,10 +155,10 @@ def open_run(settings, free=()):
         for name, value in dataclasses.asdict(settings).items()
         if name not in {"output", "fresh", *free}
     }
-    config = json.loads(json.dumps(config))
+    config = json.loads(json.dumps({**config, **more}))
     before = _read_config(path)
     if settings.fresh and before is not None:
-        if not set(before) <= {field.name for field in dataclasses.fields(settings)}:
+        if not set(before) <= {field.name for field in dataclasses.fields(settings)} | {*more}:
             sys.exit(f"{path} is not of a run of this script: --fresh deletes only such a run.")
         path.replace(folder / _DELETING)
         _empty(folder)

@@ -36,7 +36,7 @@ class Comparison:
 
     Args:
         sets: `maml_tf.tasks.GroupTasks` or `WindowTasks`.
-        metric: str, what `evaluation.evaluate` measures.
+        metric: str, what is measured.
         scores: function of a `Result` and "validation" or "test", gives the one to report.
     """
 
@@ -47,18 +47,17 @@ class Comparison:
         """The best of some ways that take no steps, chosen on validation groups.
 
         Args:
-            ways: dict by setting (None where there is one alone) of functions of a data set and a
-                number of tasks, that give a `Result`.
+            ways: dict of functions of a data set and a number of tasks, that give a `Result`, by
+                what would be chosen with them, such as "penalty 1"; "" where there is no choice.
 
         Returns:
             `Measured`.
         """
         best = next(iter(ways))
         if len(ways) > 1:
-            tried = {setting: self._of(way, "validation") for setting, way in ways.items()}
-            best = min(tried, key=lambda setting: _loss(tried[setting])[0])
-        chosen = "" if best is None else f"penalty {best:g}"
-        return self._measured(self._of(ways[best], "test"), 0, chosen)
+            tried = {chosen: self._of(way, "validation") for chosen, way in ways.items()}
+            best = min(tried, key=lambda chosen: _loss(tried[chosen])[0])
+        return self._measured(self._of(ways[best], "test"), 0, best)
 
     def measure_steps(self, learners, steps):
         """The best of some learners after the best number of steps, chosen on validation groups.

@@ -9,16 +9,14 @@ python -m train.tabular --data patients.csv --target score --group patient
 
 import dataclasses
 import functools
-import math
-import sys
 
 import keras
 import numpy as np
 
 import maml_tf
-from maml_tf import evaluation, files, plots, serving
+from maml_tf import evaluation
 from maml_tf.tasks.data import tables
-from train import checkpoints, common, comparison, options
+from train import by_group, common, comparison, options
 
 QUICK = {
     "iterations": 40,
@@ -33,17 +31,12 @@ QUICK = {
     "hidden": (16,),
     "output": "runs/tabular-quick",
 }
-# What may change between a run and its continuation: nothing that training depends on.
-FREE = ("iterations", "test_shots", "test_inner_steps", "fine_tuning", "penalties")
-FREE += ("line", "seeds")
 
 
 @dataclasses.dataclass
-class Settings:
+class Settings(by_group.Settings):
     """Step sizes and clipping are in units of the target's standard deviation."""
 
-    data: str = ""
-    """CSV or Parquet file with a line of column names; with --quick one is drawn."""
     target: str = ""
     """Column to predict."""
     group: str = ""
@@ -55,11 +48,9 @@ class Settings:
     time: str = ""
     """Column that orders rows: the first ones of a group are labelled, later ones asked for."""
     line: str = ""
-    """One of the features: a ridge for each group on it alone stands in the table, too."""
+    """One of the features: a line and a polynomial for each group in it alone are compared, too."""
     kind: str = "auto"
     """regression or classification; auto where the target's values tell."""
-    shares: tuple[float, ...] = (0.6, 0.15, 0.25)
-    """Shares of the groups in training, validation and test; another split for each seed."""
     leave_out_small: bool = common.switch("Leave groups with too few rows out.")
     shots: int = 10
     """Labelled rows of a group in training."""
@@ -67,39 +58,8 @@ class Settings:
     """Rows of a group that training asks for."""
     test_shots: tuple[int, ...] = (5, 10, 20)
     """Labelled rows of a group in the test; each number is evaluated."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer."""
-    inner_steps: int = 10
-    """Inner steps in training."""
-    step_size: float = 0.05
-    """Inner step size in training."""
-    clip_norm: float = 10.0
-    """The inner gradient is scaled down to this norm where it is larger."""
-    iterations: int = 3000
-    """Meta-iterations in all; a finished run goes on when this is raised."""
-    epoch_iterations: int = 500
-    """Meta-iterations from one checkpoint to the next."""
-    meta_batch: int = 8
-    """Tasks in a meta-iteration."""
-    meta_learning_rate: float = 1e-3
-    """Step size of Adam in the outer loop and in the training of the pooled model."""
-    test_inner_steps: int = 30
-    """Gradient steps at test, at most: how many is chosen on validation groups."""
-    fine_tuning: tuple[float, ...] = (0.03, 0.1, 0.3)
-    """Step sizes that fine-tuning the pooled model takes the best of, on validation groups."""
-    penalties: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-    """Penalties that the ridge takes the best of, on validation groups."""
     test_tasks: int = 600
     """Test tasks, shared out evenly to the held-out groups."""
-    no_xla: bool = common.switch("Do not compile with XLA: slower, and other rounding.")
-    seeds: int = 1
-    """How many runs, each with other held-out groups and other initial weights."""
-    seed: int = 0
-    """Seed of the first of them."""
-    output: str = "runs/tabular"
-    """Run directory: checkpoints, history, results, figures, exported model."""
-    fresh: bool = common.switch("Delete what the run directory holds and start anew.")
-    quick: bool = common.switch("A tiny run of some seconds on drawn data.")
 
 
 def drawn():
@@ -115,11 +75,11 @@ def drawn():
 
 
 def read(settings):
-    """The table, with columns of 0 and 1 in the place of categories."""
+    """A `tables.Table`, read once, with columns of 0 and 1 in the place of categories."""
     if settings.quick and not settings.data:
         settings.target, settings.group = "response", "person"
         settings.line = settings.line or "dose"
-        return drawn()
+        return tables.open_table(drawn())
     for name in ("data", "target", "group"):
         if not getattr(settings, name):
             options.refuse(
@@ -128,189 +88,144 @@ def read(settings):
             )
     table = tables.open_table(settings.data)
     tables.check_columns(table, settings.categories, "categories")
+    if not settings.categories:
+        return table
     import pandas
 
     frame = pandas.get_dummies(table.frame, columns=list(settings.categories))
-    if settings.features and settings.categories:
+    if settings.features:
         made = [name for name in frame.columns if name not in table.columns]
         kept = [name for name in settings.features if name not in settings.categories]
         settings.features = (*kept, *made)
-    return frame if settings.categories else settings.data
+    return dataclasses.replace(table, frame=frame)
 
 
-def make_tasks(settings, table, seed, shots, start=0):
-    """Tasks of one seed, whose test has so many labelled rows."""
-    return maml_tf.tasks.groups(
-        table,
-        settings.target,
-        settings.group,
-        features=settings.features or None,
-        time=settings.time or None,
-        kind=settings.kind,
-        split=settings.shares,
-        split_seed=seed,
-        small="leave_out" if settings.leave_out_small else "raise",
-        shots=settings.shots,
-        queries=settings.queries,
-        test_shots=shots,
-        meta_batch=settings.meta_batch,
-        seed=seed,
-        start=start,
-        validation_tasks=settings.test_tasks,
-        test_tasks=settings.test_tasks,
-    )
+class Tabular(by_group.Experiment):
+    """See the module."""
 
-
-def make_network(settings, sets, seed):
-    """Normalisation, hidden layers, an output in the target's units or one for each class."""
-    classes = sets.labels is not None
-    outputs = len(sets.labels) if classes else len(sets.target_scale()[0])
-    layers = [keras.Input([len(sets.columns)]), sets.normalization()]
-    for i, units in enumerate((*settings.hidden, outputs)):
-        weights = keras.initializers.GlorotUniform(seed=100 * seed + i)
-        activation = "relu" if i < len(settings.hidden) else None
-        layers.append(keras.layers.Dense(units, activation, kernel_initializer=weights))
-    return keras.Sequential(layers if classes else [*layers, sets.denormalization()])
-
-
-def make_learner(settings, sets, network, inner_steps, step_size):
-    """A compiled learner; its squared error is in the target's units, and so are its gradients."""
-    unit = 1.0 if sets.labels is not None else float(np.mean(sets.target_scale()[1] ** 2))
-    optimizer = maml_tf.inner_optimizers.SGD(
-        step_size / unit, global_clipnorm=settings.clip_norm * unit
-    )
-    learner = maml_tf.MAML(network, optimizer, inner_steps)
-    loss = "mse" if sets.labels is None else comparison.CROSS_ENTROPY
-    learner.compile(
-        keras.optimizers.Adam(settings.meta_learning_rate),
-        loss,
-        jit_compile=not settings.no_xla,
-        steps_per_execution=math.gcd(100, settings.epoch_iterations),
-    )
-    return learner
-
-
-def train(settings, table, seed, folder):
-    """MAML and the pooled model of one seed, of the epoch that was best on validation groups."""
-    learners = {}
-    for name, steps in (("MAML", settings.inner_steps), ("pooled", 0)):
-        print(f"{name}, seed {seed}:")
-        sets = make_tasks(settings, table, seed, settings.shots)
-        place = folder / f"seed_{seed}" / name.lower()
-
-        def make(sets=sets, steps=steps):
-            network = make_network(settings, sets, seed)
-            return make_learner(settings, sets, network, steps, settings.step_size)
-
-        common.train(
-            make,
-            lambda start: make_tasks(settings, table, seed, settings.shots, start)[0],
-            place,
-            iterations=settings.iterations,
-            epoch_iterations=settings.epoch_iterations,
-            validation=sets[1],
-            best="-val_loss",
-        )
-        learners[name] = checkpoints.load_best(place)
-    return learners
-
-
-def compare(settings, table, seed, learners, shots):
-    """Every way, measured on the groups that this seed holds out: `comparison.Measured` by name."""
-    sets = make_tasks(settings, table, seed, shots)
-    if sets.labels is None:
-        compared = comparison.Comparison(sets, "mean_squared_error", comparison.root)
-    else:
-        compared = comparison.Comparison(sets, "accuracy")
-    measure = compared.measure
-    stepped = functools.partial(compared.measure_steps, steps=settings.test_inner_steps)
-
-    def tuned(step_size):
-        return make_learner(settings, sets, learners["pooled"].model, 1, step_size)
-
-    def ridge(normalization, penalty):
-        return functools.partial(evaluation.ridge, penalty=penalty, normalization=normalization)
-
-    layer = sets.normalization()
-    found = {
-        "MAML": stepped({settings.step_size: learners["MAML"]}),
-        "pooled, fine-tuned": stepped({size: tuned(size) for size in settings.fine_tuning}),
-        "pooled": measure(
-            {None: lambda t, n: evaluation.evaluate(tuned(1.0), t, n, 0, compared.metric)}
-        ),
-        "ridge for each group": measure({p: ridge(layer, p) for p in settings.penalties}),
-        "mean of the labels": measure({None: evaluation.support_mean}),
+    free = (*by_group.FREE, "test_shots", "line")
+    spoken = {
+        "small='leave_out'": "--leave-out-small",
+        "kind=": "--kind ",
+        "`kind`": "--kind",
+        "`pandas.get_dummies(frame, columns=[...])`": "--categories",
+        "`features=[...]`": "--features",
+        "`features`": "--features",
+        "`time=`": "--time",
+        "`time`": "--time",
+        "`y`": "--target",
+        "`groups`": "--group",
+        "`split`": "--shares",
+        "`test_shots`": "--test-shots",
+        "`test_queries`": "--queries",
+        "`shots`": "--shots",
+        "`queries`": "--queries",
     }
-    if sets.labels is None:
-        pooled = learners["pooled"].model
-        found["pooled + mean residual"] = measure(
-            {None: lambda t, n: evaluation.mean_residual(pooled, t, n)}
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.table, self.what = read(settings), settings.target
+        columns = self.make_tasks(settings.seed).columns
+        if settings.line and settings.line not in columns:
+            options.refuse(
+                f"Expected --line to be one of the features, {columns}. Received: --line "
+                f"{settings.line}. Give one of these."
+            )
+
+    def known(self):
+        """Labelled rows."""
+        return {n: f"{n} labelled row{'' if n == 1 else 's'}" for n in self.settings.test_shots}
+
+    def make_tasks(self, seed, known=None, start=0):
+        """Tasks of one seed."""
+        settings = self.settings
+        return maml_tf.tasks.groups(
+            self.table,
+            settings.target,
+            settings.group,
+            features=settings.features or None,
+            time=settings.time or None,
+            kind=settings.kind,
+            split=settings.shares,
+            split_seed=seed,
+            small="leave_out" if settings.leave_out_small else "raise",
+            shots=settings.shots,
+            queries=settings.queries,
+            test_shots=known,
+            meta_batch=settings.meta_batch,
+            seed=seed,
+            start=start,
+            validation_tasks=settings.test_tasks,
+            test_tasks=settings.test_tasks,
         )
-    if settings.line:
-        column = sets.columns.index(settings.line)
-        line = {p: ridge(lambda x: layer(x)[:, column : column + 1], p) for p in settings.penalties}
-        found[f"ridge on {settings.line} alone"] = measure(line)
-    return found
 
+    def make_network(self, sets, seed):
+        """Normalisation, hidden layers, an output in the target's units or one for each class."""
+        classes = sets.labels is not None
+        units = (*self.settings.hidden, len(sets.labels) if classes else 1)
+        layers = [keras.Input([len(sets.columns)]), sets.normalization()]
+        for i, size in enumerate(units):
+            weights = keras.initializers.GlorotUniform(seed=100 * seed + i)
+            activation = "relu" if i < len(units) - 1 else None
+            layers.append(keras.layers.Dense(size, activation, kernel_initializer=weights))
+        return keras.Sequential(layers if classes else [*layers, sets.denormalization()])
 
-def report(settings, folder, found, sets):
-    """Prints, writes and draws what came out, by number of labelled rows."""
-    content = {"settings": dataclasses.asdict(settings), "iterations": settings.iterations}
-    content["test"] = {}
-    for shots, by_seed in found.items():
-        merged = comparison.merge(by_seed)
-        known = f"{shots} labelled row{'' if shots == 1 else 's'}"
-        sentence = comparison.verdict(merged, "MAML", known)
-        print(f"\n{settings.target}. {comparison.table(merged, known)}\n\n{sentence}")
-        content["test"][shots] = {"verdict": sentence, **comparison.summary(merged)}
-        figure = plots.error_against_steps(
-            {name: one.result for name, one in merged.items()},
-            title=f"{settings.target} of unseen groups, {known}",
-        )
-        common.save_figure(figure, folder / f"error_{shots}_rows.png")
-    content["left_out"] = {part: names.tolist() for part, names in sets.left_out.items()}
-    common.write_json(folder / "results.json", content)
+    def loss(self, sets):
+        """A squared error is in squares of the target's units, and so is its gradient."""
+        if sets.labels is not None:
+            return comparison.CROSS_ENTROPY, 1.0
+        return "mse", float(sets.target_scale()[1].item() ** 2)
 
+    def compared(self, sets):
+        """Root mean squared errors, or accuracies."""
+        if sets.labels is not None:
+            return comparison.Comparison(sets, "accuracy")
+        return comparison.Comparison(sets, "mean_squared_error", comparison.root)
 
-def export(settings, folder, learner, sets):
-    """Writes MAML of the first seed as a model that adapts where it is served."""
-    labels = None if sets.labels is None else sets.labels.tolist()
-    card = {"data": f"rows by {settings.group}", "results": "results.json, of the run directory"}
-    card |= {"target": settings.target, "columns": sets.columns, "labels": labels}
-    with files.whole_folder(folder / "saved_model", replace=True) as beside:
-        serving.export(learner, beside, inner_steps=settings.test_inner_steps, card=card)
+    def simple_ways(self, compared, pooled):
+        """What a statistician would try first."""
+        sets, line = compared.sets, self.settings.line
+        layer = sets.normalization()
+        found = {
+            "ridge for each group": compared.measure(self.ridges(layer)),
+            "mean of the labels": compared.measure({"": evaluation.support_mean}),
+        }
+        if sets.labels is None:
+            residual = functools.partial(evaluation.mean_residual, pooled)
+            found["pooled + mean residual"] = compared.measure({"": residual})
+        if line:
+            column = sets.columns.index(line)
+            alone = lambda x: layer(x)[:, column : column + 1]  # noqa: E731
+            found[f"ridge on {line} alone"] = compared.measure(self.ridges(alone))
+            curves = {}
+            for degree in (2, 3):
+                curves |= self.ridges(alone, f"degree {degree}, ", degree=degree)
+            found[f"polynomial in {line} alone"] = compared.measure(curves)
+        return found
+
+    def ridges(self, normalization, chosen="", **more):
+        """Ridge regressions by penalty."""
+        made = functools.partial(evaluation.ridge, normalization=normalization, **more)
+        return {
+            f"{chosen}penalty {p:g}": functools.partial(made, penalty=p)
+            for p in self.settings.penalties
+        }
+
+    def card(self, sets):
+        """What a row is."""
+        return {
+            "data": f"rows by {self.settings.group}",
+            "results": "results.json, of the run directory",
+            "target": self.settings.target,
+            "columns": sets.columns,
+            "labels": None if sets.labels is None else sets.labels.tolist(),
+        }
 
 
 def main():
     """Trains, compares, draws and exports."""
     settings = common.parse(Settings, "python -m train.tabular", QUICK)
-    common.use_threads_for_tasks()
-    try:
-        table = read(settings)
-        sets = make_tasks(settings, table, settings.seed, max(settings.test_shots))
-        if sets[1] is None:
-            options.refuse(
-                "Expected validation groups, to choose settings on. Received: "
-                f"--shares {settings.shares}. Give them a share."
-            )
-        tables_of = [settings.line] if settings.line else []
-        if not set(tables_of) <= set(sets.columns):
-            options.refuse(
-                f"Expected --line to be one of the features, {sets.columns}. Received: --line "
-                f"{settings.line}. Give one of these."
-            )
-    except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
-        sys.exit(str(error))
-    folder = common.open_run(settings, FREE)
-    seeds = range(settings.seed, settings.seed + settings.seeds)
-    learners = {seed: train(settings, table, seed, folder) for seed in seeds}
-    found = {
-        shots: [compare(settings, table, seed, learners[seed], shots) for seed in seeds]
-        for shots in settings.test_shots
-    }
-    report(settings, folder, found, sets)
-    export(settings, folder, learners[settings.seed]["MAML"], sets)
-    print(f"\nResults, figures and the exported model are in {folder}.")
+    by_group.run(Tabular, settings)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ None of these learns from other groups, or not more than one model for all of th
 seconds. Where one of them is as good as a meta-learner, it is the better choice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ def ridge(
     num_tasks: int = 600,
     *,
     penalty: float = 1.0,
+    degree: int = 1,
     normalization: Callable | None = None,
     metric: str | None = None,
 ) -> Result:
@@ -63,12 +64,14 @@ def ridge(
 
         minimise   sum over the support of (y - a - b·x)² + penalty · |b|²
 
-    In a classification y are one-hot vectors, and the largest prediction answers.
+    With a larger degree it is a polynomial: x are then the inputs and their powers. In a
+    classification y are one-hot vectors, and the largest prediction answers.
 
     Args:
         tasks: see `support_mean`.
         num_tasks: see `support_mean`.
         penalty: positive number. Choose it on validation tasks, from powers of ten.
+        degree: `int`, the highest power of each input, from 1 on; there are no products of inputs.
         normalization: function of the inputs, such as `sets.normalization()` of
             `maml_tf.tasks.groups`: a penalty makes sense on inputs of one scale only.
         metric: see `support_mean`.
@@ -77,7 +80,8 @@ def ridge(
         See `support_mean`.
 
     Raises:
-        TypeError, ValueError: see `support_mean`; a penalty that is not positive.
+        TypeError, ValueError: see `support_mean`; a penalty that is not positive, or a degree that
+            is no integer from 1 on.
 
     Example:
         >>> x, person = np.random.default_rng(0).normal(size=[400, 3]), np.arange(400) // 20
@@ -87,9 +91,11 @@ def ridge(
         True
     """
     penalty = arguments.positive("penalty", penalty)
+    powers = range(1, arguments.integer("degree", degree, 1) + 1)
 
     def predict(support_x, support_y, query_x):
-        x, query = (_flat(one, normalization) for one in (support_x, query_x))
+        flat = (_flat(one, normalization) for one in (support_x, query_x))
+        x, query = (np.concatenate([one**power for power in powers], axis=-1) for one in flat)
         middle, level = x.mean(axis=1, keepdims=True), support_y.mean(axis=1, keepdims=True)
         x, turned = x - middle, np.swapaxes(x - middle, 1, 2)
         normal = turned @ x + penalty * np.eye(x.shape[-1])
@@ -158,23 +164,27 @@ def seasonal_naive(
     num_tasks: int = 600,
     *,
     season: int,
+    targets: Sequence[int] | None = None,
     metric: str | None = "mean_absolute_error",
 ) -> Result:
     """What was one season before, for every point of a forecast: what any forecast should beat.
 
     Args:
-        tasks: a `tf.data.Dataset` of `maml_tf.tasks.windows`, whose inputs `[T, Q, inputs, ...]`
-            and labels `[T, Q, horizon, ...]` have the same channels.
+        tasks: a `tf.data.Dataset` of `maml_tf.tasks.windows`, inputs `[T, Q, inputs, ...]` and
+            labels `[T, Q, horizon, ...]`.
         num_tasks: see `support_mean`.
         season: `int`, points of a season, not more than a window shows: 24 of hours, 12 of months;
             with 1 it is the last value.
+        targets: the channels that are forecast, where `windows` was given such; None stands for
+            all.
         metric: see `support_mean`.
 
     Returns:
         See `support_mean`.
 
     Raises:
-        TypeError, ValueError: see `support_mean`; a season that is longer than the inputs.
+        TypeError, ValueError: see `support_mean`; a season that is longer than the inputs, or
+            channels that are not those of the labels.
 
     Example:
         >>> waves = np.sin(np.arange(20)[:, None] + np.arange(96) / 12 * np.pi)
@@ -186,11 +196,10 @@ def seasonal_naive(
     season = arguments.integer("season", season, 1)
     check_tasks(tasks)
     x, y = tasks.element_spec[0]["query_x"], tasks.element_spec[1]
-    if tf.nest.is_nested(x) or y.shape.rank < 3 or x.shape[3:] != y.shape[3:]:
+    if tf.nest.is_nested(x) or y.shape.rank < 3:
         raise ValueError(
-            "Expected tasks of windows, whose inputs [T, Q, inputs, ...] and labels [T, Q, "
-            f"horizon, ...] have the same channels. Received: inputs of {x} and labels of {y}. "
-            "Give `maml_tf.tasks.windows`, without `targets`."
+            "Expected tasks of windows, inputs [T, Q, inputs, ...] and labels [T, Q, horizon, "
+            f"...]. Received: inputs of {x} and labels of {y}. Give `maml_tf.tasks.windows`."
         )
     inputs = x.shape[2]
     if season > inputs:
@@ -198,13 +207,31 @@ def seasonal_naive(
             f"Expected `season` to be at most the {inputs} points that a window shows. Received: "
             f"season={season}. Give longer windows, `inputs={season}`."
         )
+    _check_targets(tasks, targets)
 
     def predict(support_x, support_y, query_x):
         del support_x
         ahead = np.arange(support_y.shape[2]) % season
-        return np.asarray(query_x)[:, :, inputs - season + ahead]
+        found = np.asarray(query_x)[:, :, inputs - season + ahead]
+        return found if targets is None else found[..., list(targets)]
 
     return _measure(predict, tasks, num_tasks, metric)
+
+
+def _check_targets(tasks, targets):
+    """Refuses labels that are of other channels than those which a forecast takes."""
+    channels = tuple(tasks.element_spec[0]["query_x"].shape[3:])
+    wanted = tuple(tasks.element_spec[1].shape[3:])
+    chosen = channels
+    if targets is not None:
+        found = [arguments.integer(f"targets[{i}]", t, 0) for i, t in enumerate(targets)]
+        chosen = (len(found),) if channels and max(found, default=0) < channels[0] else None
+    if chosen != wanted:
+        raise ValueError(
+            f"Expected `targets` to be the channels of labels whose points are {wanted}, of inputs "
+            f"whose points are {channels}. Received: targets={targets!r}. Give what "
+            "`maml_tf.tasks.windows` was given."
+        )
 
 
 def _measure(predict, tasks, num_tasks, metric):

@@ -7,6 +7,15 @@ import pytest
 from maml_tf import backbones
 from tests.problems import layers
 
+PACKAGES = {
+    "mobilenet_v2": "mobilenet_v2",
+    "mobilenet_v3_small": "mobilenet_v3",
+    "mobilenet_v3_large": "mobilenet_v3",
+    "efficientnet_v2_b0": "efficientnet_v2",
+    "convnext_tiny": "convnext",
+    "resnet50_v2": "resnet_v2",
+}
+
 
 def no_download(**settings):
     raise Exception("URL fetch failure on https://example.org: None")  # as Keras has it
@@ -92,3 +101,12 @@ def test_where_no_cut_can_be():
         backbones.split(blocks(), "third")
     with pytest.raises(TypeError, match=r"Expected `backbone` to be a `keras.Model`"):
         backbones.split("model", "first")
+
+
+@pytest.mark.parametrize("name", backbones.networks.NAMES)
+def test_the_scaling_in_front_is_that_of_the_network(name):
+    """What `preprocess_input` of each makes of pixels, without building the network."""
+    _, (scale, offset), _ = backbones.networks._KNOWN[name]
+    pictures = np.random.default_rng(0).uniform(size=(1, 4, 4, 3)).astype(np.float32)
+    expected = getattr(keras.applications, PACKAGES[name]).preprocess_input(pictures * 255)
+    np.testing.assert_allclose(pictures * scale + offset, expected, rtol=1e-5, atol=1e-6)

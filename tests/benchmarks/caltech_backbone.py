@@ -6,7 +6,9 @@ FOLDER is that of Caltech-101 (101_ObjectCategories), one folder a category. The
 of EfficientNet-Lite0, pretrained on ImageNet, as its PyTorch port names them; the network is built
 below. The categories are shared out at random: meta-training sees 64 of 99, validation 15, and all
 rows are of the other 20. Nearest class means are measured on all 99, too. Features of 40 pictures
-of each category are computed once and kept in --cache.
+of each category are computed once and kept in --cache. What adapts layers of the backbone itself
+runs over maps of features, those before these layers, and takes seconds a step: for fewer tasks,
+and with 5 queries of each class in training.
 """
 
 import argparse
@@ -29,6 +31,7 @@ LEFT_OUT = ("BACKGROUND_Google", "Faces_easy", "Faces")
 GROUPS = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)]
 GROUPS += [(3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)]
 LAST = "_blocks-15-_bn2"  # before the last convolution
+BLOCK = "_blocks-14-add"  # before the last block, which that convolution follows
 ADAPTED = 5  # inner steps of the rows that descend
 
 
@@ -148,13 +151,46 @@ def anil():
 
 def lora(rest):
     """Low-rank factors of the backbone's last convolution adapt, and the last layer."""
-    x = keras.Input(rest.input_shape[1:])
-    network = keras.Model(x, head()(unit()(rest(x))))
-    rest.trainable = False
+    network = with_head(rest)
     convolution = rest.get_layer("_conv_head")
     convolution.trainable = True
     convolution.enable_lora(4)
-    network.get_layer("head").trainable = True
+    return adapting(network)
+
+
+def block(rest):
+    """The kernels of the last block and convolution adapt, with its statistics, and the head."""
+    network = with_head(rest)
+    for layer in rest.layers:
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+    return adapting(network)
+
+
+def scales(rest):
+    """A scale and a shift behind each normalisation of the last block adapt, and the head."""
+
+    def scaled(layer, *args, **kwargs):
+        y = layer(*args, **kwargs)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = {"output_shape": y.shape[1:], "bias_axes": "c", "name": f"{layer.name}-scale"}
+            y = keras.layers.EinsumDense("bhwc,c->bhwc", kernel_initializer="ones", **shape)(y)
+        return y
+
+    same = {"clone_function": lambda layer: layer}
+    rest.trainable = False
+    return adapting(with_head(keras.models.clone_model(rest, call_function=scaled, **same)))
+
+
+def with_head(rest):
+    """A network of maps: the rest of a backbone, frozen but for scales, and a last layer."""
+    for layer in rest.layers:
+        layer.trainable = isinstance(layer, keras.layers.EinsumDense)
+    x = keras.Input(rest.input_shape[1:])
+    return keras.Model(x, head()(unit()(rest(x))))
+
+
+def adapting(network):
+    """All that is trainable adapts, at learned rates."""
     rates = maml_tf.inner_optimizers.LearnedRates(1.0, per="tensor", steps=ADAPTED)
     return maml_tf.MAML(network, rates, ADAPTED)
 
@@ -168,7 +204,7 @@ def compiled(learner, rate):
     return learner
 
 
-def measure(name, learner, sets, epochs, tasks, shots):
+def measure(name, learner, sets, epochs, tasks, shots, steps=100):
     """Accuracy on new classes before and after meta-training, and what it took."""
     before = evaluation.evaluate(learner, sets[2], tasks)
     best = keras.callbacks.EarlyStopping(
@@ -177,7 +213,7 @@ def measure(name, learner, sets, epochs, tasks, shots):
     start = time.perf_counter()
     history = learner.fit(
         sets[0],
-        steps_per_epoch=100,
+        steps_per_epoch=steps,
         epochs=epochs,
         validation_data=sets[1],
         callbacks=[best],
@@ -191,7 +227,8 @@ def measure(name, learner, sets, epochs, tasks, shots):
         without=percent(before),
         with_meta_training=percent(after),
         difference=percent_of(100 * (after.values[:, -1] - before.values[:, -1])),
-        iterations=100 * len(history.history["loss"]),
+        tasks=tasks,
+        iterations=steps * len(history.history["loss"]),
         seconds=round(seconds),
         milliseconds_a_step=milliseconds(learner, sets[0]),
     )
@@ -227,14 +264,19 @@ def main():
     parser.add_argument("--cache", default="runs/caltech", type=pathlib.Path)
     parser.add_argument("--tasks", default=600, type=int)
     parser.add_argument("--epochs", default=10, type=int, help="of 100 meta-steps of 4 tasks")
-    parser.add_argument("--rows", nargs="*", default=["means", "protonet", "anil", "lora", "time"])
+    parser.add_argument("--tasks-on-maps", default=600, type=int)
+    parser.add_argument(
+        "--steps-on-maps", default=40, type=int, help="of 4 tasks, in each of 5 epochs"
+    )
+    parser.add_argument("--shots", nargs="*", default=[1, 5], type=int)
+    rows = ["means", "protonet", "anil", "lora", "block", "scales", "time"]
+    parser.add_argument("--rows", nargs="*", default=rows, choices=rows)
     options = parser.parse_args()
     keras.utils.set_random_seed(0)
     backbone = efficientnet_lite0(options.weights)
     classes = read(options.pictures)
     tell(categories=len(classes.sizes), pictures=int(classes.sizes.sum()))
-    front = backbones.split(backbone, LAST)[0]
-    for shots in (1, 5):
+    for shots in options.shots:
         start = time.perf_counter()
         pictures = task_sets(classes, shots, test_tasks=options.tasks)
         sets = backbones.features(pictures, backbone, cache=options.cache)
@@ -249,12 +291,17 @@ def main():
             if build.__name__ in options.rows:
                 learner = compiled(build(), 1e-4)
                 measure(build.__name__, learner, sets, options.epochs, options.tasks, shots)
-        if "lora" in options.rows:
-            maps = backbones.features(pictures, front, cache=options.cache)
-            # Anew, because factors stay in the layers that they were added to.
-            rest = backbones.split(efficientnet_lite0(options.weights), LAST)[1]
-            learner = compiled(lora(rest), 1e-3)
-            measure("lora", learner, maps, max(1, options.epochs // 3), options.tasks, shots)
+        for build, cut in ((lora, LAST), (block, BLOCK), (scales, BLOCK)):
+            if build.__name__ in options.rows:
+                few = {"queries": 5, "test_queries": 15, "test_tasks": options.tasks_on_maps}
+                front = backbones.split(backbone, cut)[0]
+                maps = task_sets(classes, shots, **few)
+                maps = backbones.features(maps, front, cache=options.cache)
+                # Anew, because factors stay in the layers that they were added to.
+                rest = backbones.split(efficientnet_lite0(options.weights), cut)[1]
+                learner = compiled(build(rest), 1e-4)
+                given = (5, options.tasks_on_maps, shots, options.steps_on_maps)
+                measure(build.__name__, learner, maps, *given)
         if "time" in options.rows:
             whole = backbones.WithBackbone(backbone, compiled(anil(), 1e-4))
             tell(

@@ -90,7 +90,8 @@ def test_time_may_be_dates_and_without_it_rows_stay_as_they_come():
     frame = table()
     frame["when"] = pandas.Timestamp("2024-01-31") + pandas.to_timedelta(frame["day"], unit="D")
     zone = frame["when"].dt.tz_localize("Europe/Berlin")
-    for time in ("when", zone, frame["when"].dt.date):
+    text = frame["when"].dt.strftime("%Y-%m-%d %H:%M")  # as files have it
+    for time in ("when", zone, frame["when"].dt.date, text):
         rows = made(frame, time=time).rows("train")
         assert all((np.diff(x[:, 0]) == 1).all() for x, _ in rows.values())
     rows = made(frame, support="first").rows("train")

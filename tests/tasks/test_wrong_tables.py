@@ -78,6 +78,13 @@ WRONG = [
     Wrong(lambda: made(cell("load", 5, 1e300)), ValueError, "inf", "row 5", "'load'"),
     Wrong(lambda: made(cell("load", 5, 1j)), TypeError, "1j", "row 5", "'load'"),
     Wrong(lambda: made(cell("age", 0, pandas.NA)), ValueError, "missing", "row 0", "'age'"),
+    Wrong(
+        lambda: made(FRAME.assign(load="2024-01-31 12:00")),
+        TypeError,
+        "the date 2024-01-31 12:00 in row 0",
+        "'load'",
+        "`time=`",
+    ),
     Wrong(lambda: made(dates("load")), TypeError, "the date 2024-01-01", "row 0", "'load'"),
     Wrong(
         lambda: made(cell("load", 2, datetime.date(2024, 1, 2))),

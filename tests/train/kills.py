@@ -35,6 +35,8 @@ RL = shlex.split(
     "--meta-batch 2 --rollouts 3 --horizon 6 --epoch-iterations 1 --iterations 4 --test-tasks 3 "
     "--test-steps 1 --test-rollouts 3 --fine-tuning 0.1"
 )
+# Those that are not called as what is killed.
+MODULES = {"tiny": "tests.train.tiny", "features": "train.images"}
 # The smallest runs that have several epochs, and every kind of file.
 OPTIONS = {
     "tiny": [],
@@ -45,6 +47,13 @@ OPTIONS = {
         "--steps-to-evaluate 1 --data-dir {place}/tfds --source {data}"
     ),
     "images": ["--quick", "--epoch-iterations", "5"],
+    "features": shlex.split(
+        "--quick --epoch-iterations 5 --ways 2 --queries 2 --image-size 32 --data {data}/pictures "
+        "--backbone mobilenet_v3_small --weights {data}/small.weights.h5 --cache {place}/cache"
+    ),
+    "tabular": shlex.split(
+        "--quick --iterations 60 --seeds 2 --hidden 4 --test-tasks 10 --test-inner-steps 2 --no-xla"
+    ),
     "navigation": [*RL, "--baselines", "random oracle"],
     "locomotion": [*RL, "--recipe", "modern", "--baselines", "pretrained", "--patience", "3"],
 }
@@ -143,8 +152,8 @@ def start(script, place, data, pattern="*", number=None):
 
 
 def module(script):
-    """The module of a script; `tiny` is one of the tests."""
-    return importlib.import_module(f"{'tests.train' if script == 'tiny' else 'train'}.{script}")
+    """The module of a script; `tiny` is one of the tests, `features` is `images` on a backbone."""
+    return importlib.import_module(MODULES.get(script, f"train.{script}"))
 
 
 def wait(child, seconds=None):
@@ -186,7 +195,7 @@ def content(place):
             ]
         elif path == run / "results.json":
             results = json.loads(path.read_text())
-            results.pop("training_seconds")
+            results.pop("training_seconds", None)
             results["settings"].pop("output", None)
             results["settings"] = {
                 k: str(v).replace(str(place), "") for k, v in results["settings"].items()
@@ -287,7 +296,34 @@ def prepare(script, folder):
         from tests.tasks import small_imagenet
 
         small_imagenet.by_class(data)
+    if script == "features":
+        child = os.fork()  # because TensorFlow must not have begun where others are forked from
+        if not child:
+            try:
+                pictures_and_weights(data)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
     return data
+
+
+def pictures_and_weights(data):
+    """A folder of 12 classes of pictures, and random weights of the network in front of them."""
+    import keras
+    import numpy as np
+    from PIL import Image
+
+    drawn = np.random.default_rng(0)
+    for i in range(12):
+        (data / "pictures" / f"class {i}").mkdir(parents=True)
+        colour = drawn.integers(0, 200, 3)
+        for j in range(8):
+            pixels = (colour + drawn.integers(0, 56, [36, 36, 3])).astype(np.uint8)
+            Image.fromarray(pixels).save(data / "pictures" / f"class {i}" / f"{j}.png")
+    keras.utils.set_random_seed(0)
+    shape = {"input_shape": (32, 32, 3), "include_top": False, "pooling": "avg"}
+    network = keras.applications.MobileNetV3Small(**shape, weights=None)
+    network.save_weights(data / "small.weights.h5")
 
 
 def main():

@@ -36,12 +36,12 @@ def by_group(number):
 def test_a_score_is_the_mean_of_a_group_and_the_setting_is_of_validation(sets):
     """In validation the groups are -2 and -1: 2 is better than 0 there, though not later."""
     compared = Comparison(sets, "mean_squared_error", comparison.root)
-    found = compared.measure({0.0: by_group(0), 2.0: by_group(2)})
+    found = compared.measure({"penalty 0": by_group(0), "penalty 2": by_group(2)})
     assert found.chosen == "penalty 2"
     # 28 tasks, of which 20 are shared out evenly to the ten groups.
     assert found.result.values.shape == (20, 1)
     np.testing.assert_allclose(found.scores, np.arange(10) + 2)
-    alone = compared.measure({None: by_group(0)})
+    alone = compared.measure({"": by_group(0)})
     assert alone.chosen == ""
     np.testing.assert_allclose(alone.scores, np.arange(10))
 

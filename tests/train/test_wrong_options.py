@@ -148,15 +148,21 @@ WRONG += [
     ("tabular", "--data nowhere.csv --target a", "--group"),
     ("tabular", "--data nowhere.csv --target a --group b", "'nowhere.csv'", "does not exist"),
     ("tabular", "--data {tmp}/text.keras --target a --group b", "text.keras", ".parquet"),
-    ("tabular", "--data {tmp}/t.csv --target scor --group who", "`y`", "mean 'score'"),
-    ("tabular", "--data {tmp}/t.csv --target score --group who", "'F'", "'sex'", "row 0"),
+    ("tabular", "--data {tmp}/t.csv --target scor --group who", "--target", "mean 'score'"),
+    ("tabular", "--data {tmp}/t.csv --target score --group whom", "--group", "mean 'who'"),
+    ("tabular", "--data {tmp}/t.csv --target score --group who --time dya", "--time", "mean 'day'"),
+    ("tabular", "--data {tmp}/t.csv --target score --group who --features lod", "mean 'load'"),
+    ("tabular", "--data {tmp}/t.csv --target score --group who", "'F'", "'sex'", "--categories"),
+    ("tabular", "--data {tmp}/t.csv --target score --group who --features day", "date 2024-01-31"),
+    ("tabular", "--data {tmp}/t.csv --target score --group who --time sex", "'F'", "--time", "sex"),
+    ("tabular", "--data {tmp}/few.csv --target score --group who", "with 2", "--leave-out-small"),
     ("tabular", "--data {tmp}/t.csv --target score --group load", "'load'", "floating"),
     ("tabular", "--data {tmp}/t.csv --target score --group who --categories sx", "mean 'sex'"),
     ("tabular", "--data {tmp}/t.csv --target score --group who --categories sex", "1 group "),
     ("tabular", "--quick --line wait", "--line wait", "'dose'"),
     ("tabular", "--quick --shares 0.5 0 0.5", "--shares 0.0"),
-    ("tabular", "--quick --shares 0.5 0.5", "`split`", "(0.5, 0.5)"),
-    ("tabular", "--quick --test-shots 5 500", "shots + queries = 520", "`test_shots`"),
+    ("tabular", "--quick --shares 0.5 0.5", "--shares", "(0.5, 0.5)"),
+    ("tabular", "--quick --test-shots 5 500", "shots + queries = 520", "--test-shots"),
     ("tabular", "--quick --hidden 0", "--hidden 0"),
     ("tabular", "--quick --penalties 0", "--penalties 0"),
     ("tabular", "--quick --clip-norm 0", "--clip-norm 0"),
@@ -165,8 +171,15 @@ WRONG += [
     ("series", "--data nowhere.csv --wide", "'nowhere.csv'", "does not exist"),
     ("series", "--data {tmp}/t.csv --value score --time load", "train split"),
     ("series", "--quick --season 99", "--season 99", "--inputs 72"),
-    ("series", "--quick --beginning 80", "`beginning`", "beginning=80"),
-    ("series", "--quick --horizon 300", "`beginning`", "at least 372"),
+    ("series", "--quick --beginning 80", "--beginning", "beginning=80"),
+    ("series", "--quick --horizon 300", "--beginning", "at least 372"),
+    ("series", "--data {tmp}/t.csv --value lode", "--value", "mean 'load'"),
+    ("series", "--data {tmp}/t.csv --value sex", "'F'", "'sex'", "row 0"),
+    ("series", "--data {tmp}/t.csv --value load --group score", "'score'", "floating"),
+    ("series", "--data {tmp}/t.csv --value load --time sex", "'F'", "--time"),
+    ("series", "--data {tmp}/t.csv --value load score --targets sex", "--targets sex"),
+    ("series", "--data {tmp}/t.csv --value load --targets load", "--targets load", "several"),
+    ("series", "--data {tmp}/t.csv --wide --value load", "--wide", "--value"),
     ("serve_example", "--shots 0", "--shots 0"),
     ("serve_example", "--queries -4", "--queries -4"),
     ("serve_example", "--inner-steps -1", "--inner-steps -1"),
@@ -198,7 +211,11 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "text.keras").write_text("no model")
     (folder / "empty.keras").touch()
-    (folder / "t.csv").write_text("who,sex,load,score\n1,F,0.5,2.5\n1,M,0.25,3.5\n")
+    (folder / "t.csv").write_text(
+        "who,sex,load,score,day\n1,F,0.5,2.5,2024-01-31\n1,M,0.25,3.5,2024-02-01\n"
+    )
+    rows = [f"{who},{i / 9},{i / 7}" for who in range(9) for i in range(40 if who < 8 else 2)]
+    (folder / "few.csv").write_text("\n".join(["who,load,score", *rows]))
     with zipfile.ZipFile(folder / "zip.keras", "w") as archive:
         archive.writestr("config.json", "{}")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])

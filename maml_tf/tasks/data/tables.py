@@ -251,13 +251,14 @@ def _number(value, position, name, row):
 
 def _refuse(value, position, name, row):
     where = f"{row(position)}, column {name!r}"
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, (str, bytes)) and _date(value) is None:
         raise TypeError(
             f"Expected numbers. Received: the text {value!r} in {where}. Correct it if it was "
             "meant as a number, leave the column out by `features=[...]`, or make numbers of "
             "categories: `pandas.get_dummies(frame, columns=[...])`."
         )
-    if isinstance(value, (np.datetime64, np.timedelta64)) or hasattr(value, "year"):
+    dates = (np.datetime64, np.timedelta64, str, bytes)
+    if isinstance(value, dates) or hasattr(value, "year"):
         raise TypeError(
             f"Expected numbers. Received: the date {value!s} in {where}. Give it as `time=` where "
             "it orders the rows, leave it out by `features=[...]`, or make a number of it, such "
@@ -267,6 +268,17 @@ def _refuse(value, position, name, row):
         f"Expected numbers. Received: {arguments.received('value', value)} in {where}. Convert "
         "it, or leave the column out by `features=[...]`."
     )
+
+
+def _date(value):
+    """A text as a date, as files of text have them: of 2024-01-31 or 2024-01-31 12:00; or None."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    if "-" not in text[1:]:
+        return None
+    try:
+        return np.datetime64(text.strip(), "us")
+    except ValueError:
+        return None
 
 
 def keys(values, name, row, *, what):
@@ -334,7 +346,7 @@ def _of_objects(values, name, row, what):
 
 
 def order_in_time(values, name, row):
-    """Numbers that sort as the values of a column do: numbers or dates.
+    """Numbers that sort as the values of a column do: numbers, dates, or text of such dates.
 
     Args:
         values: array `[rows]`.
@@ -350,6 +362,10 @@ def order_in_time(values, name, row):
     """
     if values.dtype.kind in "iu":
         return values.astype(np.int64)
+    if len(values) and all(isinstance(v, str) for v in values.tolist()):
+        dates = [_date(v) for v in values.tolist()]
+        if None not in dates:
+            values = np.array(dates)
     if values.dtype.kind == "O" and all(hasattr(v, "year") for v in values.tolist()):
         # Of days, or with a time zone. NumPy knows no zones, and all are in one unit without them.
         values = np.array([getattr(v, "value", v) for v in values.tolist()])
@@ -367,9 +383,11 @@ def order_in_time(values, name, row):
     if values.dtype.kind == "f":
         check_finite(values, name, row)
         return values.astype(np.float64)
-    if len(values) and isinstance(values.tolist()[0], str):
+    texts = [i for i, v in enumerate(values.tolist()) if isinstance(v, str) and _date(v) is None]
+    if texts:
         raise TypeError(
-            f"Expected numbers or dates for `time`. Received: the text {values.tolist()[0]!r} in "
-            f"{row(0)}, column {name!r}. Convert the column: `pandas.to_datetime(...)`."
+            "Expected numbers, or dates such as 2024-01-31, for `time`. Received: the text "
+            f"{values.tolist()[texts[0]]!r} in {row(texts[0])}, column {name!r}. Convert the "
+            "column: `pandas.to_datetime(...)`."
         )
     return np.array([_number(v, i, name, row) for i, v in enumerate(values.tolist())])
