@@ -21,8 +21,9 @@ class Measured:
     """One way on the held-out groups.
 
     Attributes:
-        result: `Result` of all test tasks, root mean squared errors or accuracies.
-        scores: array `[groups]`, what came out at the chosen settings, averaged in each group.
+        result: `Result` after each step; its values `[groups, steps + 1]` are means over the tasks
+            of a group, so that its interval is over groups.
+        scores: array `[groups]`, those after the chosen number of steps.
         chosen: str, what was chosen on validation groups.
     """
 
@@ -93,11 +94,11 @@ class Comparison:
         return self.scores(way(dataset, tasks // groups * groups or tasks), split)
 
     def _measured(self, result, step, chosen):
-        """The mean of each group at the chosen step."""
+        """The mean of each group."""
         names = names_of(self.sets, "test", result.num_tasks)
-        values = result.values[:, step]
-        scores = np.array([values[names == name].mean() for name in np.unique(names)])
-        return Measured(result, scores, chosen)
+        of_groups = [result.values[names == name].mean(axis=0) for name in np.unique(names)]
+        result = Result(result.metric, np.stack(of_groups))
+        return Measured(result, result.values[:, step], chosen)
 
 
 def names_of(sets, split, count):
@@ -120,7 +121,7 @@ def _loss(result):
 
 
 def merge(by_seed):
-    """Groups and tasks of all seeds together.
+    """Groups of all seeds together.
 
     Args:
         by_seed: list of dicts of `Measured` by name.

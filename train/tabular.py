@@ -196,7 +196,8 @@ class Tabular(by_group.Experiment):
         if line:
             column = sets.columns.index(line)
             alone = lambda x: layer(x)[:, column : column + 1]  # noqa: E731
-            found[f"ridge on {line} alone"] = compared.measure(self.ridges(alone))
+            if len(sets.columns) > 1:
+                found[f"ridge on {line} alone"] = compared.measure(self.ridges(alone))
             curves = {}
             for degree in (2, 3):
                 curves |= self.ridges(alone, f"degree {degree}, ", degree=degree)

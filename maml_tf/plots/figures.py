@@ -73,7 +73,8 @@ def error_against_steps(
         mean, interval = _finite(result.mean), _finite(result.interval)
         if last and not result.inner_steps:
             steps, mean, interval = np.array([0, last]), mean.repeat(2), interval.repeat(2)
-            marker, style = "", "--"
+            # Where colours come round again, the dashes are others.
+            marker, style = "", "--" if i < len(_COLOURS) else "-."
         label = name if np.isfinite(mean).all() else f"{name} (then not finite)"
         axes.plot(steps, mean, style, color=colour, marker=marker, markersize=4, label=label)
         axes.fill_between(

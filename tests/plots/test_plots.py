@@ -124,6 +124,13 @@ def sine_panel(title, steps=10, points=5):
     return plots.SinePanel(title, x, truth, path, support_x, 2 * np.sin(support_x))
 
 
+def test_more_lines_than_colours_are_told_apart():
+    simple = {f"way {i}": result([1.0 + i]) for i in range(9)}
+    figure = plots.error_against_steps({"MAML": result([3.0, 1.0]), **simple})
+    lines = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines)
+
+
 def test_sine_adaptation_draws_truth_points_and_predictions():
     panels = [sine_panel(f"panel {i}", points=5 + i) for i in range(4)]
     figure = plots.sine_adaptation(panels)
