@@ -20,7 +20,6 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf import backbones, evaluation, files, serving
-from maml_tf.tasks import sampling, splits
 from train import checkpoints, common, options
 
 BASELINE = "nearest class mean of token counts"
@@ -127,15 +126,14 @@ def tokeniser(settings, texts):
 
 def make_sets(settings, texts, labels):
     """Task sets of strings: 2/3 of the classes train, 2/15 validate, 1/5 test."""
-    classes = sampling.index_by_class(texts[:, np.newaxis], labels)
-    parts = splits.shuffled(len(classes.labels), (2 / 3, 2 / 15, 1 / 5), settings.seed)
     names = [field.name for field in dataclasses.fields(maml_tf.tasks.Episodes)]
     few = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+    shares = {"split": (2 / 3, 2 / 15, 1 / 5), "split_seed": settings.seed}
     try:
-        sets = splits.three_way(classes, parts, maml_tf.tasks.Episodes(**few))
+        sets = maml_tf.tasks.classes(texts, labels, **few, **shares)
     except ValueError as error:
         sys.exit(str(error))
-    return sets, set(classes.labels[parts[0]])
+    return sets, set(sets.drawn_from["train"][0].labels.tolist())
 
 
 def make_learner(settings):

@@ -8,6 +8,7 @@ gave back (`splits.TaskSets`).
 
 from maml_tf.tasks import sampling
 from maml_tf.tasks.cifar import cifar_fs, fc100
+from maml_tf.tasks.classes import classes
 from maml_tf.tasks.data.glyphs import load_glyphs
 from maml_tf.tasks.data.mini_imagenet import load_mini_imagenet
 from maml_tf.tasks.data.omniglot import load_omniglot
@@ -28,6 +29,7 @@ __all__ = [
     "GroupTasks",
     "WindowTasks",
     "cifar_fs",
+    "classes",
     "fc100",
     "from_tfds",
     "glyphs",

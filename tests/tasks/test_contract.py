@@ -29,6 +29,13 @@ def own_arrays(data_dir, **settings):
     return tasks.sampling.episodes(images, start=start, **settings), *held_out
 
 
+def classes(data_dir, **settings):
+    del data_dir
+    x, y = np.random.default_rng(0).normal(size=[72, 2]), np.arange(72) % 12
+    settings |= {"meta_batch": T, "validation_tasks": 10, "test_tasks": 10}
+    return tasks.classes(x, y, 2, 2, queries=3, split=(0.5, 0.25, 0.25), **settings)
+
+
 def sinusoid(data_dir, **settings):
     del data_dir
     return tasks.sinusoid(meta_batch=T, validation_tasks=10, test_tasks=10, **settings)
@@ -112,6 +119,7 @@ FAMILIES = [
     pytest.param(Family(windows, 4, 2, 2, x=[6], y=[3]), id="windows"),
     pytest.param(Family(oracle, 10, 10, 100, x=[3]), id="oracle"),
     pytest.param(Family(own_arrays, 6, 3, 3, x=[5, 5, 1], **IMAGES), id="episodes"),
+    pytest.param(Family(classes, 4, 6, 6, x=[2], **IMAGES), id="classes"),
     pytest.param(Family(pictures, 6, 3, 3, x=[5, 6, 3], **IMAGES), id="pictures"),
     pytest.param(
         Family(omniglot, 10, 10, 10, x=[28, 28, 1], **IMAGES),
