@@ -151,7 +151,9 @@ class SeriesExperiment(by_group.Experiment):
         self.targets = channels(settings)
         found = read(settings)
         # Of what repeats every season exactly there is no MASE.
-        flat = [n for n, one in found.items() if not self.naive_error(one[: settings.beginning])]
+        known = {n: one[: settings.beginning] for n, one in found.items()}
+        flat = [n for n, one in known.items() if len(one) > settings.season]
+        flat = [n for n in flat if not self.naive_error(known[n])]
         if flat:
             print(f"Left out, because they repeat themselves exactly: {', '.join(map(str, flat))}.")
         self.series = {name: one for name, one in found.items() if name not in flat}

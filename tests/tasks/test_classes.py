@@ -47,13 +47,14 @@ def test_a_task_tells_classes_of_its_part_apart():
 
 def test_a_table_a_file_and_arrays_give_the_same_tasks(tmp_path):
     FRAME.to_csv(tmp_path / "t.csv", index=False)
-    for table in (FRAME, str(tmp_path / "t.csv"), tmp_path / "t.csv"):
-        assert_same(made(table, "label"), made())
-        assert_same(made(table, "label", features=["b"]), made(NUMBERS[:, :1]))
-    shuffled = made(FRAME.assign(a=TEXTS), "label", features=["a"])
-    assert_same(shuffled, made(TEXTS))
-    assert_same(made(TEXTS.tolist(), LABELS.tolist()), made(TEXTS))
-    assert batch(made(TEXTS))[0]["support_x"].dtype == object
+    expected, of_texts = made(), made(TEXTS.tolist(), LABELS.tolist())
+    for table in (FRAME, str(tmp_path / "t.csv")):
+        assert_same(made(table, "label"), expected)
+    assert batch(made(FRAME, "label", features=["b"]))[0]["support_x"].shape == (4, 4, 1)
+    assert_same(made(FRAME.assign(a=TEXTS), "label", features=["a"]), of_texts)
+    drawn = batch(of_texts)[0]["support_x"]
+    assert drawn.shape == (4, 4, 1)
+    assert drawn[0, 0, 0].startswith(b"text ")
 
 
 def test_shares_are_those_of_the_other_families():

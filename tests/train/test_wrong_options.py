@@ -158,7 +158,11 @@ WRONG += [
     ("tabular", "--data {tmp}/few.csv --target score --group who", "with 2", "--leave-out-small"),
     ("tabular", "--data {tmp}/t.csv --target score --group load", "'load'", "floating"),
     ("tabular", "--data {tmp}/t.csv --target score --group who --categories sx", "mean 'sex'"),
-    ("tabular", "--data {tmp}/t.csv --target score --group who --categories sex", "1 group "),
+    (
+        "tabular",
+        "--data {tmp}/t.csv --target score --group who --categories sex --features sex",
+        "1 group ",
+    ),
     ("tabular", "--quick --line wait", "--line wait", "'dose'"),
     ("tabular", "--quick --shares 0.5 0 0.5", "--shares 0.0"),
     ("tabular", "--quick --shares 0.5 0.5", "--shares", "(0.5, 0.5)"),

@@ -75,7 +75,7 @@ def open_table(given):
 
     Args:
         given: a `pandas.DataFrame`, or the path of a CSV or Parquet file; tabs or semicolons
-            between the columns of a text are found by pandas.
+            between the columns of a text are found by pandas. Or a `Table`, which was read before.
 
     Returns:
         A `Table`, or None where it is neither.
@@ -85,7 +85,9 @@ def open_table(given):
         ImportError: pandas, or pyarrow for Parquet, is not installed.
         ValueError: the file is no table, is of another kind, or two columns have one name.
     """
-    if is_frame(given):
+    if isinstance(given, Table):
+        table = given
+    elif is_frame(given):
         table = Table(given)
     elif isinstance(given, (str, os.PathLike)):
         table = _read(pathlib.Path(arguments.path("x", given, "a table, or a path of one")))
