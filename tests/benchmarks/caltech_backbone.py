@@ -8,7 +8,7 @@ below. The categories are shared out at random: meta-training sees 64 of 99, val
 rows are of the other 20. Nearest class means are measured on all 99, too. Features of 40 pictures
 of each category are computed once and kept in --cache. What adapts layers of the backbone itself
 runs over maps of features, those before these layers, and takes seconds a step: for fewer tasks,
-and with 5 queries of each class in training; the best of five epochs is that of 40 validation tasks.
+and with 5 queries of each class in training; the best of 5 epochs is that on 40 validation tasks.
 """
 
 import argparse

@@ -100,6 +100,11 @@ def test_class_means_of_a_backbone_need_no_model(monkeypatch, capsys, tmp_path):
             "Expected --weights beside --backbone",
         ),
         (adapt, ["--backbone", "mobilenet_v2", "--weights", "no.h5"], "'no.h5', which is no file"),
+        (
+            adapt,
+            ["--backbone", "mobilenet_v3_small", "--image-size", "16"],
+            r"pictures that 'mobilenet_v3_small' takes.*=16",
+        ),
     ],
 )
 def test_options_of_adapt_that_exclude_one_another(script, options, message, monkeypatch, tmp_path):
