@@ -133,7 +133,8 @@ def hold(folder):
 
 def remove_unfinished(folder):
     """Removes what a killed process was writing into a folder that this process holds alone."""
-    for path in pathlib.Path(folder).glob(f"{_PREFIX}*"):
+    folder = pathlib.Path(folder)
+    for path in [*folder.glob(f"{_PREFIX}*"), *folder.glob(f"{_MAKING}*")]:
         if path.is_dir():
             _discard(path)
         else:
@@ -148,20 +149,29 @@ def _beside(path):
 def _make_held(place):
     """Makes a folder that is held from the first moment at which it has its name."""
     making = place.with_name(place.name.replace(_PREFIX, _MAKING, 1))
-    making.mkdir(parents=True)
-    hold(making)
-    making.rename(place)
+    while True:
+        making.mkdir(parents=True, exist_ok=True)
+        try:
+            if hold(making):
+                making.rename(place)
+                break
+        except FileNotFoundError:  # another process took it for abandoned in this moment
+            _release(making)
     if str(making) in _held:
         _held[str(place)] = _held.pop(str(making))
 
 
 def _remove_abandoned(path):
     """What was being written when its writer was killed; a living one holds its folder."""
-    for place in path.parent.glob(f"{_PREFIX}*-{path.name}"):
+    places = [*path.parent.glob(f"{_PREFIX}*-{path.name}")]
+    for place in (*places, *path.parent.glob(f"{_MAKING}*-{path.name}")):
+        if str(place) in _held:
+            continue
         # Where the disk knows no locks, nothing tells the living from the dead: all is left.
-        if place.is_dir() and str(place) not in _held and hold(place) and str(place) in _held:
-            _release(place)
-            _discard(place)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it has its name by now
+            if place.is_dir() and hold(place) and str(place) in _held:
+                _discard(place)
+                _release(place)
 
 
 def _discard(place):

@@ -156,9 +156,27 @@ def test_what_a_kill_left_is_cleared_and_what_another_writes_is_not(tmp_path, ot
     for place in (killed, writing):
         (place / "model").mkdir(parents=True)
     other_process(writing)
+    (tmp_path / ".making-3-0-model").mkdir()  # killed before it had its name
     with files.whole_folder(tmp_path / "model") as beside:
         (beside / "a").touch()
     assert sorted(os.listdir(tmp_path)) == [writing.name, "model"]
+
+
+def test_a_folder_that_is_taken_for_abandoned_is_made_again(tmp_path, monkeypatch):
+    """By another process, between its making and its being held."""
+    hold, taken = files.hold, []
+
+    def first_taken(folder):
+        if not taken:
+            taken.append(folder)
+            os.rmdir(folder)
+        return hold(folder)
+
+    monkeypatch.setattr(files, "hold", first_taken)
+    with files.whole_folder(tmp_path / "model") as beside:
+        (beside / "a").touch()
+    assert os.path.basename(taken[0]).startswith(".making-")
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_a_kill_between_two_names_loses_neither(tmp_path):
@@ -166,6 +184,7 @@ def test_a_kill_between_two_names_loses_neither(tmp_path):
     before.mkdir(parents=True)
     (before / "a").write_text("old")
     (tmp_path / ".writing-1-0-results.json").write_text("ha")
+    (tmp_path / ".making-1-0-model").mkdir()
     files.remove_unfinished(tmp_path)
     assert os.listdir(tmp_path) == ["model"]
     assert (tmp_path / "model" / "a").read_text() == "old"
