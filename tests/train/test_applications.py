@@ -34,6 +34,12 @@ def network(request, tmp_path, monkeypatch):
     build, module = NETWORKS[request.param]
     keras.utils.set_random_seed(3)
     made = build(input_shape=(32, 32, 3), include_top=False, pooling="avg", weights=None)
+    # Statistics of pictures, without which random weights make the same of all of them.
+    for layer in made.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    pixels = np.random.default_rng(0).uniform(0, 255, [8, 1, 1, 3]) * np.ones([8, 32, 32, 3])
+    made(module.preprocess_input(pixels.astype(np.float32)), training=True)
     path = tmp_path / "w.weights.h5"
     if request.param == "mobilenet_v2":
         path = tmp_path / "no_top.h5"  # as the files that `keras.applications` downloads are
