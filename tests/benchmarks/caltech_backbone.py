@@ -110,6 +110,16 @@ def read(folder):
     return sampling.index_by_class(images, np.array(names)[labels])
 
 
+def held_out(classes, of_each=20):
+    """The test categories alone, with so many pictures of each."""
+    part = splits.shuffled(len(classes.sizes), (0.65, 0.15, 0.2), 0)[2]
+    some, order = sampling.select(classes, part), np.asarray(classes.order)
+    rows = np.stack([order[first : first + of_each] for first in some.offsets])
+    return sampling.index_by_class(
+        np.asarray(classes.examples)[rows.reshape(-1)], np.repeat(some.labels, of_each)
+    )
+
+
 def task_sets(classes, shots, all_classes=False, **more):
     """`(train, validation, test)` of 5-way tasks, 15 queries a class."""
     count = len(classes.sizes)
@@ -280,6 +290,11 @@ def main():
     parser.add_argument(
         "--steps-on-maps", default=40, type=int, help="of 4 tasks, in each of 5 epochs"
     )
+    parser.add_argument(
+        "--untrained",
+        action="store_true",
+        help="on maps before meta-training alone, of 20 pictures of each of the 20 categories",
+    )
     parser.add_argument("--shots", nargs="*", default=[1, 5], type=int)
     rows = ["means", "protonet", "anil", "lora", "block", "scales", "gammas", "time"]
     parser.add_argument("--rows", nargs="*", default=rows, choices=rows)
@@ -308,12 +323,13 @@ def main():
                 few = {"queries": 5, "test_queries": 15, "validation_tasks": 40}
                 few["test_tasks"] = options.tasks_on_maps
                 front = backbones.split(backbone, cut)[0]
-                maps = task_sets(classes, shots, **few)
+                of = held_out(classes) if options.untrained else classes
+                maps = task_sets(of, shots, all_classes=options.untrained, **few)
                 maps = backbones.features(maps, front, cache=options.cache)
                 # Anew, because factors stay in the layers that they were added to.
                 rest = backbones.split(efficientnet_lite0(options.weights), cut)[1]
                 learner = compiled(build(rest), 1e-4)
-                epochs = 0 if build is gammas else 5
+                epochs = 0 if build is gammas or options.untrained else 5
                 given = (epochs, options.tasks_on_maps, shots, options.steps_on_maps)
                 measure(build.__name__, learner, maps, *given)
         if "time" in options.rows:
