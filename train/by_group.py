@@ -5,9 +5,7 @@ neither has seen. A script says what its tasks, its network and its simple ways 
 """
 
 import dataclasses
-import hashlib
 import math
-import pathlib
 import sys
 
 import keras
@@ -194,7 +192,7 @@ def run(make_experiment, settings):
             f"Expected validation {experiment.groups}, to choose settings on. Received: "
             f"--shares {settings.shares}. Give them a share."
         )
-    folder = common.open_run(settings, experiment.free, digest_of_data=digest(settings.data))
+    folder = common.open_run(settings, experiment.free, digest_of_data=common.digest(settings.data))
     seeds = range(settings.seed, settings.seed + settings.seeds)
     learners = {seed: experiment.train(folder, seed) for seed in seeds}
     found = {
@@ -204,8 +202,3 @@ def run(make_experiment, settings):
     experiment.report(folder, found, sets)
     experiment.export(folder, learners[settings.seed]["MAML"], sets)
     print(f"\nResults, figures and the exported model are in {folder}.")
-
-
-def digest(path):
-    """Of a file's content, so that a run goes on with no other one; None where there is none."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16] if path else None

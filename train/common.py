@@ -6,6 +6,7 @@ each learner what `train.checkpoints` says.
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -175,6 +176,11 @@ def open_run(settings, free=(), **more):
             )
     write_json(path, config)
     return folder
+
+
+def digest(path):
+    """Of a file's content, so that a run goes on with no other one; None where there is no file."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16] if path else None
 
 
 def _read_config(path):

@@ -187,7 +187,8 @@ def main():
     sets, trained_on = make_sets(settings, texts, labels)
     front = tokeniser(settings, texts[[label in trained_on for label in labels]])
     tokens = backbones.features(sets, front, cache=settings.cache, batch_size=256)
-    folder = common.open_run(settings, ("iterations", "test_tasks", "cache"))
+    free, digest = ("iterations", "test_tasks", "cache"), common.digest(settings.data)
+    folder = common.open_run(settings, free, digest_of_data=digest)
     start = tokens[0]
     trained = common.train(
         lambda: make_learner(settings),
