@@ -180,7 +180,9 @@ def open_run(settings, free=(), **more):
 
 def digest(path):
     """Of a file's content, so that a run goes on with no other one; None where there is no file."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16] if path else None
+    if not path or not pathlib.Path(path).is_file():
+        return None
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
 
 
 def _read_config(path):
