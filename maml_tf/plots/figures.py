@@ -261,6 +261,7 @@ def learning_curve(
         _draw_test(axes, at, result)
     _draw_chance(axes, chance)
     _scale(axes, [[row[name] for row in rows] for name in present], metric)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("meta-iterations")
     axes.set_ylabel(ylabel or _readable(metric))

@@ -186,6 +186,13 @@ def test_learning_curve_draws_what_the_rows_have():
     assert_legend_beside_axes(figure)
 
 
+def test_the_iterations_of_a_short_run_stand_there_once():
+    figure = plots.learning_curve([{"epoch": 0.0, "loss": 1.0}, {"epoch": 1.0, "loss": 0.5}])
+    figure.draw_without_rendering()
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert len(labels) == len(set(labels))
+
+
 def test_learning_curve_tells_before_from_after_by_line_style():
     rows = [
         {"epoch": 0, "loss": 0.5, "loss_before": 4.0},

@@ -24,7 +24,7 @@ NETWORKS = {
 }
 OPTIONS = ["--quick", "--ways", "2", "--queries", "2", "--image-size", "32", "--test-tasks", "4"]
 OPTIONS += ["--iterations", "2", "--epoch-iterations", "1", "--validation-tasks", "2"]
-OPTIONS += ["--steps-to-evaluate", "2"]
+OPTIONS += ["--inner-steps", "2", "--steps-to-evaluate", "2"]
 
 
 @pytest.fixture(params=NETWORKS)
