@@ -11,6 +11,7 @@ _OF_STEPS = {
     "inner_steps": "inner_steps",
     "steps_to_evaluate": "inner_steps",
     "step_size": "inner_optimizer",
+    "last_layer_step_size": "inner_optimizer",
     "inner_optimizer": "inner_optimizer",
     "first_order": "first_order",
 }
