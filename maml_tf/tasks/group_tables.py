@@ -273,12 +273,18 @@ def _one_input(part, i, count):
             "Give an array [rows, ...] of numbers, or a `pandas.DataFrame`."
         )
     array = array[:, np.newaxis] if array.ndim == 1 else array
+    if 0 in array.shape[1:]:
+        raise ValueError(
+            f"Expected {name} to have something in every row. Received: an array of shape "
+            f"{array.shape}. Give it a column at least."
+        )
     if array.dtype.kind in "iu":
         return array.copy()
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    tables.check_finite(array, name, lambda row: f"row {row}")
-    return array
+    narrow = tables.narrow(array)
+    tables.check_finite(narrow, name, lambda row: f"row {row}")
+    if len(array) and array.ndim == 2:
+        tables.check_told_apart(array, name)
+    return narrow
 
 
 def _targets(values, names, kind, row):

@@ -83,13 +83,14 @@ def _one(given, name):
             f"Expected each series to be numbers [time] or [time, channels]. Received: "
             f"{arguments.received(f'series {name!r}', array)}. Convert it."
         )
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    there = np.flatnonzero(~np.isnan(array.reshape(len(array), -1)).all(axis=1))
+    there = np.flatnonzero(~np.isnan(array.astype(float).reshape(len(array), -1)).all(axis=1))
     # Series of several lengths in one array are filled up at their ends.
     array = array[: there[-1] + 1] if there.size else array[:0]
-    tables.check_finite(array, f"series {name!r}", lambda row: f"point {row}")
-    return array
+    narrow = tables.narrow(array)
+    tables.check_finite(narrow, f"series {name!r}", lambda row: f"point {row}")
+    if len(array):
+        tables.check_told_apart(array, f"series {name!r}")
+    return narrow
 
 
 def _labels(labels, arrays, names):

@@ -76,6 +76,24 @@ WRONG = [
     Wrong(lambda: made(cell("score", 3, np.nan)), ValueError, "missing", "row 3", "'score'"),
     Wrong(lambda: made(cell("load", 5, np.inf)), ValueError, "inf", "row 5", "'load'"),
     Wrong(lambda: made(cell("load", 5, 1e300)), ValueError, "inf", "row 5", "'load'"),
+    Wrong(
+        lambda: made(FRAME.assign(load=1e9 + FRAME["load"])),
+        ValueError,
+        "float32 tells apart",
+        "'load' from 1000000000 to 1000000001",
+    ),
+    Wrong(lambda: made(FRAME.assign(load=range(2**30, 2**30 + 24))), ValueError, "1073741824"),
+    Wrong(
+        lambda: arrays(frame=1e9 + FRAME[["load"]].to_numpy()), ValueError, "'x' from 1000000000"
+    ),
+    Wrong(
+        lambda: tasks.windows(
+            1e9 + np.linspace(0, 1, 540).reshape(9, 60), inputs=5, horizon=2, shots=2
+        ),
+        ValueError,
+        "'series 0' from 1000000000",
+    ),
+    Wrong(lambda: arrays(frame=np.ones([24, 0])), ValueError, "something in every row", "(24, 0)"),
     Wrong(lambda: made(cell("load", 5, 1j)), TypeError, "1j", "row 5", "'load'"),
     Wrong(lambda: made(cell("age", 0, pandas.NA)), ValueError, "missing", "row 0", "'age'"),
     Wrong(
@@ -223,6 +241,13 @@ WRONG = [
         "['z']",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    "column", [0.1 * np.ones(24), 0.1 * np.ones(24) + 1e-17 * np.arange(24), 1e6 + np.arange(24)]
+)
+def test_numbers_that_float32_tells_apart_are_taken(column):
+    made(FRAME.assign(load=column))
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)

@@ -205,11 +205,44 @@ def numbers(values, name, row):
         _refuse(values[0], 0, name, row)
     if values.dtype.kind not in "biuf":
         values = np.array([_number(v, i, name, row) for i, v in enumerate(values.tolist())])
-    with np.errstate(over="ignore"):  # what does not fit is refused below
-        # NumPy's astype copies; a frame that changes later changes nothing here.
-        column = values.astype(np.float32)
+    # A copy; a frame that changes later changes nothing here.
+    column = narrow(values)
     check_finite(column, name, row)
+    check_told_apart(values, name)
     return column
+
+
+def narrow(values):
+    """A copy as float32; what does not fit becomes infinite, for `check_finite` to refuse."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def check_told_apart(values, name):
+    """Refuses numbers whose differences float32 would round away.
+
+    Args:
+        values: array `[rows, ...]` of finite numbers; each of its columns is looked at.
+        name: as in `numbers`.
+
+    Raises:
+        ValueError: rounding is more than a twentieth of all that there is between the smallest and
+            the largest number of a column.
+    """
+    if values.dtype.kind == "b" or values.dtype.itemsize < 4 or values.dtype == np.float32:
+        return
+    smallest, largest = (f(values, axis=0).astype(np.float64) for f in (np.nanmin, np.nanmax))
+    size, range_ = np.maximum(np.abs(smallest), np.abs(largest)), largest - smallest
+    # What 64 bits round themselves is no difference.
+    bad = (range_ < 10 * np.finfo(np.float32).eps * size) & (range_ > 1e-12 * size)
+    if bad.any():
+        place = tuple(np.argwhere(bad)[0])
+        raise ValueError(
+            "Expected numbers that float32 tells apart. Received: "
+            f"{f'column {name!r}' if isinstance(name, str) else name} from {smallest[place]:.17g} "
+            f"to {largest[place]:.17g}, of which little is left. "
+            "Give them without what they have in common."
+        )
 
 
 def check_finite(values, name, row):
