@@ -56,11 +56,15 @@ class Clipping:
 def _scaled(gradients, largest):
     """Gradients whose norm, together, is at most `largest`."""
     wide = [tf.cast(g, width(g.dtype)) for g in gradients]
+    # Where their squares would be infinite they are made smaller first, and not clipped to nothing.
+    peak = tf.reduce_max(tf.stack([tf.reduce_max(tf.abs(g)) for g in wide]))
+    unit = tf.stop_gradient(tf.where(peak > 1e18, peak, tf.ones_like(peak)))
+    wide = [g / unit for g in wide]
     square = tf.add_n([tf.reduce_sum(tf.square(g)) for g in wide])
-    over = square > largest * largest
+    over = square > tf.square(largest / unit)
     # The root is taken of what is positive: at a gradient of zero it has no derivative.
     root = tf.math.rsqrt(tf.where(over, square, tf.ones_like(square)))
-    factor = tf.where(over, tf.constant(largest, square.dtype) * root, tf.ones_like(square))
+    factor = tf.where(over, tf.constant(largest, square.dtype) * root, unit)
     return [tf.cast(w * factor, g.dtype) for w, g in zip(wide, gradients, strict=True)]
 
 

@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.ops import gen_math_ops
 
 from maml_tf import exact
 
@@ -34,6 +35,16 @@ def test_gradients_are_added_two_at_a_time():
     terms, error = sums(inside=True)
     assert terms == [2, 2]
     np.testing.assert_allclose(error, [0, 0], atol=1e-15)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_sum_of_any_number_of_terms_is_right(count):
+    terms = [tf.constant([1.0 * i, 2.0]) for i in range(count)]
+    with exact.refusals():
+        total = tf.raw_ops.AddN(inputs=terms) if count == 1 else tf.add_n(terms)
+        again = gen_math_ops.add_n(terms)
+    np.testing.assert_array_equal(total, [sum(range(count)), 2.0 * count])
+    np.testing.assert_array_equal(again, total)
 
 
 def test_elsewhere_they_are_not():

@@ -253,3 +253,27 @@ WRONG = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_wrong_calls_are_explained(wrong):
     check(wrong)
+
+
+@pytest.mark.parametrize("kind", ["clipnorm", "global_clipnorm"])
+def test_a_gradient_whose_square_is_infinite_is_clipped_as_others(kind):
+    gradients = [tf.constant([3e25, 0.0]), tf.constant([0.0, -4e25])]
+    clipped = inner_optimizers.SGD(1.0, **{kind: 2.0}).clipped(gradients)
+    together = [[1.2, 0.0], [0.0, -1.6]]
+    each = [[2.0, 0.0], [0.0, -2.0]]
+    np.testing.assert_allclose(clipped, each if kind == "clipnorm" else together, rtol=1e-6)
+
+
+def test_the_derivative_of_a_gradient_that_is_made_smaller_is_that_of_its_direction():
+    clip = inner_optimizers.SGD(1.0, clipnorm=1.0).clipped
+    x = tf.constant([3e25, 4e25])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        first = clip([x])[0][0]
+    # d(x / |x|) = (1 - x x^T / |x|^2) / |x|
+    np.testing.assert_allclose(tape.gradient(first, x), [0.64 / 5e25, -0.48 / 5e25], rtol=1e-5)
+
+
+def test_a_gradient_that_is_infinite_is_no_step_that_looks_like_one():
+    clipped = inner_optimizers.SGD(1.0, clipnorm=1.0).clipped([tf.constant([np.inf, 1.0])])
+    assert not np.isfinite(clipped[0]).any()
