@@ -31,7 +31,7 @@ class Settings:
 
     data: str
     """A .json file, a list of [text, label] or a dict of such lists, which are put together; or a
-    .csv file with the columns "text" and "label"."""
+    .csv file with the columns "text" and "label"; with --quick sentences are drawn."""
     leave_out: list[str] = dataclasses.field(default_factory=lambda: ["oos"])
     """Labels that are no class of their own, such as CLINC150's "oos"."""
     ways: int = 5
@@ -68,7 +68,20 @@ class Settings:
     output: str = "runs/sentences"
     """Run directory: checkpoints, history, results, exported model."""
     fresh: bool = common.switch("Delete what the run directory holds and start anew.")
-    quick: bool = common.switch("A tiny run of some seconds, to see that everything works.")
+    quick: bool = common.switch("A tiny run of some seconds on drawn sentences.")
+
+
+def _drawn():
+    """Sentences for --quick: 40 classes, each of words of three letters of its own."""
+    random = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnop"))
+    rows = []
+    for label in range(40):
+        own = random.choice(letters, 3, replace=False)
+        for _ in range(24):
+            words = ["".join(random.choice(own, 4)) for _ in range(5)]
+            rows.append((" ".join(words), f"class {label}"))
+    return rows
 
 
 def read(settings):
@@ -77,6 +90,8 @@ def read(settings):
     Raises:
         SystemExit: the file is not there, or not one of sentences.
     """
+    if settings.quick and not settings.data:
+        return tuple(np.array(part) for part in zip(*_drawn(), strict=True))
     path = pathlib.Path(settings.data)
     try:
         rows = _of_csv(path) if path.suffix == ".csv" else _of_json(path)
@@ -181,8 +196,10 @@ def main():
     quick = {"data": "", "iterations": 20, "epoch_iterations": 10, "validation_tasks": 8}
     quick |= {"test_tasks": 8, "vocabulary": 1000, "length": 64, "output": "runs/sentences-quick"}
     settings = common.parse(Settings, "python -m train.sentences", quick, {None: {"data": ""}})
-    if not settings.data:
-        options.refuse("Expected --data, a file of sentences. Received: none. Give one.")
+    if not settings.data and not settings.quick:
+        options.refuse(
+            "Expected --data, a file of sentences. Received: none. Give one, or --quick to see it."
+        )
     texts, labels = read(settings)
     sets, trained_on = make_sets(settings, texts, labels)
     front = tokeniser(settings, texts[[label in trained_on for label in labels]])

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import time
 
 import keras
 import numpy as np
@@ -59,6 +60,24 @@ def test_what_it_saves_takes_strings(rows, monkeypatch, capsys, tmp_path):
     # It goes on, with the tokeniser and the tasks that it had.
     run(monkeypatch, *given, "--iterations", "3")
     assert json.loads((output / "results.json").read_text())["iterations"] == 3
+
+
+def test_quick_draws_sentences_where_no_file_is_given(monkeypatch):
+    texts, labels = sentences.read(sentences.Settings(data="", quick=True))
+    assert len(set(labels)) == 40
+    # Enough of each for the script's five shots and fifteen queries.
+    assert min(np.unique(labels, return_counts=True)[1]) >= 20
+    again, _ = sentences.read(sentences.Settings(data="", quick=True))
+    np.testing.assert_array_equal(texts, again)
+
+
+@pytest.mark.slow
+def test_quick_takes_seconds(monkeypatch, tmp_path):
+    spent = time.process_time()
+    run(monkeypatch, "--quick", "--output", tmp_path / "run", "--cache", tmp_path)
+    assert time.process_time() - spent < 60
+    result = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert result["test"]["mean"][-1] > result["chance"]
 
 
 def test_a_csv_file_is_read_as_the_json_file_is(rows, tmp_path):
