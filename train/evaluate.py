@@ -161,8 +161,10 @@ def resolve(settings):
 
 def main():
     """Evaluates, prints a table and writes evaluation.json."""
-    quick = {"test_tasks": 8, "strict_tasks": 8, "output": "runs/evaluate-quick"}
+    quick = {"learner": "", "test_tasks": 8, "strict_tasks": 8, "output": "runs/evaluate-quick"}
     settings = common.parse(Settings, "python -m train.evaluate", quick)
+    if not settings.learner:
+        options.refuse("Expected a learner to evaluate. Received: none. Give a .keras file.")
     common.use_threads_for_tasks()
     settings = resolve(settings)
     content = {"settings": dataclasses.asdict(settings), "protocols": []}

@@ -40,6 +40,21 @@ def expected(path, batch_norm, queries, tasks):
     return result.mean[-1], result.interval[-1]
 
 
+def test_quick_is_eight_tasks_of_each_protocol(learner, monkeypatch, capsys, tmp_path):
+    options = ["--data", "glyphs", "--quick", "--output", str(tmp_path)]
+    monkeypatch.setattr(evaluate.common, "use_threads_for_tasks", lambda: None)
+    monkeypatch.setattr("sys.argv", ["e", str(learner), *options])
+    evaluate.main()
+    protocols = json.loads((tmp_path / "evaluation.json").read_text())["protocols"]
+    assert [protocol["tasks"] for protocol in protocols] == [8, 8]
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["e", *options])
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_both_protocols_are_what_evaluation_measures(learner, monkeypatch, capsys, tmp_path):
     options = ["--data", "glyphs", "--test-tasks", "8", "--strict-tasks", "12"]
     monkeypatch.setattr("sys.argv", ["e", str(learner), *options, "--output", str(tmp_path)])
