@@ -16,7 +16,7 @@ def requests_of(tasks, num_tasks, function, limits, steps):
     """The first tasks of a data set as requests, and the labels of their queries.
 
     Args:
-        tasks: `tf.data.Dataset` of task batches `(inputs, query_y)`.
+        tasks: `tf.data.Dataset` of task batches `(inputs, query_y)`, checked.
         num_tasks: int, how many tasks.
         function: concrete function of the signature `adapt_and_predict`.
         limits: `maml_tf.serving.requests.Limits` of the file.
@@ -26,11 +26,9 @@ def requests_of(tasks, num_tasks, function, limits, steps):
         List of `(request, query_y)`: dict of arrays by name, and array `[Q, ...]`.
 
     Raises:
-        TypeError: no data set, or one of something else than task batches.
         ValueError: it ends early, its examples are others than the file's, or a task is larger than
             the file has room for.
     """
-    _check(tasks)
     specs = {spec.name: spec for spec in function.structured_input_signature[1].values()}
     found = []
     for inputs, query_y in tasks:
@@ -45,7 +43,22 @@ def requests_of(tasks, num_tasks, function, limits, steps):
     )
 
 
-def _check(tasks):
+def check(tasks, loss):
+    """Refuses what no score can be measured on.
+
+    Args:
+        tasks: anything.
+        loss: of the learner, as Keras takes it.
+
+    Raises:
+        TypeError: no data set, or one of something else than task batches.
+        ValueError: a learner of several outputs.
+    """
+    if keras.tree.is_nested(loss):
+        raise ValueError(
+            "Expected no `tasks` for a learner of several outputs, of which there is no one score. "
+            f"Received: {arguments.received('tasks', tasks)}. Leave them out."
+        )
     if not isinstance(tasks, tf.data.Dataset):
         raise TypeError(
             "Expected `tasks` to be a `tf.data.Dataset` of task batches. Received: "

@@ -8,7 +8,6 @@ import os
 import pathlib
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from maml_tf import arguments, files
@@ -137,12 +136,17 @@ def export_litert(
     card_file.check(card, _ABOUT)
     x_spec, y_spec = checks.check_specs(learner, x_spec, y_spec)
     _check_numbers(x_spec)
+    num_tasks = arguments.integer("num_tasks", num_tasks, 1)
+    if tasks is not None:
+        comparison.check(tasks, learner.loss)
     of_ways = _of_known_ways(learner, max_ways)
     of_device = Functions(of_ways, None if steps is None else most, limits, norm, x_spec, y_spec)
     functions = of_device.all()
-    asked = _asked(learner, functions, tasks, num_tasks, limits, steps)
-    all_of_them = [p for p in PRECISIONS if p != "int8" or _is_partly_frozen(learner)]
-    precisions = [precision] if asked is None else all_of_them
+    asked, precisions = None, [precision]
+    if tasks is not None:
+        whole = functions["adapt_and_predict"]
+        asked = comparison.requests_of(tasks, num_tasks, whole, limits, steps)
+        precisions = [p for p in PRECISIONS if p != "int8" or _is_partly_frozen(learner)]
     contents = conversion.converted(functions, layers, precisions, of_device.requests())
     content = contents[precision]
     facts = card_file.about(learner, learner.model) | {"batch_norm": norm}
@@ -152,7 +156,7 @@ def export_litert(
     facts |= {"precision": precision, "bytes": len(content)}
     if asked is not None:
         loss = None if of_device.are_classes else learner.loss
-        measured = comparison.compared(contents, functions["adapt_and_predict"], asked, loss)
+        measured = comparison.compared(contents, whole, asked, loss)
         facts["held_out_tasks"] = measured
     with files.whole(path) as beside:
         beside.write_bytes(content)
@@ -212,21 +216,6 @@ def _check_frozen(learner, precision):
 def _is_partly_frozen(learner):
     adaptable = getattr(learner, "adaptable", False)
     return not (adaptable is None or (adaptable and all(adaptable)))
-
-
-def _asked(learner, functions, tasks, num_tasks, limits, steps):
-    """Held-out tasks as requests; None without tasks."""
-    if tasks is None:
-        return None
-    num_tasks = arguments.integer("num_tasks", num_tasks, 1)
-    several = list(functions["adapt_and_predict"].structured_outputs) != ["predictions"]
-    if several or keras.tree.is_nested(learner.loss):
-        raise ValueError(
-            "Expected no `tasks` for a learner of several outputs, of which there is no one score. "
-            f"Received: {arguments.received('tasks', tasks)}. Leave them out."
-        )
-    function = functions["adapt_and_predict"]
-    return comparison.requests_of(tasks, num_tasks, function, limits, steps)
 
 
 def _of_known_ways(learner, max_ways):

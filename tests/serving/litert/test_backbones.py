@@ -7,7 +7,7 @@ import pytest
 import maml_tf
 from maml_tf import backbones
 from tests.backbones.networks import anil, backbone
-from tests.serving.litert.device import SPARSE, examples, expected, exported, layers
+from tests.serving.litert.device import SPARSE, expected, exported, layers
 
 SIZES = {"max_support": 6, "max_queries": 4}
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
@@ -92,12 +92,3 @@ def test_each_pretrained_network(name, tmp_path):
     head.compile(loss=SPARSE)
     learner = backbones.WithBackbone(network, head)
     check(learner, exported(learner, tmp_path, **SIZES), (0, 2))
-
-
-def test_examples_are_features_where_the_learner_stands_alone(tmp_path):
-    """The way round a tokeniser: it runs in front of the file."""
-    learner = anil()
-    device = exported(learner, tmp_path, **SIZES)
-    x, y = examples(learner, 5)
-    answer = device.adapt_and_predict(x, y, x[:2], 1)
-    np.testing.assert_allclose(answer, expected(learner, x, y, x[:2], 1), **TOLERANCE)
