@@ -10,7 +10,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras.src.legacy.saving import legacy_h5_format
 
 from maml_tf.tasks import load_image_folder
@@ -77,15 +76,6 @@ def test_weights_of_a_file_go_through_both_scripts(network, monkeypatch, capsys,
     for row, same in zip(*answers, strict=True):
         assert row["predicted"] == same["predicted"]
         assert float(row["probability"]) == pytest.approx(float(same["probability"]), abs=1e-3)
-    served = tf.saved_model.load(str(tmp_path / "run" / "saved_model" / "1"))
-    answer = served.signatures["serving_default"](
-        support_x=tf.constant(pictures / 255),
-        support_y=tf.constant(five.labels, tf.int32),
-        query_x=tf.constant(pictures[:2] / 255),
-    )
-    adapted = whole.adapt(pictures / 255, five.labels).predict(pictures[:2] / 255, verbose=0)
-    np.testing.assert_allclose(answer["predictions"], adapted, atol=1e-4)
-
     alone = ["--image-size", "32", "--output", tmp_path / "alone"]
     printed = run(monkeypatch, capsys, adapt, *backbone, *alone, *folders)
     assert "2 classes, 4 support pictures, 4 queries" in printed
