@@ -89,6 +89,24 @@ def test_text_comes_as_numpys_text_or_as_a_list():
         np.testing.assert_array_equal(adapted.predict(same, verbose=0), expected)
 
 
+WRONG_TEXT = {
+    "nothing": (
+        np.array(["red", None, "pay"], object),
+        r"1 entries that are no text, such as None",
+    ),
+    "mixed": (np.array(["red", 1.5, "pay"], object), r"1 entries that are no text, such as 1.5"),
+    "numbers": (np.array([1, 2, 3]), r"to be text, for the input .* of dtype int64"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_TEXT)
+def test_what_is_no_text_is_refused(kind):
+    learner = backbones.WithBackbone(tokeniser(), learner_of("prototypical"))
+    examples, message = WRONG_TEXT[kind]
+    with pytest.raises(TypeError, match=f"Expected 'support_x' .*{message}"):
+        learner.adapt(examples, np.array([0, 1, 2]))
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """A learner of strings, its export behind a server, and a task."""

@@ -277,3 +277,13 @@ def test_the_derivative_of_a_gradient_that_is_made_smaller_is_that_of_its_direct
 def test_a_gradient_that_is_infinite_is_no_step_that_looks_like_one():
     clipped = inner_optimizers.SGD(1.0, clipnorm=1.0).clipped([tf.constant([np.inf, 1.0])])
     assert not np.isfinite(clipped[0]).any()
+
+
+def test_where_nothing_is_said_numbers_are_those_of_keras():
+    for name in ("Adam", "RMSprop", "Adagrad"):
+        ours = getattr(inner_optimizers, name)().get_config()
+        theirs = getattr(keras.optimizers, name)().get_config()
+        shared = set(ours) & set(theirs) - {"epsilon"}
+        assert len(shared) >= 2
+        assert {k: ours[k] for k in shared} == pytest.approx({k: theirs[k] for k in shared})
+        assert ours["epsilon"] == 1e-8

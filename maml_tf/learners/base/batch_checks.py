@@ -170,9 +170,23 @@ def _check_tensors(key, structure):
                 f"Expected {key!r} to be real numbers. Received: {key!r} of dtype {tensor.dtype}. "
                 "Number the classes of each task from 0."
             )
+        _check_objects(key, tensor)
     if not leaves:
         raise ValueError(
             f"Expected {key!r} to be an array or a tensor. Received: {key}={structure!r}. Give one."
+        )
+
+
+def _check_objects(key, array):
+    """Refuses an array of Python's objects that is not one of texts."""
+    if getattr(array.dtype, "kind", "") != "O":
+        return
+    others = [value for value in np.ravel(array) if not isinstance(value, (str, bytes))]
+    if others:
+        raise TypeError(
+            f"Expected {key!r} to be an array of numbers, or of texts. Received: {key!r} of dtype "
+            f"object with {len(others)} entries that are no text, such as {others[0]!r}. Replace "
+            "or remove them, or convert it: `.astype('float32')`."
         )
 
 
@@ -297,6 +311,11 @@ def _check_examples(spec, support_x):
             + ("one array." if len(inputs) == 1 else "as many, in the model's own structure.")
         )
     for tensor, wanted in zip(tensors, inputs, strict=True):
+        if labels.is_numeric(tensor.dtype) and not labels.is_numeric(wanted.dtype):
+            raise TypeError(
+                f"Expected 'support_x' to be text, for the input {wanted.name!r} of the model. "
+                f"Received: 'support_x' of dtype {tensor.dtype}. Give texts as an array."
+            )
         if labels.is_numeric(wanted.dtype) and not labels.is_numeric(tensor.dtype):
             raise TypeError(
                 f"Expected 'support_x' to be real numbers, {wanted.dtype} for the input "
