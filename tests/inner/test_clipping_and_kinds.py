@@ -279,11 +279,11 @@ def test_a_gradient_that_is_infinite_is_no_step_that_looks_like_one():
     assert not np.isfinite(clipped[0]).any()
 
 
-def test_where_nothing_is_said_numbers_are_those_of_keras():
-    for name in ("Adam", "RMSprop", "Adagrad"):
+def test_where_nothing_is_said_numbers_are_those_of_keras_and_rates_those_of_pytorch():
+    for name, rate in (("Adam", 0.001), ("RMSprop", 0.001), ("Adagrad", 0.01)):
         ours = getattr(inner_optimizers, name)().get_config()
         theirs = getattr(keras.optimizers, name)().get_config()
-        shared = set(ours) & set(theirs) - {"epsilon"}
-        assert len(shared) >= 2
-        assert {k: ours[k] for k in shared} == pytest.approx({k: theirs[k] for k in shared})
-        assert ours["epsilon"] == 1e-8
+        shared = (set(ours) & set(theirs)) - {"epsilon", "learning_rate"}
+        assert shared
+        assert {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
+        assert (ours["epsilon"], ours["learning_rate"]) == (1e-8, rate)
