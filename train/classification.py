@@ -429,5 +429,7 @@ def train(settings, make_tasks, tasks, free=FREE):
         tensorboard=settings.tensorboard,
     )
     learner = checkpoints.load_best(folder) if best else trained
-    learner.jit_compile = trained.jit_compile  # the best epoch may have been on a machine with a GPU
+    learner.jit_compile = (
+        trained.jit_compile
+    )  # the best epoch may have been on a machine with a GPU
     return folder, learner, int(trained.optimizer.iterations)

@@ -30,7 +30,7 @@ def _numpy_function(original, func, inp, *args, **kwargs):
 
 def _py_function(original, func, inp, Tout, **kwargs):  # noqa: N803
     outputs = original(func=func, inp=inp, Tout=Tout, **kwargs)
-    if not kwargs.get("use_eager_py_func") or kwargs.get("is_grad_func"):
+    if not kwargs.get("use_eager_py_func"):
         return outputs
     which = " that tasks beside one another can rely on"
     return registry.tied(outputs, inp, lambda: _refusal("py_function", which))
