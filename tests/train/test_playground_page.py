@@ -261,6 +261,15 @@ def test_pictures_of_folders_are_told_apart(open_page, served, tmp_path):
     np.testing.assert_allclose(mine.mean((0, 1)), image.mean((0, 1)), atol=0.01)
     titles = page.locator("#photographs-results .result > .row > b")
     assert titles.all_inner_texts() == list(KINDS)
+    # A score of 100 % takes no second line, and its bar no room from it.
+    beyond = page.evaluate(
+        """[...document.querySelectorAll(".result .bar b")].filter((score) => {
+          score.textContent = "100 %";
+          const size = parseFloat(getComputedStyle(score).fontSize);
+          return score.scrollWidth > score.clientWidth || score.offsetHeight > 1.7 * size;
+        }).length"""
+    )
+    assert beyond == 0
     page.locator("#photographs-steps").fill("0")
     until(page, "playground.parts.photographs.look()?.steps === 0")
     np.testing.assert_allclose(look(page, "photographs")["scores"], 0.2)
