@@ -23,6 +23,9 @@ OTHERS = {
     "--peers",
     "--pictures",
     "--rounds",
+    "--rows",
+    "--steps-on-maps",
+    "--tasks-on-maps",
     "--training",
 }
 
