@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from maml_tf import exact
 from maml_tf.learners.base.task_map import map_tasks, task_mean
-from maml_tf.rl import objectives, policies
+from maml_tf.rl import objectives, partial_evaluation, policies
 
 
 class MetaObjective:
@@ -170,52 +170,62 @@ class MetaObjective:
 
         return self._mean(one, (before, after))
 
-    def curvature_product(self, weights, vector, before, after):
-        """H x, the Hessian of the divergence at the policy that acted, times a vector.
+    def curvature(self, weights, before, after):
+        """The Hessian H of the divergence at the policy that acted, as a function of a vector.
 
         The divergence is least at that policy, so the terms with its first derivative vanish and
 
             H x = J' F J x,   J = d theta_K / d theta,   F the Fisher information of theta_K,
 
         exactly, for every kind of inner step. It takes about half the time of differentiating
-        the divergence twice.
+        the divergence twice. What does not depend on x is computed here, once for all products,
+        and kept for all tasks.
 
         Args:
             weights: list of tensors, theta.
-            vector: list of tensors, x.
             before: list of K samples `[T, ...]`.
             after: a sample `[T, ...]`.
 
         Returns:
-            List of tensors.
+            A function of x to H x, both lists of tensors like `weights`.
         """
 
-        def one(task, index):
-            before, after = task
-            with (
-                tf.autodiff.ForwardAccumulator(weights, vector) as forward,
-                tf.GradientTape(watch_accessed_variables=False) as tape,
-            ):
+        def product(known, vector):
+            weights, before, after = known
+            with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
                 tape.watch(weights)
                 fast = self.fast_weights(weights, before)
-            tangent = [
-                tf.zeros_like(w) if t is None else t
-                for w, t in zip(fast, map(forward.jvp, fast), strict=True)
-            ]
-            fisher = self._fisher_product(fast, tangent, after)
-            return _gradient(tape, fast, weights, fisher), []
+            tangent = _tangent(tape, fast, weights, vector)
+            return _gradient(tape, fast, weights, self._fisher_product(fast, tangent, after))
 
-        return self._mean(one, (before, after))
+        tasks = (before, after)
+        one_task = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), tasks)
+        prepare, finish = partial_evaluation.split(product, (weights, *one_task), weights)
+
+        def prepared(task, index):
+            return [], prepare((weights, *task))
+
+        kept = map_tasks(prepared, tasks, "loop", jit_compile=self.jit_compile)[1]
+
+        def times(vector):
+            def one(task, index):
+                task, kept = task
+                return finish((weights, *task), kept, vector), []
+
+            return self._mean(one, (tasks, kept))
+
+        return times
+
+    def curvature_product(self, weights, vector, before, after):
+        """`curvature(weights, before, after)` of one vector, a list of tensors."""
+        return self.curvature(weights, before, after)(vector)
 
     def _fisher_product(self, weights, vector, after):
         weights = [tf.stop_gradient(w) for w in weights]
-        with (
-            tf.autodiff.ForwardAccumulator(weights, vector) as forward,
-            tf.GradientTape(watch_accessed_variables=False) as tape,
-        ):
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
             tape.watch(weights)
             outputs = tf.nest.flatten(self.outputs(weights, after["observation"]))
-        tangents = [forward.jvp(o) for o in outputs]
+        tangents = _tangent(tape, outputs, weights, vector)
         structure = after["outputs"]
         outputs_now = [tf.stop_gradient(o) for o in outputs]
         with tf.GradientTape(watch_accessed_variables=False) as outer:
@@ -254,3 +264,25 @@ def _gradient(tape, target, sources, upstream=None):
         output_gradients=upstream,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
+
+
+def _tangent(tape, target, sources, vector):
+    """The derivative of `target` along `vector`: that of its gradient, which is linear, by u.
+
+    `tf.autodiff.ForwardAccumulator` gives the same by functions of its own, which take what they
+    do not need: `partial_evaluation` would keep it.
+
+    Args:
+        tape: a persistent `tf.GradientTape` that saw how `target` was made.
+        target: list of tensors.
+        sources: list of tensors that the tape watched.
+        vector: list of tensors like `sources`.
+
+    Returns:
+        List of tensors like `target`.
+    """
+    u = [tf.zeros_like(t) for t in target]
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        outer.watch(u)
+        slopes = _gradient(tape, target, sources, u)
+    return _gradient(outer, slopes, u, vector)

@@ -53,10 +53,11 @@ def trust_region_step(objective, settings):
 
 
 def _product(objective, settings, weights, unflat, samples):
-    theta = _flat(weights)
+    if settings.product == "exact":
+        curvature = objective.curvature(weights, *samples)
+        return lambda x: _flat(curvature(unflat(x)))
 
-    def exact(x):
-        return _flat(objective.curvature_product(weights, unflat(x), *samples))
+    theta = _flat(weights)
 
     def difference(x):
         # The authors' step, 1 / ||theta||, is long: a curvature over some distance.
@@ -65,7 +66,7 @@ def _product(objective, settings, weights, unflat, samples):
         behind = objective.divergence_gradient(unflat(theta - size * x), *samples)
         return (_flat(ahead) - _flat(behind)) / (2 * size)
 
-    return exact if settings.product == "exact" else difference
+    return difference
 
 
 def gradient_steps(objective, optimizer, updates):
