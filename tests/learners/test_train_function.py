@@ -6,12 +6,14 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.base.train_function import by_rank, make_compiled_loop
+from maml_tf.learners.base.train_function import by_rank, in_blocks, make_compiled_loop
 from tests.problems import dense_model
 
 
 class Digits:
     """Stands for a learner: writes the number of each batch behind those before it."""
+
+    reads_blocks = False
 
     def __init__(self, steps_per_execution):
         self.steps_per_execution = steps_per_execution
@@ -25,16 +27,28 @@ class Digits:
         return {"written": self.written + 0.0}
 
 
-def batches(number):
+def digits(number):
     """Structures of tensors, digits from 1."""
     digits = tf.data.Dataset.range(1, number + 1, output_type=tf.float32)
-    return iter(digits.map(lambda digit: ({"zeros": tf.zeros([2, 3])}, (digit,))))
+    return digits.map(lambda digit: ({"zeros": tf.zeros([2, 3])}, (digit,)))
 
 
-@pytest.mark.parametrize(
+def batches(number):
+    return iter(digits(number))
+
+
+def uncounted(data):
+    """The same data set, whose number of elements nobody knows."""
+    return data.filter(lambda *element: True)
+
+
+CALLS = pytest.mark.parametrize(
     ("steps", "expected"),
     [(1, [1, 12, 123, 1234, 12345]), (2, [12, 1234, 12345]), (3, [123, 12345]), (9, [12345])],
 )
+
+
+@CALLS
 def test_each_call_takes_as_many_steps_as_there_are_batches(steps, expected):
     learner, iterator = Digits(steps), batches(5)
     function = make_compiled_loop(learner)
@@ -43,6 +57,45 @@ def test_each_call_takes_as_many_steps_as_there_are_batches(steps, expected):
     with pytest.raises(StopIteration):
         function(iterator)
     np.testing.assert_array_equal(learner.written, 12345)
+
+
+@CALLS
+def test_blocks_hold_the_same_batches(steps, expected):
+    learner = Digits(steps)
+    learner.reads_blocks = True
+    iterator = iter(in_blocks(learner, uncounted(digits(5)), steps_per_epoch=5))
+    function = make_compiled_loop(learner)
+    assert [int(function(iterator)["written"]) for _ in expected] == expected
+    with pytest.raises(StopIteration):
+        function(iterator)
+
+
+def test_what_is_not_put_into_blocks():
+    learner, data = Digits(2), uncounted(digits(5))
+    assert in_blocks(learner, data, steps_per_epoch=2) is not None
+    assert in_blocks(learner, data, steps_per_epoch=None) is None
+    assert in_blocks(learner, data.batch(2), steps_per_epoch=2) is None  # of unknown size
+    assert in_blocks(learner, digits(5), steps_per_epoch=2) is None
+    assert in_blocks(learner, list(digits(5)), steps_per_epoch=2) is None
+
+
+@pytest.mark.parametrize(("repeats", "expected"), [(None, True), (8, False)])
+def test_fit_reads_blocks_where_keras_does_not_count_them(repeats, expected):
+    seen = []
+
+    class Seen(maml_tf.MAML):
+        def train_step(self, data):
+            seen.append(self.reads_blocks)
+            return super().train_step(data)
+
+    learner = Seen(dense_model(), 0.1)
+    learner.compile("sgd", "mse", jit_compile=True, steps_per_execution=2)
+    x, y = np.ones((2, 4, 3), np.float32), np.ones((2, 4, 2), np.float32)
+    data = tf.data.Dataset.from_tensors(({"support_x": x, "support_y": y, "query_x": x}, y))
+    learner.fit(data.repeat(repeats), steps_per_epoch=4, epochs=2, verbose=0)
+    assert set(seen) == {expected}
+    assert not learner.reads_blocks
+    assert int(learner.optimizer.iterations) == 8
 
 
 def test_no_batch_is_taken_that_the_next_call_needs():

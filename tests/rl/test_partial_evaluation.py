@@ -80,7 +80,7 @@ def test_variables_are_read_and_loops_may_call_it():
 
 
 def test_one_curvature_serves_many_vectors():
-    objective, weights, before, after = problem(inner_steps=2)
+    objective, weights, before, after = problem()
 
     @tf.function(autograph=False)
     def products(*vectors):

@@ -2,7 +2,9 @@
 
 Keras runs `steps_per_execution` steps in one TensorFlow function but starts a compiled program for
 each step. For small networks that start takes longer than the step, so `make_compiled_loop`
-collects the batches first and compiles the loop over them, too.
+collects the batches first and compiles the loop over them, too. To ask an iterator for a batch
+takes a third as long as the step of such a network, so `in_blocks` has tf.data put the batches of
+one call together where that changes nothing else.
 
 Keras has one function for all batches. Called with tensors of different ranks, such as labels with
 and without a last axis of 1, TensorFlow traces it for tensors of which no axis is known, so
@@ -87,10 +89,50 @@ def _rank(tensor):
     return None if shape is None else tf.TensorShape(shape).rank
 
 
+def in_blocks(learner, data, steps_per_epoch):
+    """A data set of blocks: the batches of one call of `make_compiled_loop`, put together.
+
+    Args:
+        learner: a compiled `maml_tf.Learner` that runs several steps in one program.
+        data: what `fit` was given.
+        steps_per_epoch: as given to `fit`.
+
+    Returns:
+        A `tf.data.Dataset`, or None where `data` is something else, where its batches have no one
+        shape, or where Keras counts its elements as steps: without `steps_per_epoch`, and where
+        their number is known.
+    """
+    if steps_per_epoch is None or not isinstance(data, tf.data.Dataset) or data.cardinality() >= 0:
+        return None
+    specs = tf.nest.flatten(data.element_spec)
+    if not all(isinstance(s, tf.TensorSpec) and s.shape.is_fully_defined() for s in specs):
+        return None
+    return data.batch(learner.steps_per_execution).prefetch(1)
+
+
+def one_batch(spec):
+    """What a batch looks like, of what a block does."""
+    return tf.nest.map_structure(lambda s: tf.TensorSpec(s.shape[1:], s.dtype), spec)
+
+
+def _filled(block, size):
+    """A block of `size` batches, those that are missing copies of its first, and how many it had.
+
+    XLA compiles for one shape.
+    """
+    count = tf.nest.flatten(block)[0].shape[0]
+    if count < size:
+        block = tf.nest.map_structure(
+            lambda b: tf.concat([b, tf.repeat(b[:1], size - count, 0)], 0), block
+        )
+    return block, tf.constant(count)
+
+
 def make_compiled_loop(learner):
     """A function of a data iterator that runs `learner.steps_per_execution` steps under XLA.
 
-    Fewer steps are run where the iterator ends early; it must yield batches of one shape.
+    Fewer steps are run where the iterator ends early; it must yield batches of one shape, or, while
+    `learner.reads_blocks`, blocks of them as `in_blocks` makes them.
 
     Raises:
         StopIteration: by the returned function, when the iterator has no batch left.
@@ -129,6 +171,8 @@ def make_compiled_loop(learner):
         return tf.nest.pack_sequence_as(spec, [a.stack() for a in arrays]), count
 
     def function(iterator):
+        if learner.reads_blocks:
+            return run(*_filled(next(iterator), learner.steps_per_execution))
         batches, count = collect(iterator)
         if int(count) == 0:
             raise StopIteration

@@ -14,7 +14,13 @@ from maml_tf import noise
 from maml_tf.learners.base import batch_checks, checks, labels, meta_step, specs
 from maml_tf.learners.base.batches import number_of_tasks, query_weights
 from maml_tf.learners.base.reports import Before, merged, non_finite_error
-from maml_tf.learners.base.train_function import by_rank, make_compiled_loop, make_variables
+from maml_tf.learners.base.train_function import (
+    by_rank,
+    in_blocks,
+    make_compiled_loop,
+    make_variables,
+    one_batch,
+)
 
 
 class Trainer(keras.Model):
@@ -33,6 +39,8 @@ class Trainer(keras.Model):
     labels_are_classes = False
     # Whether the meta-gradient has no second derivatives in it.
     first_order = False
+    # Whether `fit` reads several batches at a time just now.
+    reads_blocks = False
 
     def __init__(self, model, name=None):
         # The learner hands inputs on as they are: casting to its own policy would feed a float64
@@ -238,8 +246,7 @@ class Trainer(keras.Model):
         if self.train_function is not None and not force:
             return
         ordinary = compiled = self._by_rank("train_function", super().make_train_function)
-        several = self.steps_per_execution > 1 and self.jit_compile and not self.run_eagerly
-        several = several and self._distribute_strategy is None
+        several = self._compiles_several()
         if several:
             compiled = make_compiled_loop(self)
 
@@ -247,7 +254,9 @@ class Trainer(keras.Model):
             # `train_on_batch` and arrays of unknown length come as Python generators.
             in_graph = isinstance(iterator, tf.data.Iterator)
             if in_graph and several:
-                make_variables(self, iterator.element_spec, training=True)
+                spec = iterator.element_spec
+                spec = one_batch(spec) if self.reads_blocks else spec
+                make_variables(self, spec, training=True)
             with labels.explained():
                 logs = (compiled if in_graph else ordinary)(iterator)
             if int(self._bad_step) >= 0:
@@ -257,6 +266,11 @@ class Trainer(keras.Model):
             return logs
 
         self.train_function = checked
+
+    def _compiles_several(self):
+        """Whether one XLA program runs several steps."""
+        several = self.steps_per_execution > 1 and self.jit_compile and not self.run_eagerly
+        return several and self._distribute_strategy is None
 
     def make_test_function(self, force=False):
         """Builds what `evaluate` calls."""
@@ -305,7 +319,13 @@ class Trainer(keras.Model):
         if isinstance(x, tf.data.Dataset) and "shuffle" not in given:
             # Its order is its own; Keras' default would only warn of that.
             kwargs["shuffle"] = False
-        return super().fit(x, y, *args, **kwargs)
+        several = self._compiles_several()
+        blocks = in_blocks(self, x, given.get("steps_per_epoch")) if several else None
+        self.reads_blocks = blocks is not None
+        try:
+            return super().fit(x if blocks is None else blocks, y, *args, **kwargs)
+        finally:
+            self.reads_blocks = False
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """`keras.Model.train_on_batch` of one task batch; weights as in `fit`."""
