@@ -27,6 +27,7 @@ OTHERS = {
     "--steps-on-maps",
     "--tasks-on-maps",
     "--training",
+    "--untrained",
 }
 
 
