@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
+PHOTOGRAPHS = ("cifar_fs", "fc100", "mini_imagenet")
 ALL = ("float32", "float16", "int8")
 
 
@@ -62,7 +63,7 @@ class Saved(NamedTuple):
             sizes = {"test_support": self.support, "test_query": self.queries}
             return maml_tf.tasks.sinusoid(meta_batch=25, test_tasks=number, **sizes)[2]
         few = {"meta_batch": 25, "test_tasks": number, "data_dir": data_dir, "test_queries": 1}
-        family = self.family if self.family in ("cifar_fs", "mini_imagenet") else "omniglot"
+        family = self.family if self.family in PHOTOGRAPHS else "omniglot"
         return getattr(maml_tf.tasks, family)(self.ways, self.shots, **few)[2]
 
     def exported(self, folder, precision):
@@ -83,6 +84,7 @@ MODELS = (
     Saved("omniglot_prototypical", 20, 20, (None,), {"max_ways": 20}, precisions=ALL),
     Saved("cifar_fs", 5, 5, (0, 1, 3), {}),
     Saved("cifar_fs_5shot", 25, 5, (0, 1, 3), {}, shots=5),
+    Saved("fc100", 5, 5, (0, 1, 3), {}),
     Saved("mini_imagenet", 5, 5, (0, 1, 3), {}),
     Saved("mini_imagenet_5shot", 25, 5, (0, 1, 3), {}, shots=5),
 )

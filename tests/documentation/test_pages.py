@@ -47,6 +47,7 @@ WITHIN = {"train.adapt"}
 # How a command begins, and why it is not run: a shell reads it, no more.
 PARSED = {
     "python3 -m venv": "makes an environment; .ci/run does so",
+    ".venv/bin/python -m tests.extras": "downloads all that every extra names",
     ".venv/bin/pip install": "downloads the requirements; .ci/run does so",
     ".venv/bin/python -m pytest": "would run these tests within themselves",
     "python -m train.images --data cifar_fs": "needs CIFAR-100",
