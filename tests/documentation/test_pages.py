@@ -51,6 +51,7 @@ PARSED = {
     ".venv/bin/pip install": "downloads the requirements; .ci/run does so",
     ".venv/bin/python -m pytest": "would run these tests within themselves",
     "python -m train.images --data cifar_fs": "needs CIFAR-100",
+    "python -m train.images --data fc100": "the same",
     "python -m train.adapt --backbone": "downloads the weights of a network; tests/train does not",
     "python -m train.images --backbone": "the same",
     "python -m train.adapt --model runs/on_features": "needs what that one wrote",

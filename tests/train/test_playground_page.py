@@ -429,7 +429,7 @@ def test_every_tab_fits_its_window(open_page, look_, tmp_path):
     for tab in TABS if SCREENSHOTS or look_ != "dark" else TABS[:1]:
         page.click(f"#tab-{tab}")
         fill(page, tab, tmp_path)
-        assert page.locator(f"#{tab}").is_visible()
+        sync_api.expect(page.locator(f"#{tab}")).to_be_visible()
         wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert wide[0] <= wide[1], tab
         beyond = page.evaluate(
