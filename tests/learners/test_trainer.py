@@ -106,6 +106,29 @@ def test_arrays_are_evaluated_with_their_weights():
     assert received == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_weight_of_a_query_is_one_of_all_steps_of_each_output():
+    """As many steps as queries: without an axis more, steps would be weighted."""
+    x = keras.Input((3, 2))
+    outputs = {name: layers.Dense(1, name=name)(x) for name in ("a", "b")}
+    learner = maml_tf.MAML(keras.Model(x, outputs), 0.1)
+    learner.compile("sgd", {"a": "mse", "b": "mae"})
+    random = np.random.default_rng(0)
+
+    def drawn(*shape):
+        return random.normal(size=shape).astype("float32")
+
+    def labels():
+        return {name: drawn(2, 3, 3, 1) for name in ("a", "b")}
+
+    inputs = {"support_x": drawn(2, 3, 3, 2), "support_y": labels(), "query_x": drawn(2, 3, 3, 2)}
+    query_y = labels()
+    weight = {"a": np.array([[3.0, 0, 1], [1, 2, 0]], "float32"), "b": np.ones([2, 3], "float32")}
+    received = learner.test_on_batch(inputs, query_y, sample_weight=weight, return_dict=True)
+    error = tf.nest.map_structure(np.subtract, learner.predict_on_batch(inputs), query_y)
+    a = np.mean(weight["a"][..., np.newaxis, np.newaxis] * error["a"] ** 2)
+    assert received["loss"] == pytest.approx(a + np.mean(np.abs(error["b"])), rel=1e-5)
+
+
 @pytest.mark.parametrize("given", ["by position", "by name"])
 def test_what_fit_and_evaluate_are_given_by_position_is_checked(given):
     inputs, query_y = task_batch()
