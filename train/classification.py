@@ -10,6 +10,7 @@ import keras
 import simple_parsing
 
 import maml_tf
+from maml_tf.inner.loop import select
 from train import checkpoints, common, heads, methods, model_files, options, reporting
 
 # What may change between a run and its continuation: nothing that training depends on.
@@ -45,7 +46,7 @@ PHOTOGRAPHS = {
         "iterations": 5_000,
     },
 }
-LEARNED = ("learned", "meta-sgd")  # inner optimizers whose rates are
+LEARNED = ("learned", "meta-sgd")  # choices of --inner-optimizer whose rates are learned
 _NO_DATA = "With no data at hand, try: python -m train.images --data glyphs"
 QUICK = {"iterations": 20, "epoch_iterations": 10, "validation_tasks": 8, "test_tasks": 8}
 
@@ -326,9 +327,7 @@ def start_from(network, path):
 def set_last_rates(learner, rate):
     """Lets the learned rates of the last layer begin at `rate`."""
     last = {id(v) for v in learner.model.layers[-1].trainable_variables}
-    variables = learner.model.trainable_variables
-    chosen = learner.adaptable or [True] * len(variables)
-    adapting = [v for v, adapts in zip(variables, chosen, strict=True) if adapts]
+    adapting = select(learner.model.trainable_variables, learner.adaptable)
     for variable, rates in zip(adapting, learner.inner_optimizer.rates, strict=True):
         if id(variable) in last:
             rates.assign(keras.ops.full_like(rates, rate))
@@ -429,7 +428,6 @@ def train(settings, make_tasks, tasks, free=FREE):
         tensorboard=settings.tensorboard,
     )
     learner = checkpoints.load_best(folder) if best else trained
-    learner.jit_compile = (
-        trained.jit_compile
-    )  # the best epoch may have been on a machine with a GPU
+    # The best epoch may have been on a machine with a GPU.
+    learner.jit_compile = trained.jit_compile
     return folder, learner, int(trained.optimizer.iterations)
