@@ -104,6 +104,9 @@ def pytest_runtest_setup(item):
     # From one line, so that pytest's summary gives one reason for all of them (`-rs`).
     if item.get_closest_marker("tf_agents") and not HAS_TF_AGENTS:
         pytest.skip("needs TF-Agents: on Python 3.12 and 3.13 docs/installing.md says how")
+    # Layers without a seed draw from these generators: weights that depend on which tests the same
+    # process ran before would let a test of learning fail one time in six.
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def in_terminal():
 
 def measured(logs):
     """Losses and metrics so far in this epoch, as text; those before adaptation are left out."""
-    kept = {k: v for k, v in (logs or {}).items() if not k.endswith("_before") and k != "seconds"}
+    kept = {k: v for k, v in (logs or {}).items() if not k.endswith(("_before", "seconds"))}
     return ", ".join(f"{name} {value:.4g}" for name, value in kept.items())
 
 

@@ -61,6 +61,7 @@ PARSED = {
     "python -m train.series": "needs series of somebody's; tests/train runs the script",
     "python -m train.pretrain": "needs CIFAR-100 or ImageNet",
     "python -m train.evaluate": "needs a learner of them",
+    "python -m train.curves": "needs two runs; tests/train draws what the script writes",
     "python -m tests.benchmarks.replacements": "takes a minute for every image size",
     "python -m tests.benchmarks.ours": "takes a minute, one of them a GPU",
     "python tests/benchmarks/peers_jax.py": "the same, and JAX",

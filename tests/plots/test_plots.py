@@ -204,6 +204,34 @@ def test_learning_curve_tells_before_from_after_by_line_style():
     assert axes.get_yscale() == "log"
 
 
+def test_learning_curves_stand_against_iterations_and_against_time():
+    rows = {
+        name: [
+            {"epoch": e, "val_accuracy": 0.2 + gain * e, "processor_seconds": seconds}
+            for e in range(3)
+        ]
+        for name, gain, seconds in (("second order", 0.2, 120), ("first order", 0.1, 60))
+    }
+    each = {"second order": 100, "first order": 200}
+    figure = plots.learning_curves(rows, epoch_iterations=each, chance=0.2, title="5-way")
+    left, right = figure.axes
+    assert left.get_xlabel() == "meta-iterations"
+    assert "minutes of all cores" in right.get_xlabel()
+    assert left.get_ylabel() == "val accuracy"
+    for axes in (left, right):
+        for line, history in zip(axes.lines, rows.values(), strict=False):
+            np.testing.assert_array_equal(
+                line.get_ydata(), [row["val_accuracy"] for row in history]
+            )
+    np.testing.assert_array_equal(left.lines[0].get_xdata(), [100, 200, 300])
+    np.testing.assert_array_equal(left.lines[1].get_xdata(), [200, 400, 600])
+    np.testing.assert_array_equal(right.lines[0].get_xdata(), [2, 4, 6])
+    np.testing.assert_array_equal(right.lines[1].get_xdata(), [1, 2, 3])
+    assert texts(figure.legends[0]) == ["second order", "first order", "chance, 20 %"]
+    assert [one.get_color() for one in left.lines] == [one.get_color() for one in right.lines]
+    assert left.lines[0].get_color() != left.lines[1].get_color()
+
+
 def test_learning_curve_without_the_metric():
     with pytest.raises(ValueError, match="no rows"):
         plots.learning_curve([])

@@ -26,6 +26,13 @@ def curve(rows=({"epoch": 0, "loss": 1.0},), metric="loss", **options):
     return plots.learning_curve(rows, metric, **options)
 
 
+def curves(histories=None, metric="loss", **options):
+    rows = [{"epoch": 0, "loss": 1.0, "processor_seconds": 60.0}]
+    return plots.learning_curves(
+        {"MAML": rows} if histories is None else histories, metric, **options
+    )
+
+
 def task(support=(IMAGES, LABELS), query=(IMAGES, LABELS), before=LABELS, after=LABELS, **options):
     return plots.classification_task(support, query, before, after, **options)
 
@@ -66,6 +73,15 @@ WRONG = [
     Wrong(lambda: curve([{"epoch": 0, "loss": "1.0"}]), ValueError, "rows[0]", "'1.0'"),
     Wrong(lambda: curve(epoch_iterations=0), ValueError, "`epoch_iterations`", "=0"),
     Wrong(lambda: curve(epoch_iterations="500"), TypeError, "`epoch_iterations`", "='500'"),
+    Wrong(lambda: curves([1.0]), TypeError, "`histories`", "[1.0]"),
+    Wrong(lambda: curves({}), ValueError, "`histories`", "{}"),
+    Wrong(lambda: curves({"MAML": "rows"}), TypeError, "histories['MAML']", "'rows'"),
+    Wrong(lambda: curves({"MAML": []}), ValueError, "histories['MAML']", "one row"),
+    Wrong(lambda: curves(metric="accuracy"), ValueError, "['accuracy']", "histories['MAML'][0]"),
+    Wrong(lambda: curves(time="hours"), ValueError, "without ['hours']"),
+    Wrong(lambda: curves(epoch_iterations=0), ValueError, "`epoch_iterations`", "=0"),
+    Wrong(lambda: curves(epoch_iterations={}), TypeError, "`epoch_iterations`", "None"),
+    Wrong(lambda: curves(chance=20), ValueError, "`chance`", "chance=20"),
     Wrong(lambda: curve(chance="0.2"), TypeError, "`chance`", "chance='0.2'"),
     Wrong(lambda: curve(tests=RESULT), TypeError, "`tests`", "of type Result"),
     Wrong(lambda: curve(tests={500: 0.6}), TypeError, "`tests`", "{500: 0.6}"),

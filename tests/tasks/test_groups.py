@@ -327,7 +327,7 @@ def test_a_learner_learns_what_differs_from_group_to_group(tmp_path):
     variance = sets.target_scale()[1].item() ** 2
     learner = maml_tf.MAML(network, 0.1 / variance, inner_steps=3)
     learner.compile(optimizer=keras.optimizers.Adam(0.01), loss="mse", steps_per_execution=100)
-    learner.fit(sets[0], steps_per_epoch=200, verbose=0)
+    learner.fit(sets[0], steps_per_epoch=600, verbose=0)
     error = maml_tf.evaluation.evaluate(learner, sets[2], 40).mean
     assert error[0] > 0.5 * variance
     assert error[-1] < 0.2 * variance

@@ -190,7 +190,7 @@ def content(place):
         elif path.name == "history.csv":
             rows = [line.split(",") for line in path.read_text().splitlines()]
             found[name] = [
-                [cell for cell, title in zip(row, rows[0], strict=True) if title != "seconds"]
+                [c for c, title in zip(row, rows[0], strict=True) if not title.endswith("seconds")]
                 for row in rows
             ]
         elif path == run / "results.json":

@@ -70,6 +70,32 @@ def test_smaller_images_are_means_of_blocks_mirrored_or_not():
     assert error.min(axis=1).max() < 1e-6
 
 
+def test_crops_are_parts_of_the_image_and_keep_their_share():
+    """Red grows downwards and green to the right: a part of such an image says where it was."""
+    ramp = np.linspace(0, 255, 84).round().astype(np.uint8)
+    image = np.zeros([1, 84, 84, 3], np.uint8)
+    image[..., 0], image[..., 1] = ramp[:, None], ramp
+    settings = pretrain.Settings(data="mini_imagenet", smallest_crop=0.25, batch_size=400)
+    data = pretrain.make_batches(settings, image, np.array([0]), np.array([0], np.int32))
+    x, _ = next(data.as_numpy_iterator())
+    height = x[:, -1, 0, 0] - x[:, 0, 0, 0]
+    width = np.abs(x[:, 0, -1, 1] - x[:, 0, 0, 1])
+    share = height * width
+    assert share.min() > 0.2
+    assert share.min() < 0.3
+    assert share.max() > 0.95
+    assert 0.5 < np.mean(share > 0.6) < 0.6  # uniform in [.25, 1], but where an edge is passed
+    assert np.abs(np.log(height / width)).max() < np.log(4 / 3) + 0.05
+    middle = (x[:, 0] + x[:, -1]) / 2
+    np.testing.assert_allclose(x[:, 41:43].mean(axis=1), middle, atol=0.01)
+    inside = (x[:, 0, 0, 0] > 0.2) & (x[:, -1, 0, 0] < 0.8)
+    assert inside.any()
+    settings.smallest_crop = 1.0
+    data = pretrain.make_batches(settings, image, np.array([0]), np.array([0], np.int32))
+    x, _ = next(data.as_numpy_iterator())
+    np.testing.assert_allclose(x[..., 0], np.broadcast_to(image[..., 0] / 255, x.shape[:3]))
+
+
 def test_maml_takes_its_convolutions_over(cifar, monkeypatch, capsys, tmp_path):
     options = ["--iterations", "2", "--epoch-iterations", "1", "--batch-size", "4"]
     monkeypatch.setattr("sys.argv", ["pretrain", *options, "--output", str(tmp_path / "run")])
@@ -111,6 +137,20 @@ def test_each_turn_of_a_training_character_is_a_class(monkeypatch):
     few = omniglot.resolve(omniglot.Settings(ways=20))
     maml = classification.make_learner(few, (28, 28, 1)).model
     assert [v.shape for v in network.weights[:-2]] == [v.shape for v in maml.weights[:-2]]
+
+
+def test_a_pretraining_begins_with_another_ones_weights(capsys, tmp_path):
+    settings = pretrain.Settings(iterations=10, learning_rate=0.25)
+    first = pretrain.make_network(settings, 7, (SIZE, SIZE, 3))
+    for variable in first.weights:
+        variable.assign(keras.ops.full_like(variable, 0.5))
+    first.save(tmp_path / "first.keras")
+    settings.start_from = str(tmp_path / "first.keras")
+    second = pretrain.make_network(settings, 7, (SIZE, SIZE, 3))
+    assert all((w == 0.5).all() for w in second.get_weights())
+    assert int(second.optimizer.iterations) == 0
+    assert float(second.optimizer.learning_rate) == 0.25
+    assert "first.keras" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("inner", "steps"), [("learned", 2), ("meta-sgd", 1)])
