@@ -21,7 +21,7 @@ from train import checkpoints, common
 class Settings:
     """Which runs, and what of them."""
 
-    runs: list[str] = simple_parsing.field(positional=True, nargs="+")
+    runs: list[str] = simple_parsing.field(positional=True, nargs="+", metavar="RUN")
     """Run directories of the scripts of this folder."""
     names: list[str] = dataclasses.field(default_factory=list)
     """What to call the runs, in their order; as their folders where not given."""

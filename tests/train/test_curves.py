@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from train import curves
+from tests.wrong_calls import check_refusal
+from train import common, curves
 
 
 @pytest.fixture
@@ -56,3 +57,19 @@ def test_runs_are_called_as_their_folders(runs, monkeypatch):
 def test_a_column_that_is_not_there_is_named(runs, monkeypatch):
     with pytest.raises(SystemExit, match=r"'val_loss'.*without \['val_loss'\]"):
         drawn(monkeypatch, runs, "--metric", "val_loss")
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        ("{runs}", ("{runs}", "run directory", "config.json")),
+        ("{runs}/first --output figure", ("--output figure", ".png")),
+        ("{runs}/first --names one two", ("--names one two", "1 runs")),
+        ("{runs}/first {runs}/second --names one one", ("--names one one", "of its own")),
+        ("", ("RUN",)),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_a_line(options, fragments, runs, monkeypatch, capsys):
+    fragments = [fragment.format(runs=runs) for fragment in fragments]
+    words = options.format(runs=runs).split()
+    check_refusal(lambda: common.run(curves.main), words, fragments, monkeypatch, capsys)

@@ -15,7 +15,6 @@ from tests.wrong_calls import check_refusal
 from train import (
     adapt,
     common,
-    curves,
     evaluate,
     images,
     mini_imagenet,
@@ -31,7 +30,6 @@ from train import (
 
 SCRIPTS = {
     "adapt": adapt,
-    "curves": curves,
     "evaluate": evaluate,
     "images": images,
     "mini_imagenet": mini_imagenet,
@@ -126,10 +124,6 @@ WRONG += [
     ("omniglot", "--inner-optimizer learned --last-layer-step-size -1", "-1", "positive"),
     ("pretrain", "--image-size 42", "--image-size 42", "--data cifar_fs"),
     ("pretrain", "--data mini_imagenet --image-size 40", "--image-size 40", "divisor of 84"),
-    ("curves", "{tmp}", "{tmp}", "run directory", "config.json"),
-    ("curves", "{tmp} --output figure", "--output figure", ".png"),
-    ("curves", "{tmp} --names one two", "--names one two", "1 runs"),
-    ("curves", "{tmp} {tmp} --names one one", "--names one one", "of its own"),
     ("pretrain", "--batch-size 0", "--batch-size 0"),
     ("pretrain", "--smallest-crop 0", "--smallest-crop 0.0", "at most 1"),
     ("pretrain", "--smallest-crop 1.5", "--smallest-crop 1.5", "at most 1"),
