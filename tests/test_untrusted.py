@@ -17,7 +17,7 @@ import tensorflow as tf
 import maml_tf
 from maml_tf import evaluation
 from tests.problems import dense_model
-from train import checkpoints, classification, graph_check, picture_models
+from train import checkpoints, graph_check, image_learners, picture_models
 
 ROOT = pathlib.Path(__file__).parents[1]
 UNPICKLE = {"pickle.load", "pickle.loads", "pickle.Unpickler"}
@@ -154,7 +154,7 @@ HARMFUL = [elsewhere, registered, function, of_a_lambda, of_the_learner, vocabul
 WAYS = {
     "load_model": keras.saving.load_model,
     "train.adapt": picture_models.open_model,
-    "--start-from": lambda path: classification.start_from(dense_model(), path),
+    "--start-from": lambda path: image_learners.start_from(dense_model(), path),
     "checkpoint": lambda path: checkpoints.load_last(path.parent),
     "best": lambda path: checkpoints.load_best(path.parent),
 }

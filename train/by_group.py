@@ -12,7 +12,7 @@ import keras
 
 import maml_tf
 from maml_tf import evaluation, files, plots, serving
-from train import checkpoints, common, comparison, options
+from train import checkpoints, common, comparison, options, runs
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = ("iterations", "test_inner_steps", "fine_tuning", "penalties", "seeds")
@@ -113,7 +113,7 @@ class Experiment:
                 network = self.make_network(sets, seed)
                 return self.make_learner(sets, network, steps, settings.step_size)
 
-            common.train(
+            trained = common.train(
                 make,
                 lambda start: self.make_tasks(seed, start=start)[0],
                 place,
@@ -122,7 +122,7 @@ class Experiment:
                 validation=sets[1],
                 best="-val_loss",
             )
-            learners[name] = checkpoints.load_best(place)
+            learners[name] = checkpoints.load_best(place, trained.jit_compile)
         return learners
 
     def compare(self, seed, known, learners):
@@ -157,9 +157,9 @@ class Experiment:
             figure = plots.error_against_steps(
                 {name: one.result for name, one in merged.items()}, title=title
             )
-            common.save_figure(figure, folder / f"error_{known}.png")
+            runs.save_figure(figure, folder / f"error_{known}.png")
         content["left_out"] = {part: names.tolist() for part, names in sets.left_out.items()}
-        common.write_json(folder / "results.json", content)
+        runs.write_json(folder / "results.json", content)
 
     def export(self, folder, learner, sets):
         """Writes MAML as a model that adapts where it is served."""
@@ -192,7 +192,7 @@ def run(make_experiment, settings):
             f"Expected validation {experiment.groups}, to choose settings on. Received: "
             f"--shares {settings.shares}. Give them a share."
         )
-    folder = common.open_run(settings, experiment.free, digest_of_data=common.digest(settings.data))
+    folder = runs.open_run(settings, experiment.free, digest_of_data=runs.digest(settings.data))
     seeds = range(settings.seed, settings.seed + settings.seeds)
     learners = {seed: experiment.train(folder, seed) for seed in seeds}
     found = {

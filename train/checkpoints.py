@@ -23,11 +23,17 @@ CHECKPOINT, PREVIOUS, BEST, HISTORY = (
 )
 
 
-def load_model(path, **options):
+def load_model(path, jit_compile=None, **options):
     """`keras.saving.load_model`, which says of what is no whole .keras file that it is none.
 
     Nothing else is handed to Keras: its readers of other kinds have other promises about what a
     file may do.
+
+    Args:
+        path: path of the file.
+        jit_compile: bool, whether XLA compiles what the learner does: that is for this machine and
+            these options to say, not for the ones it was saved with. None: as the file says.
+        **options: those of `keras.saving.load_model`.
 
     Raises:
         ValueError: there is no such file, it is of another kind, or damaged.
@@ -36,7 +42,10 @@ def load_model(path, **options):
     path = pathlib.Path(path)
     if reason := _no_keras_file(path):
         raise ValueError(reason)
-    return keras.saving.load_model(path, **options)
+    model = keras.saving.load_model(path, **options)
+    if jit_compile is not None:
+        model.jit_compile = jit_compile
+    return model
 
 
 def _no_keras_file(path):
@@ -61,11 +70,12 @@ def _no_keras_file(path):
     return None
 
 
-def load_last(folder):
+def load_last(folder, jit_compile=None):
     """The learner of the last checkpoint that can be read, and says so where it is not the last.
 
     Args:
         folder: `pathlib.Path` of a run, or of one learner in it.
+        jit_compile: as in `load_model`.
 
     Returns:
         The learner, or None where there is no checkpoint.
@@ -78,7 +88,7 @@ def load_last(folder):
     paths = [folder / name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()]
     for path in paths:
         try:
-            learner = load_model(path)
+            learner = load_model(path, jit_compile)
         except Exception as error:  # whatever broken bytes bring about in the readers below Keras
             reasons.append(f"{path} cannot be read ({one_line(error)})")
             continue
@@ -95,15 +105,19 @@ def load_last(folder):
     return None
 
 
-def load_best(folder):
+def load_best(folder, jit_compile=None):
     """The learner of the epoch that was best in validation.
+
+    Args:
+        folder: as in `load_last`.
+        jit_compile: as in `load_model`.
 
     Raises:
         SystemExit: it cannot be read.
     """
     path = pathlib.Path(folder) / BEST
     try:
-        return load_model(path)
+        return load_model(path, jit_compile)
     except Exception as error:  # as in `load_last`
         reason = one_line(error)
     sys.exit(

@@ -14,7 +14,7 @@ import sys
 import simple_parsing
 
 from maml_tf import plots
-from train import checkpoints, common
+from train import checkpoints, common, runs
 
 
 @dataclasses.dataclass
@@ -78,7 +78,7 @@ def main():
         )
     except ValueError as error:
         sys.exit(str(error))
-    common.save_figure(figure, settings.output)
+    runs.save_figure(figure, settings.output)
     print(f"Drawn into {settings.output}.")
 
 

@@ -15,7 +15,16 @@ import numpy as np
 import simple_parsing
 
 from maml_tf import evaluation
-from train import common, images, mini_imagenet, model_files, omniglot, options
+from train import (
+    common,
+    image_learners,
+    images,
+    mini_imagenet,
+    model_files,
+    omniglot,
+    options,
+    runs,
+)
 
 HEADER = (
     "| protocol | tasks | queries a class | transductive | inner steps | accuracy |\n"
@@ -124,7 +133,8 @@ def measure(settings, protocol):
     # A learner of its own for each: what was traced for one normalisation is not for another.
     learner = open_learner(settings.learner)
     learner.batch_norm = protocol.batch_norm
-    learner.jit_compile = common.on_gpu()  # not as the machine wanted on which it was trained
+    # Not as the machine wanted on which it was trained.
+    learner.jit_compile = image_learners.compiles(learner)
     if learner.inner_steps is not None:
         learner.inner_steps = settings.inner_steps
     values = []
@@ -176,7 +186,7 @@ def main():
         content["protocols"].append({**dataclasses.asdict(protocol), **found})
     folder = pathlib.Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
-    common.write_json(folder / "evaluation.json", content)
+    runs.write_json(folder / "evaluation.json", content)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Literal
 
 import maml_tf
 from maml_tf import backbones
-from train import classification, common, heads, options
+from train import classification, common, heads, image_learners, options
 
 FREE = (*classification.FREE, "on_error", "follow_links")
 
@@ -93,7 +93,7 @@ def resolve(settings):
     return classification.fill_in(
         settings,
         queries=settings.shots if drawn else 15,
-        network=classification.default_network(settings, "conv4" if drawn else "conv4_max_pool"),
+        network=image_learners.default_network(settings, "conv4" if drawn else "conv4_max_pool"),
         meta_batch=(16 if settings.ways > 5 else 32) if drawn else 4,
         inner_steps=(5 if settings.ways > 5 else 1) if drawn else 5,
         steps_to_evaluate=(5 if settings.ways > 5 else 3) if drawn else 10,

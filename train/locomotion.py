@@ -9,7 +9,7 @@ python -m train.locomotion --environment half_cheetah_direction
 import dataclasses
 
 from maml_tf import rl
-from train import common, reinforcement
+from train import common, reinforcement, runs
 
 ENVIRONMENTS = {
     "half_cheetah_direction": "HalfCheetahDirection",
@@ -157,7 +157,7 @@ def main():
     settings = complete(common.parse(Settings, "python -m train.locomotion", QUICK))
     reinforcement.check(settings)
     common.use_threads_for_tasks()
-    folder = common.open_run(settings, (*reinforcement.FREE, "video"))
+    folder = runs.open_run(settings, (*reinforcement.FREE, "video"))
 
     def make_environment(tasks, rollouts, observe_task):
         return getattr(rl.environments, ENVIRONMENTS[settings.environment])(

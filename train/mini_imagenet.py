@@ -10,7 +10,7 @@ import sys
 import tensorflow as tf
 
 import maml_tf
-from train import classification, common, options
+from train import classification, common, image_learners, options
 
 # Test accuracy in %, and its 95 % interval, by (first order, shots) at 5 ways: table 1.
 PAPER = {
@@ -55,7 +55,7 @@ def resolve(settings):
         settings,
         queries=15,
         test_queries=settings.shots,
-        network=classification.default_network(settings, "conv4_max_pool"),
+        network=image_learners.default_network(settings, "conv4_max_pool"),
         meta_batch=4 if settings.shots == 1 else 2,
         inner_steps=5,
         steps_to_evaluate=10,

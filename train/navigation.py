@@ -13,7 +13,7 @@ import numpy as np
 import maml_tf
 from maml_tf import rl
 from maml_tf.rl import plots
-from train import common, reinforcement
+from train import common, reinforcement, runs
 
 PAPER = {
     "MAML": [-40.41, -11.68, -3.33, -3.23],
@@ -60,7 +60,7 @@ def draw_paths(settings, learner, folder):
     )
     paths = [np.asarray(d.observation[0]) for d in drawn]
     masks = [np.asarray(d.mask[0]) for d in drawn]
-    common.save_figure(plots.navigation_paths(paths, masks, goal[0]), folder / "paths.png")
+    runs.save_figure(plots.navigation_paths(paths, masks, goal[0]), folder / "paths.png")
 
 
 def main():
@@ -68,7 +68,7 @@ def main():
     settings = common.parse(Settings, "python -m train.navigation", QUICK)
     reinforcement.check(settings)
     common.use_threads_for_tasks()
-    folder = common.open_run(settings, reinforcement.FREE)
+    folder = runs.open_run(settings, reinforcement.FREE)
 
     def make_environment(tasks, rollouts, observe_task):
         return rl.environments.Navigation2D(

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Literal
 
 import maml_tf
-from train import classification, common
+from train import classification, common, image_learners
 
 # Test accuracy in %, and its 95 % interval where there is one, by (method, network, ways, shots):
 # table 1 of the paper, Snell et al. (2017) as reproduced by others, Nichol et al. (2018) with
@@ -56,7 +56,7 @@ def resolve(settings):
         settings,
         queries=settings.shots,
         test_queries=settings.shots,
-        network=classification.default_network(settings, "conv4"),
+        network=image_learners.default_network(settings, "conv4"),
         meta_batch=16 if many else 32,
         inner_steps=5 if many else 1,
         steps_to_evaluate=5 if many else 3,

@@ -22,7 +22,7 @@ import tensorflow as tf
 import maml_tf
 from maml_tf.tasks import class_lists
 from maml_tf.tasks.omniglot import split_characters
-from train import classification, common, mini_imagenet, options
+from train import common, image_learners, mini_imagenet, options, runs
 
 
 @dataclasses.dataclass
@@ -167,7 +167,7 @@ def make_network(settings, classes, shape):
     network = build(classes, input_shape=shape, seed=settings.seed)
     network.layers[-1].kernel.assign(tf.zeros_like(network.layers[-1].kernel))
     if settings.start_from:
-        classification.start_from(network, settings.start_from)
+        image_learners.start_from(network, settings.start_from)
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.iterations)
     network.compile(
         keras.optimizers.Adam(rate),
@@ -211,8 +211,8 @@ def main():
     common.use_threads_for_tasks()
     images, rows, classes = training_images(settings)
     size = settings.image_size or images.shape[1]
-    digest = common.digest(settings.start_from)
-    folder = common.open_run(settings, free=("data_dir",), digest_of_start=digest)
+    digest = runs.digest(settings.start_from)
+    folder = runs.open_run(settings, free=("data_dir",), digest_of_start=digest)
     network = common.train(
         lambda: make_network(settings, int(classes.max()) + 1, (size, size, images.shape[3])),
         lambda start: make_batches(settings, images, rows, classes, start),

@@ -7,7 +7,7 @@ import numpy as np
 
 import maml_tf
 from maml_tf import files, plots, rl
-from train import checkpoints, common, options
+from train import checkpoints, common, options, runs
 
 # What may change between a run and its continuation: nothing that training depends on.
 FREE = (
@@ -196,7 +196,8 @@ def train(settings, folder, make_environment):
             tensorboard=settings.tensorboard,
         )
         if best:
-            learners[name] = checkpoints.load_best(folder / name.lower())
+            compiled = learners[name].jit_compile
+            learners[name] = checkpoints.load_best(folder / name.lower(), compiled)
     return learners
 
 
@@ -256,7 +257,7 @@ def report(settings, folder, learners, make_environment, paper):
         title=f"mean return and 95 % interval over {settings.test_tasks} held-out tasks",
         references={name: dict(enumerate(values)) for name, values in paper.items()},
     )
-    common.save_figure(figure, folder / "returns.png")
+    runs.save_figure(figure, folder / "returns.png")
     test = {
         name: {
             "step_size": step_sizes[name],
@@ -272,7 +273,7 @@ def report(settings, folder, learners, make_environment, paper):
         "paper": paper,
         "test": test,
     }
-    common.write_json(folder / "results.json", content)
+    runs.write_json(folder / "results.json", content)
     export(settings, folder, learners["MAML"], results["MAML"], make_environment)
 
 

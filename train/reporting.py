@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from maml_tf import evaluation, files, plots, serving
-from train import common, heads
+from train import common, heads, runs
 
 BASELINE = "nearest neighbour on pixels"
 
@@ -107,7 +107,7 @@ def report(settings, folder, learner, tasks, figure_tasks, whole=None, *, terms=
         "validation_still_rising": bool(rise),
         "test": made.result.to_dict(),
     }
-    common.write_json(folder / "results.json", content)
+    runs.write_json(folder / "results.json", content)
     draw(settings, folder, learner, made, history)
     draw_task(folder, whole or learner, made, figure_tasks)
     if whole:
@@ -197,7 +197,7 @@ def draw(settings, folder, learner, made, history):
         chance=1 / made.ways,
         tests={int(learner.optimizer.iterations): made.result},
     )
-    common.save_figure(curve, folder / "learning_curve.png")
+    runs.save_figure(curve, folder / "learning_curve.png")
     if made.result.inner_steps:
         name = type(learner).__name__
         paper = {name: {made.result.inner_steps: made.paper[0] / 100}} if made.paper else None
@@ -207,7 +207,7 @@ def draw(settings, folder, learner, made, history):
             references=paper,
             chance=1 / made.ways,
         )
-        common.save_figure(against_steps, folder / "accuracy_against_steps.png")
+        runs.save_figure(against_steps, folder / "accuracy_against_steps.png")
 
 
 def draw_task(folder, learner, made, tasks):
@@ -227,10 +227,10 @@ def draw_task(folder, learner, made, tasks):
         names=names,
         title=f"{made.title}, one test task",
     )
-    common.save_figure(task, folder / "task.png")
+    runs.save_figure(task, folder / "task.png")
     title = f"{made.title}, one test task after adaptation"
     confusion = plots.confusion(support, query[1], labels[-1], names=names, title=title)
-    common.save_figure(confusion, folder / "confusion.png")
+    runs.save_figure(confusion, folder / "confusion.png")
 
 
 def _few(labels, count):

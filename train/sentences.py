@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf import backbones, evaluation, files, serving
-from train import checkpoints, common, options
+from train import checkpoints, common, options, runs
 
 BASELINE = "nearest class mean of token counts"
 
@@ -204,8 +204,8 @@ def main():
     sets, trained_on = make_sets(settings, texts, labels)
     front = tokeniser(settings, texts[[label in trained_on for label in labels]])
     tokens = backbones.features(sets, front, cache=settings.cache, batch_size=256)
-    free, digest = ("iterations", "test_tasks", "cache"), common.digest(settings.data)
-    folder = common.open_run(settings, free, digest_of_data=digest)
+    free, digest = ("iterations", "test_tasks", "cache"), runs.digest(settings.data)
+    folder = runs.open_run(settings, free, digest_of_data=digest)
     start = tokens[0]
     trained = common.train(
         lambda: make_learner(settings),
@@ -216,7 +216,9 @@ def main():
         validation=tokens[1],
         best=None if tokens[1] is None else "val_accuracy",
     )
-    learner = trained if tokens[1] is None else checkpoints.load_best(folder)
+    learner = trained
+    if tokens[1] is not None:
+        learner = checkpoints.load_best(folder, trained.jit_compile)
     report(settings, folder, learner, front, tokens[2], int(trained.optimizer.iterations))
 
 
@@ -240,7 +242,7 @@ def report(settings, folder, learner, front, test, iterations):
         "nearest_class_mean_of_counts": means.to_dict(values=False),
         "test": result.to_dict(),
     }
-    common.write_json(folder / "results.json", content)
+    runs.write_json(folder / "results.json", content)
     whole = backbones.WithBackbone(front, learner)
     with files.whole(folder / "sentences.keras") as beside:
         whole.save(beside)

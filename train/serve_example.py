@@ -15,7 +15,7 @@ import numpy as np
 
 import maml_tf
 from maml_tf import plots
-from train import common, picture_models
+from train import common, picture_models, runs
 
 
 @dataclasses.dataclass
@@ -93,7 +93,7 @@ def report(settings, task, query_y, before, after, names):
         names=names,
         title="printed characters, to a model that has seen handwriting only",
     )
-    common.save_figure(figure, folder / "task.png")
+    runs.save_figure(figure, folder / "task.png")
     print(f"The drawings are in {folder / 'task.png'}.")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import maml_tf
 from maml_tf import evaluation, files, plots, serving
-from train import common
+from train import common, runs
 
 # Mean squared error after so many steps on 5 points, as the paper reports it.
 PAPER = {
@@ -253,14 +253,14 @@ def report(settings, folder, learners):
             title=f"{points} points: mean and 95 % interval over {settings.test_tasks} tasks",
             references=PAPER if points == 5 else None,
         )
-        common.save_figure(figure, folder / f"figure3_{points}_points.png")
+        runs.save_figure(figure, folder / f"figure3_{points}_points.png")
         if points in (5, 10):
             sines.append(panels(learners, step_sizes, points, settings.seed))
     if sines:
         # Numbers of points side by side, methods below each other.
         ordered = [panel for row in zip(*sines, strict=True) for panel in row]
         figure = plots.sine_adaptation(ordered, columns=len(sines))
-        common.save_figure(figure, folder / "figure2.png")
+        runs.save_figure(figure, folder / "figure2.png")
     content = {
         "settings": dataclasses.asdict(settings),
         "iterations": int(learners["MAML"].optimizer.iterations),
@@ -270,7 +270,7 @@ def report(settings, folder, learners):
         "paper_5_points": PAPER,
         "test": test,
     }
-    common.write_json(folder / "results.json", content)
+    runs.write_json(folder / "results.json", content)
     return first
 
 
@@ -291,7 +291,7 @@ def main():
     """Trains, compares, draws and exports."""
     settings = common.parse(Settings, "python -m train.sinusoid", QUICK)
     common.use_threads_for_tasks()
-    folder = common.open_run(settings, FREE)
+    folder = runs.open_run(settings, FREE)
     learners = train(settings, folder)
     step_sizes = report(settings, folder, learners)
     export(settings, folder, learners, step_sizes)

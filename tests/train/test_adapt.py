@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import maml_tf
 from maml_tf import image_plots
-from train import adapt, common
+from train import adapt, common, picture_folders
 
 ROOT = pathlib.Path(__file__).parents[2]
 STROKES = {
@@ -235,7 +235,7 @@ def test_of_many_queries_the_sheet_shows_the_doubtful_ones(monkeypatch):
     pixels = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
     paths = [pathlib.Path(f"{i}.png") for i in range(5)]
     answers = adapt.Answers(np.zeros([5, 2], int), np.array([[0.9, 0.8, 0.5, 0.7, 0.6], [0] * 5]).T)
-    queries = adapt.Pictures(pixels, np.array([1, 0, 0, 0, 1]), paths)
+    queries = picture_folders.Pictures(pixels, np.array([1, 0, 0, 0, 1]), paths)
     adapt.draw(settings, "ab", queries, queries, answers, "5 queries")
     (_, shown, *_), rest = drawn[0]
     assert list(shown.flat) == [4, 0, 2]  # the wrong ones, the less certain first; then the right

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests.test_files import other_process  # noqa: F401
 from tests.train import kills, tiny
-from train import checkpoints, common
+from train import checkpoints, common, runs
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_a_second_process_is_sent_away(tmp_path, monkeypatch, other_process):  #
 def test_a_run_half_deleted_is_not_gone_on_with(tmp_path, monkeypatch):
     """Killed while `--fresh` deletes: what is left belongs to other settings."""
     settings = tiny.Settings(str(tmp_path / "run"))
-    folder = common.open_run(settings)
+    folder = runs.open_run(settings)
     tiny.train(folder, 4)
 
     def killed(*_):
@@ -252,10 +252,10 @@ def test_a_run_half_deleted_is_not_gone_on_with(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pathlib.Path, "unlink", killed)
     with pytest.raises(KeyboardInterrupt):
-        common.open_run(tiny.Settings(settings.output, fresh=True))
+        runs.open_run(tiny.Settings(settings.output, fresh=True))
     monkeypatch.undo()
     assert (folder / "checkpoint.keras").exists()
-    common.open_run(tiny.Settings(settings.output, epochs=9))
+    runs.open_run(tiny.Settings(settings.output, epochs=9))
     assert os.listdir(folder) == ["config.json"]
     assert json.loads((folder / "config.json").read_text()) == {"epochs": 9}
 
@@ -265,7 +265,7 @@ def test_damaged_settings_are_told(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     for fresh in (True, False):
         with pytest.raises(SystemExit, match=r"config\.json is damaged"):
-            common.open_run(tiny.Settings(str(tmp_path), fresh=fresh))
+            runs.open_run(tiny.Settings(str(tmp_path), fresh=fresh))
     assert (tmp_path / "config.json").read_text() == text
 
 

@@ -1,11 +1,12 @@
 """Run directories: refused, kept, deleted; histories cut to what is kept."""
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
 
-from train import checkpoints, common
+from train import checkpoints, common, runs
 
 
 @dataclasses.dataclass
@@ -18,34 +19,41 @@ class Settings:
 
 def test_same_settings_open_the_same_run(tmp_path):
     settings = Settings(str(tmp_path / "run"))
-    folder = common.open_run(settings)
+    folder = runs.open_run(settings)
     (folder / "kept").touch()
-    assert common.open_run(settings) == folder == tmp_path / "run"
+    assert runs.open_run(settings) == folder == tmp_path / "run"
     assert (folder / "kept").exists()
 
 
 def test_free_settings_may_change_and_others_not(tmp_path):
     settings = Settings(str(tmp_path))
-    common.open_run(settings, free=["iterations"])
+    runs.open_run(settings, free=["iterations"])
     longer = dataclasses.replace(settings, iterations=200)
-    common.open_run(longer, free=["iterations"])
+    runs.open_run(longer, free=["iterations"])
     with pytest.raises(SystemExit, match="ways: 5 there, 20 here"):
-        common.open_run(dataclasses.replace(longer, ways=20), free=["iterations"])
+        runs.open_run(dataclasses.replace(longer, ways=20), free=["iterations"])
 
 
 def test_fresh_deletes_a_run_and_nothing_else(tmp_path):
     settings = Settings(str(tmp_path / "run"))
-    folder = common.open_run(settings)
+    folder = runs.open_run(settings)
     (folder / "checkpoint.keras").touch()
-    common.open_run(dataclasses.replace(settings, ways=20, fresh=True))
+    runs.open_run(dataclasses.replace(settings, ways=20, fresh=True))
     assert [p.name for p in folder.iterdir()] == ["config.json"]
 
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"name": "not a run"}))
     with pytest.raises(SystemExit, match="deletes only"):
-        common.open_run(Settings(str(other), fresh=True))
+        runs.open_run(Settings(str(other), fresh=True))
     assert (other / "config.json").exists()
+
+
+def test_a_file_is_known_by_its_content(tmp_path):
+    content = bytes(range(256)) * 5000  # more than is read at a time
+    (tmp_path / "a").write_bytes(content)
+    assert runs.digest(tmp_path / "a") == hashlib.sha256(content).hexdigest()[:16]
+    assert [runs.digest(path) for path in ("", None, tmp_path, tmp_path / "b")] == [None] * 4
 
 
 def test_history_is_cut_to_finished_epochs(tmp_path):
@@ -73,7 +81,7 @@ def test_numbers_of_steps_that_do_not_fit(tmp_path, done, iterations, epoch):
 
 def test_json_is_strict_and_whole(tmp_path):
     path = tmp_path / "results.json"
-    common.write_json(path, {"a": 1})
+    runs.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        common.write_json(path, {"a": float("nan")})
+        runs.write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}

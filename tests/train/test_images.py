@@ -11,7 +11,7 @@ from PIL import Image
 
 import maml_tf
 from tests.tasks import made_up
-from train import classification, common, images, mini_imagenet, omniglot
+from train import classification, common, image_learners, images, mini_imagenet, omniglot, runs
 
 
 def parse(monkeypatch, module, *options):
@@ -107,7 +107,7 @@ def test_mini_imagenet_is_the_papers(monkeypatch):
     assert (one.meta_batch, one.queries, one.test_queries, one.clip_value) == (4, 15, 1, 10.0)
     five = parse(monkeypatch, mini_imagenet, "--shots", 5)
     assert (five.meta_batch, five.queries, five.test_queries) == (2, 15, 5)
-    learner = classification.make_learner(one, (84, 84, 3))
+    learner = image_learners.make_learner(one, (84, 84, 3))
     assert sum(v.numpy().size for v in learner.trainable_variables) == 32_773
     assert learner.optimizer.clipvalue == 10.0
 
@@ -158,7 +158,7 @@ def test_a_recipe_changes_defaults_and_options_beside_it_hold(monkeypatch):
     changes = classification.RECIPES["modern"]
     assert modern.meta_batch == 3
     assert (modern.queries, modern.schedule) == (changes["queries"], "cosine")
-    optimizer = classification.make_learner(modern, (28, 28, 1)).optimizer
+    optimizer = image_learners.make_learner(modern, (28, 28, 1)).optimizer
     assert optimizer.global_clipnorm == changes["clip_norm"]
     rate = optimizer._learning_rate
     assert float(rate(modern.iterations)) == pytest.approx(0.0, abs=1e-9)
@@ -203,22 +203,22 @@ def test_a_cosine_schedule_cannot_be_made_longer(tmp_path):
         output = str(tmp_path / schedule)
         settings = images.resolve(images.Settings(schedule=schedule, output=output))
         free = classification.may_change(settings, images.FREE)
-        common.open_run(settings, free)
+        runs.open_run(settings, free)
         longer = dataclasses.replace(settings, iterations=99_000)
         if schedule == "constant":
-            common.open_run(longer, free)
+            runs.open_run(longer, free)
             continue
         with pytest.raises(SystemExit, match="iterations: 60000 there, 99000 here"):
-            common.open_run(longer, free)
+            runs.open_run(longer, free)
 
 
 def test_starting_from_a_learner_of_other_ways(tmp_path, capsys):
     settings = images.resolve(images.Settings())
-    five = classification.make_learner(settings, (28, 28, 1))
+    five = image_learners.make_learner(settings, (28, 28, 1))
     five.model.trainable_variables[0].assign_add(np.ones([3, 3, 1, 64]))
     five.save(tmp_path / "five.keras")
     settings = dataclasses.replace(settings, ways=7, start_from=str(tmp_path / "five.keras"))
-    seven = classification.make_learner(settings, (28, 28, 1)).model
+    seven = image_learners.make_learner(settings, (28, 28, 1)).model
     assert "20 of 22 weights" in capsys.readouterr().out
     for mine, theirs in zip(seven.variables[:-2], five.model.variables[:-2], strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -226,21 +226,31 @@ def test_starting_from_a_learner_of_other_ways(tmp_path, capsys):
     for mine, new in zip(seven.variables[-2:], fresh.variables[-2:], strict=True):
         np.testing.assert_array_equal(mine, new)
     with pytest.raises(SystemExit, match=r"network of 22 weights.*--network"):
-        classification.start_from(maml_tf.models.resnet12(5), tmp_path / "five.keras")
+        image_learners.start_from(maml_tf.models.resnet12(5), tmp_path / "five.keras")
+
+
+def test_xla_compiles_on_a_gpu_what_has_a_number_of_classes(monkeypatch):
+    """Class means take any number: they were refused there, for an option that is none."""
+    monkeypatch.setattr(common, "on_gpu", lambda: True)
+    compiled = {}
+    for method, network in (("maml", "dense5"), ("prototypical", "embedding")):
+        settings = images.resolve(images.Settings(method=method, network=network))
+        compiled[method] = image_learners.make_learner(settings, (28, 28, 1)).jit_compile
+    assert compiled == {"maml": True, "prototypical": False}
 
 
 def test_a_last_layer_of_zero_prefers_no_class_and_the_others_stay(tmp_path):
     settings = images.resolve(images.Settings(last_layer="zero"))
-    zero = classification.make_learner(settings, (28, 28, 1)).model
+    zero = image_learners.make_learner(settings, (28, 28, 1)).model
     x = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
     np.testing.assert_array_equal(zero(x), np.zeros([3, 5]))
-    paper = classification.make_learner(images.resolve(images.Settings()), (28, 28, 1)).model
+    paper = image_learners.make_learner(images.resolve(images.Settings()), (28, 28, 1)).model
     for mine, papers in zip(zero.variables[:-2], paper.variables[:-2], strict=True):
         np.testing.assert_array_equal(mine, papers)
     # A trained last layer of as many classes is taken over all the same.
     paper.save(tmp_path / "paper.keras")
     settings = dataclasses.replace(settings, start_from=str(tmp_path / "paper.keras"))
-    after = classification.make_learner(settings, (28, 28, 1)).model
+    after = image_learners.make_learner(settings, (28, 28, 1)).model
     np.testing.assert_array_equal(after.get_weights()[-2], paper.get_weights()[-2])
 
 
@@ -249,7 +259,7 @@ def test_inner_rates_that_the_outer_loop_trains(inner_optimizer, shape):
     """The last of them are those of the last layer's bias: one a step, or one a number."""
     given = {"inner_optimizer": inner_optimizer, "inner_steps": 3, "step_size": 0.25}
     settings = images.resolve(images.Settings(**given))
-    learner = classification.make_learner(settings, (28, 28, 1))
+    learner = image_learners.make_learner(settings, (28, 28, 1))
     rates = learner.inner_optimizer.rates
     assert len(rates) == len(learner.model.trainable_variables)
     np.testing.assert_array_equal(rates[-1], np.full(shape, 0.25))
@@ -258,15 +268,15 @@ def test_inner_rates_that_the_outer_loop_trains(inner_optimizer, shape):
 
 def test_learned_rates_go_on_where_another_learner_left_them(tmp_path, capsys):
     given = {"inner_optimizer": "learned", "inner_steps": 2, "step_size": 0.25}
-    first = classification.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
+    first = image_learners.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
     first.inner_optimizer.rates[3].assign([0.5, -1.0])
     first.save(tmp_path / "first.keras")
     given["start_from"] = str(tmp_path / "first.keras")
-    second = classification.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
+    second = image_learners.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
     np.testing.assert_array_equal(second.inner_optimizer.rates[3], [0.5, -1.0])
     assert "inner rates" in capsys.readouterr().out
     given["inner_steps"] = 3  # others than were learned: they begin anew
-    third = classification.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
+    third = image_learners.make_learner(images.resolve(images.Settings(**given)), (28, 28, 1))
     np.testing.assert_array_equal(third.inner_optimizer.rates[3], np.full(3, 0.25))
 
 

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 import maml_tf
-from train import classification, evaluate, model_files, picture_models
+from train import evaluate, image_learners, model_files, picture_models
 
 
 def dense_model():
@@ -45,7 +45,7 @@ READERS = {
     "evaluate": (evaluate.open_learner, "", "a saved learner (.keras)"),
     "adapt": (picture_models._open_learner, "--model ", "a saved learner (.keras)"),
     "start from": (
-        lambda path: classification.start_from(dense_model(), path),
+        lambda path: image_learners.start_from(dense_model(), path),
         "--start-from ",
         "a saved learner or model (.keras)",
     ),

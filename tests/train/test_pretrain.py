@@ -9,7 +9,7 @@ import maml_tf
 from maml_tf.tasks import class_lists
 from maml_tf.tasks.data import packed
 from maml_tf.tasks.omniglot import split_characters
-from train import classification, images, mini_imagenet, omniglot, pretrain
+from train import image_learners, images, mini_imagenet, omniglot, pretrain
 
 SIZE, EACH = 16, 6
 
@@ -104,7 +104,7 @@ def test_maml_takes_its_convolutions_over(cifar, monkeypatch, capsys, tmp_path):
     path = tmp_path / "run" / "checkpoint.keras"
     assert f"--start-from {path}" in capsys.readouterr().out
     few = images.resolve(images.Settings(data="cifar_fs", last_layer="zero", start_from=str(path)))
-    *body, kernel, bias = classification.make_learner(few, (SIZE, SIZE, 3)).model.get_weights()
+    *body, kernel, bias = image_learners.make_learner(few, (SIZE, SIZE, 3)).model.get_weights()
     trained = keras.saving.load_model(path)
     assert int(trained.optimizer.iterations) == 2
     for one, other in zip(trained.get_weights()[:-2], body, strict=True):
@@ -135,7 +135,7 @@ def test_each_turn_of_a_training_character_is_a_class(monkeypatch):
     assert sorted(classes[rows]) == list(range(4400))
     network = pretrain.make_network(settings, 4400, (28, 28, 1))
     few = omniglot.resolve(omniglot.Settings(ways=20))
-    maml = classification.make_learner(few, (28, 28, 1)).model
+    maml = image_learners.make_learner(few, (28, 28, 1)).model
     assert [v.shape for v in network.weights[:-2]] == [v.shape for v in maml.weights[:-2]]
 
 
@@ -158,7 +158,7 @@ def test_rates_of_the_last_layer_may_begin_elsewhere(inner, steps):
     settings = omniglot.Settings(
         inner_optimizer=inner, step_size=0.05, last_layer_step_size=20.0, inner_steps=steps
     )
-    learner = classification.make_learner(omniglot.resolve(settings), (28, 28, 1))
+    learner = image_learners.make_learner(omniglot.resolve(settings), (28, 28, 1))
     *body, kernel, bias = learner.inner_optimizer.rates
     for rates, begin in [(kernel, 20.0), (bias, 20.0), *[(one, 0.05) for one in body]]:
         np.testing.assert_array_equal(rates, np.full(rates.shape, np.float32(begin)))

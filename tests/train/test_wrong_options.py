@@ -21,6 +21,7 @@ from train import (
     omniglot,
     options,
     pretrain,
+    runs,
     sentences,
     series,
     serve_example,
@@ -266,7 +267,7 @@ def test_from_a_shell_too():
 
 def test_what_a_run_directory_holds_is_told_in_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(common, "use_threads_for_tasks", lambda: None)
-    common.write_json(tmp_path / "config.json", {"seed": 1, "points": 5})
+    runs.write_json(tmp_path / "config.json", {"seed": 1, "points": 5})
     given = f"--output {tmp_path}"
     line = check_refusal(
         lambda: common.run(sinusoid.main), given, ["seed: 1 there, 0 here"], monkeypatch, capsys

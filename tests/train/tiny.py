@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import files
-from train import checkpoints, common
+from train import checkpoints, common, runs
 
 
 @dataclasses.dataclass
@@ -58,15 +58,15 @@ def train(folder, iterations=16, patience=None):
 
 def main():
     settings = common.parse(Settings, "tiny", {})
-    folder = common.open_run(settings)
+    folder = runs.open_run(settings)
     train(folder, 4 * settings.epochs)
     best = checkpoints.load_best(folder)
     content = {"iterations": int(best.optimizer.iterations), "history": _history(folder)}
     results = {"settings": {}, "training_seconds": common.training_seconds(folder), **content}
-    common.write_json(folder / "results.json", results)
+    runs.write_json(folder / "results.json", results)
     with files.whole_folder(folder / "saved_model", replace=True) as beside:
-        common.write_json(beside / "1.json", content)
-    common.save_figure(_figure(), folder / "figure.png")
+        runs.write_json(beside / "1.json", content)
+    runs.save_figure(_figure(), folder / "figure.png")
 
 
 def _history(folder):
