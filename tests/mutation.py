@@ -46,10 +46,11 @@ def _of_learners(*names):
     return [f"tests/learners/test_{name}.py" for name in names]
 
 
-# The quicker half of what tests learners; of their parts; of what they refuse.
+# The quicker half of what tests learners; of their parts; of what they refuse; episodes.
 _LEARNERS = _of_learners("contract", "errors", "frozen", "losses", "state")
 _PARTS = _of_learners("batches", "labels", "reports", "specs", "train_function", "trainer")
 _REFUSALS = _of_learners("checks", "wrong_calls", "wrong_settings")
+_EPISODES = ["tests/tasks/test_sampling.py", "tests/tasks/test_wrong_calls.py"]
 # What tests optimizers; rates that are learned; learners by gradients; by embedding; exports of
 # any method.
 _OPTIMIZERS = [f"tests/inner/test_{name}.py" for name in ("clipping_and_kinds", "optimizers")]
@@ -101,15 +102,15 @@ MODULES = {
     "maml_tf/learners/base/adapted_models.py": (15, _ADAPTED),
     "maml_tf/learners/base/batches.py": (40, _PARTS),
     "maml_tf/learners/base/labels.py": (60, _PARTS),
+    "maml_tf/learners/base/output_losses.py": (10, _PARTS),
     "maml_tf/learners/base/specs.py": (50, _PARTS),
     "maml_tf/learners/base/checks.py": (20, _REFUSALS),
     "maml_tf/learners/base/batch_checks.py": (25, _REFUSALS),
+    "maml_tf/learners/base/weight_checks.py": (10, _REFUSALS),
     "maml_tf/learners/base/reports.py": (30, _PARTS),
     "maml_tf/learners/base/train_function.py": (10, _PARTS),
-    "maml_tf/tasks/sampling.py": (
-        50,
-        ["tests/tasks/test_sampling.py", "tests/tasks/test_wrong_calls.py"],
-    ),
+    "maml_tf/tasks/sampling.py": (50, _EPISODES),
+    "maml_tf/tasks/class_index.py": (20, _EPISODES),
     "maml_tf/tasks/group_sampling.py": (
         20,
         ["tests/tasks/test_groups.py", "tests/tasks/test_windows.py"],

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from maml_tf import arguments
 from maml_tf.backbones import networks, stored
-from maml_tf.tasks import sampling, splits
+from maml_tf.tasks import class_index, sampling, splits
 
 
 def features(
@@ -104,4 +104,4 @@ def _features(examples, backbone, cache, batch_size):
     array = stored.open_or_make(
         stored.name_of(backbone, examples), cache, (len(examples), *shape), dtype, batches
     )
-    return sampling.held(array)
+    return class_index.held(array)

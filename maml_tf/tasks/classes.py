@@ -16,7 +16,7 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.tasks import sampling, splits
-from maml_tf.tasks.data import tables
+from maml_tf.tasks.data import column_values, tables
 from maml_tf.tasks.episodes import Episodes
 
 
@@ -111,9 +111,11 @@ def _of_table(table, y, features):
             f"features={[name for name in table.columns if name != y][:2]}."
         )
     tables.check_columns(table, list(features), "features")
-    labels = tables.keys(table.column(y), y, table.row, what="classes")
+    labels = column_values.keys(table.column(y), y, table.row, what="classes")
     columns = [table.column(name) for name in features]
     if len(columns) == 1 and any(isinstance(v, str) for v in columns[0][:100].tolist()):
-        return tables.keys(columns[0], features[0], table.row, what="texts")[:, np.newaxis], labels
-    numbers = [tables.numbers(c, n, table.row) for c, n in zip(columns, features, strict=True)]
+        texts = column_values.keys(columns[0], features[0], table.row, what="texts")
+        return texts[:, np.newaxis], labels
+    named = zip(columns, features, strict=True)
+    numbers = [column_values.numbers(column, name, table.row) for column, name in named]
     return np.stack(numbers, axis=1), labels

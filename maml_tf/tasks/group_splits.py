@@ -4,7 +4,7 @@ import numpy as np
 
 from maml_tf import arguments
 from maml_tf.tasks import splits
-from maml_tf.tasks.data import tables
+from maml_tf.tasks.data import column_values, tables
 
 _WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 _WORDS["test"] = "test"
@@ -143,9 +143,9 @@ def words_of(values, name, row):
         Array `[rows]` of text.
 
     Raises:
-        TypeError, ValueError: as `tables.keys`.
+        TypeError, ValueError: as `column_values.keys`.
     """
-    found = tables.keys(values, name, row, what="`split`")
+    found = column_values.keys(values, name, row, what="`split`")
     if found.dtype.kind != "U":
         raise TypeError(
             "Expected `split` to hold the words 'train', 'validation' and 'test'. Received: "

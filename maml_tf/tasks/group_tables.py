@@ -8,12 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments
-from maml_tf.tasks import group_sampling, group_splits
-from maml_tf.tasks.data import tables
+from maml_tf.tasks import class_index, group_sampling, group_splits
+from maml_tf.tasks.data import column_values, tables
 
 KINDS = ("auto", "regression", "classification")
-# Larger arrays are taken from where they lie, see `sampling`.
-_LARGEST_TENSOR = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +46,7 @@ class Data:
         sizes = np.bincount(number, minlength=len(names))
         # On a machine with a GPU the arrays must not go there: tf.data runs on the CPU.
         with tf.device("CPU:0"):
-            x, y = tf.nest.map_structure(
-                lambda a: a if a.nbytes > _LARGEST_TENSOR else tf.constant(a), (self.x, self.y)
-            )
+            x, y = tf.nest.map_structure(class_index.held, (self.x, self.y))
             return group_sampling.Groups(
                 x=x,
                 y=y,
@@ -78,7 +74,7 @@ class Data:
         return x, self._numbered(table, self.targets[0])
 
     def _numbered(self, table, name):
-        values = tables.keys(table.column(name), name, table.row, what="classes")
+        values = column_values.keys(table.column(name), name, table.row, what="classes")
         known = {label: i for i, label in enumerate(self.labels.tolist())}
         unknown = [v for v in np.unique(values).tolist() if v not in known]
         if unknown:
@@ -111,10 +107,10 @@ def read(x, y, groups, features, kind, time, split):
     else:
         columns = _columns(table, features, targets or [], named)
     group_values, group_name = source.one(groups, "groups")
-    found = tables.keys(group_values, group_name, source.row, what="groups")
+    found = column_values.keys(group_values, group_name, source.row, what="groups")
     order = parts = None
     if time is not None:
-        order = tables.order_in_time(*source.one(time, "time"), source.row)
+        order = column_values.order_in_time(*source.one(time, "time"), source.row)
     if group_splits.of_rows(split):
         parts = group_splits.words_of(*source.one(split, "split"), source.row)
     if table is not None:
@@ -242,7 +238,7 @@ def _features(table, columns):
 
 def _stack(table, columns):
     """float32 `[rows, columns]`."""
-    return np.stack([tables.numbers(table.column(c), c, table.row) for c in columns], axis=1)
+    return np.stack([column_values.numbers(table.column(c), c, table.row) for c in columns], axis=1)
 
 
 def _arrays(x):
@@ -280,10 +276,10 @@ def _one_input(part, i, count):
         )
     if array.dtype.kind in "iu":
         return array.copy()
-    narrow = tables.narrow(array)
-    tables.check_finite(narrow, name, lambda row: f"row {row}")
+    narrow = column_values.narrow(array)
+    column_values.check_finite(narrow, name, lambda row: f"row {row}")
     if len(array) and array.ndim == 2:
-        tables.check_told_apart(array, name)
+        column_values.check_told_apart(array, name)
     return narrow
 
 
@@ -299,7 +295,7 @@ def _targets(values, names, kind, row):
                 f"{arguments.received('y', names or columns[0])}. Give one column, or "
                 "kind='regression'."
             )
-        found = tables.keys(columns[0].reshape(-1), name, row, what="classes")
+        found = column_values.keys(columns[0].reshape(-1), name, row, what="classes")
         labels, y = np.unique(found, return_inverse=True)
         if len(labels) < 2:
             raise ValueError(
@@ -315,7 +311,7 @@ def _targets(values, names, kind, row):
             f"{arguments.received('y', columns[0])}. Reshape it."
         )
     called = names if names and len(names) == len(columns) else [name] * len(columns)
-    numbers = [tables.numbers(c, n, row) for c, n in zip(columns, called, strict=True)]
+    numbers = [column_values.numbers(c, n, row) for c, n in zip(columns, called, strict=True)]
     return np.stack(numbers, axis=1), None
 
 

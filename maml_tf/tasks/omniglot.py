@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from maml_tf import arguments
-from maml_tf.tasks import class_lists, sampling, splits
+from maml_tf.tasks import class_index, class_lists, sampling, splits
 from maml_tf.tasks.data.omniglot import BACKGROUND, CHARACTERS, load_omniglot
 from maml_tf.tasks.episodes import Episodes
 
@@ -91,7 +91,7 @@ def omniglot(
     classes = sampling.index_by_class(data.images, rotate=bool(rotate))
     classes = dataclasses.replace(classes, labels=data.characters)
     if isinstance(rotate, str):
-        classes = sampling.turns_as_classes(classes)
+        classes = class_index.turns_as_classes(classes)
         parts = [np.add.outer(4 * part, np.arange(4)).ravel() for part in parts]
     return splits.three_way(classes, parts, few)
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments
-from maml_tf.tasks.data import tables
+from maml_tf.tasks.data import column_values, tables
 
 
 class Series(NamedTuple):
@@ -86,10 +86,10 @@ def _one(given, name):
     there = np.flatnonzero(~np.isnan(array.astype(float).reshape(len(array), -1)).all(axis=1))
     # Series of several lengths in one array are filled up at their ends.
     array = array[: there[-1] + 1] if there.size else array[:0]
-    narrow = tables.narrow(array)
-    tables.check_finite(narrow, f"series {name!r}", lambda row: f"point {row}")
+    narrow = column_values.narrow(array)
+    column_values.check_finite(narrow, f"series {name!r}", lambda row: f"point {row}")
     if len(array):
-        tables.check_told_apart(array, f"series {name!r}")
+        column_values.check_told_apart(array, f"series {name!r}")
     return narrow
 
 
@@ -118,7 +118,7 @@ def _labels(labels, arrays, names):
                 f"{arguments.received('labels', one)}. Give an array [time]."
             )
     return [
-        tables.keys(one[:length], f"labels of {name!r}", _point, what="labels")
+        column_values.keys(one[:length], f"labels of {name!r}", _point, what="labels")
         for one, (name, length) in zip(found, lengths, strict=True)
     ]
 
@@ -142,22 +142,24 @@ def _of_table(table, labels, values, groups, time):
             f"{table.columns}. Name them by `values`."
         )
     tables.check_columns(table, list(columns), "values")
-    points = np.stack([tables.numbers(table.column(c), c, table.row) for c in columns], axis=1)
+    points = np.stack(
+        [column_values.numbers(table.column(c), c, table.row) for c in columns], axis=1
+    )
     points = points[:, 0] if single else points
     names, number = np.array([0]), np.zeros(len(table), int)
     if groups is not None:
-        found = tables.keys(table.column(groups), groups, table.row, what="groups")
+        found = column_values.keys(table.column(groups), groups, table.row, what="groups")
         names, number = np.unique(found, return_inverse=True)
     keys: tuple[Any, ...] = (number,)
     if time is not None:
-        moment = tables.order_in_time(table.column(time), time, table.row)
+        moment = column_values.order_in_time(table.column(time), time, table.row)
         keys = (moment, number)
         _check_moments(moment, number, names, time)
     order = np.lexsort(keys)
     ends = np.cumsum(np.bincount(number, minlength=len(names)))[:-1]
     marks = None
     if labels is not None:
-        found = tables.keys(table.column(labels), labels, table.row, what="labels")
+        found = column_values.keys(table.column(labels), labels, table.row, what="labels")
         marks = np.split(found[order], ends)
     return Series(np.split(points[order], ends), marks, names)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from maml_tf import arguments
-from maml_tf.tasks import sampling, streams
+from maml_tf.tasks import class_index, sampling, streams
 
 NAMES = ("train", "validation", "test")
 _MANY = {"class": "classes", "group": "groups", "series": "series"}
@@ -103,7 +103,7 @@ def three_way(classes, parts, episodes):
             sets.append(None)
             continue
         try:
-            some = sampling.select(classes, np.asarray(part))
+            some = class_index.select(classes, np.asarray(part))
             sets.append(sampling.episodes(some, **episodes.of(name)))
             drawn_from[name] = some, episodes.of(name)
         except ValueError as error:

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 import maml_tf
 from maml_tf import backbones, evaluation
-from maml_tf.tasks import sampling, splits
+from maml_tf.tasks import class_index, sampling, splits
 from maml_tf.tasks.data import image_decoding, image_files
 
 SIZE, OF_EACH = 224, 40
@@ -113,7 +113,7 @@ def read(folder):
 def held_out(classes, of_each=20):
     """The test categories alone, with so many pictures of each."""
     part = splits.shuffled(len(classes.sizes), (0.65, 0.15, 0.2), 0)[2]
-    some, order = sampling.select(classes, part), np.asarray(classes.order)
+    some, order = class_index.select(classes, part), np.asarray(classes.order)
     rows = np.stack([order[first : first + of_each] for first in some.offsets])
     return sampling.index_by_class(
         np.asarray(classes.examples)[rows.reshape(-1)], np.repeat(some.labels, of_each)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.base import labels
+from maml_tf.learners.base import labels, output_losses
 from tests.problems import dense_model, layers, task_batch
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -45,7 +45,7 @@ def two_outputs(structure):
 )
 def test_each_output_has_its_loss(loss, structure, expected):
     model = two_outputs(structure)
-    assert labels.losses_of(loss, model, model.output) == expected
+    assert output_losses.losses_of(loss, model, model.output) == expected
 
 
 def test_a_dictionary_of_losses_needs_names_of_outputs():
@@ -53,26 +53,27 @@ def test_a_dictionary_of_losses_needs_names_of_outputs():
         output_names = None
 
     outputs = [tf.zeros([1, 2])] * 2
-    assert labels.losses_of({"a": "mse"}, Nameless(), outputs) is None
+    assert output_losses.losses_of({"a": "mse"}, Nameless(), outputs) is None
     Nameless.output_names = {"b": "y", "a": "x"}  # a subclass that keeps them as a dictionary
-    assert labels.losses_of({"a": "mse"}, Nameless(), outputs) == ["mse", None]
+    assert output_losses.losses_of({"a": "mse"}, Nameless(), outputs) == ["mse", None]
 
 
 def test_adaptation_descends_the_loss_or_its_own():
-    model = two_outputs("list")
-    assert labels.inner_losses(learner(model, ["mse", "mae"]), model.output) == ["mse", "mae"]
+    model, both = two_outputs("list"), ["mse", "mae"]
+    assert output_losses.inner_losses(learner(model, both), model.output) == both
     one = dense_model()
-    assert labels.inner_losses(learner(one, "mse", inner_loss=LOGITS), one.outputs[0]) == [LOGITS]
-    own = learner(model, ["mse", "mae"], inner_loss=LOGITS)  # a function of both outputs
-    assert labels.inner_losses(own, model.output) is None
+    own = learner(one, "mse", inner_loss=LOGITS)
+    assert output_losses.inner_losses(own, one.outputs[0]) == [LOGITS]
+    own = learner(model, both, inner_loss=LOGITS)  # a function of both outputs
+    assert output_losses.inner_losses(own, model.output) is None
 
 
 def test_the_class_that_a_loss_passes_over():
-    assert labels.ignored_class(IGNORING) == -1
-    assert labels.ignored_class(LOGITS) is None
+    assert output_losses.ignored_class(IGNORING) == -1
+    assert output_losses.ignored_class(LOGITS) is None
     function = keras.losses.sparse_categorical_crossentropy
-    assert labels.ignored_class(functools.partial(function, ignore_class=3)) == 3
-    assert labels.ignored_class(function) is None
+    assert output_losses.ignored_class(functools.partial(function, ignore_class=3)) == 3
+    assert output_losses.ignored_class(function) is None
 
 
 # Which rules there are for a task batch.

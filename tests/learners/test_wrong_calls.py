@@ -299,4 +299,4 @@ def test_whole_numbers_may_come_as_floats():
     ids=["name", "class name", "object", "function", "mse", "one-hot", "named", "lambda", "none"],
 )
 def test_which_losses_take_numbers_of_classes(loss, sparse):
-    assert maml_tf.learners.base.labels.is_sparse(loss) is sparse
+    assert maml_tf.learners.base.output_losses.is_sparse(loss) is sparse

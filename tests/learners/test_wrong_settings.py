@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.base import labels
+from maml_tf.learners.base import output_losses
 from tests.problems import compiled, dense_model, layers, task_batch
 from tests.wrong_calls import Wrong, check
 
@@ -63,7 +63,7 @@ def test_wrong_settings_of_compile_are_explained(wrong):
 def test_inner_loss_may_be_a_configuration():
     config = keras.losses.serialize(SPARSE)
     learner = fresh(loss=SPARSE, inner_loss=config)
-    assert labels.is_sparse(learner._inner_loss_config)
+    assert output_losses.is_sparse(learner._inner_loss_config)
 
 
 # Weights of queries: T = 2, Q = 3.
@@ -293,7 +293,7 @@ FUNCTION = keras.losses.sparse_categorical_crossentropy
     ids=["function", "partial", "class", "subclass", "Keras' partial", "twice", "Keras' class"],
 )
 def test_losses_are_sparse_by_identity(loss, sparse):
-    assert labels.is_sparse(loss) is sparse
+    assert output_losses.is_sparse(loss) is sparse
 
 
 def test_a_loss_with_sparse_in_its_name_takes_any_numbers():
@@ -304,8 +304,8 @@ def test_a_loss_with_sparse_in_its_name_takes_any_numbers():
 
 def test_a_partial_loss_keeps_the_class_that_it_ignores():
     loss = functools.partial(FUNCTION, from_logits=True, ignore_class=-1)
-    assert labels.ignored_class(loss) == labels.ignored_class(
+    assert output_losses.ignored_class(loss) == output_losses.ignored_class(
         keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
     )
-    assert labels.ignored_class(FUNCTION) is None
-    assert labels.ignored_class("sparse_categorical_crossentropy") is None
+    assert output_losses.ignored_class(FUNCTION) is None
+    assert output_losses.ignored_class("sparse_categorical_crossentropy") is None

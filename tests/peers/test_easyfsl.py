@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.tasks import sampling, streams
+from maml_tf.tasks import class_index, sampling, streams
 from tests.problems import layers
 
 # samplers/task_sampler_test.py: lists of labels, of which the row of a label is its position.
@@ -37,7 +37,7 @@ def test_five_tasks_are_of_rows_that_exist(labels, ways, shots, queries):
 
 
 def fits(labels, ways, shots, queries):
-    sampling.check_classes(classes_of(labels), ways, shots + queries)
+    class_index.check_classes(classes_of(labels), ways, shots + queries)
 
 
 @pytest.mark.parametrize(("labels", "ways"), [([0, 0, 1, 1, 2, 2], 4), ([0, 0], 2)])

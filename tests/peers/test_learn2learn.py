@@ -10,7 +10,7 @@ import tensorflow as tf
 import maml_tf
 from maml_tf import inner_loop
 from maml_tf.inner.optimizers import SGD
-from maml_tf.tasks import sampling, streams
+from maml_tf.tasks import class_index, sampling, streams
 from tests.problems import flat, layers, relative_error
 
 # algorithms/maml_test.py: 7 inputs of size 10, three dense layers of 20, a step size of .01, and
@@ -199,7 +199,7 @@ def test_so_many_examples_a_class_as_asked_for():
 def test_tasks_are_of_the_chosen_classes_only():
     """`test_filter_labels`: five of ten classes, whose numbers become 0 to 4."""
     chosen = np.random.default_rng(1).choice(10, 5, replace=False)
-    classes = sampling.select(ten_classes(), chosen)
+    classes = class_index.select(ten_classes(), chosen)
     support_x, support_y, query_x, _ = draw(classes, 5, 3, 2)
     assert set(support_x[..., 0].flat) == set(query_x[..., 0].flat) == set(chosen)
     assert set(support_y.flat) == set(range(5))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from maml_tf import tasks
-from maml_tf.tasks import sampling, splits
+from maml_tf.tasks import class_index, splits
 from maml_tf.tasks.data import image_decoding, image_files
 
 SMALL = {"ways": 2, "shots": 1, "queries": 2, "image_size": 4, "meta_batch": 3}
@@ -346,7 +346,7 @@ def test_beyond_memory_the_tasks_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys.modules["maml_tf.tasks.image_folder"], "_IN_MEMORY", 12 * 9 * 4 * 4 * 3 - 1
     )
-    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", 0)
+    monkeypatch.setattr(class_index, "_LARGEST_TENSOR", 0)
     assert isinstance(tasks.load_image_folder(folder, 4).images, np.memmap)
     streamed = tasks.image_folder(folder, **SMALL, **TINY)
     for one, other in zip(in_memory, streamed, strict=True):

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maml_tf.tasks import sampling, streams
+from maml_tf.tasks import class_index, sampling, streams
 
 
 def named_rows(sizes):
@@ -91,12 +91,12 @@ def test_a_rotation_may_be_a_class_of_its_own():
     images = turned_images(5, 4)
     rows = images.reshape(20, 2, 2, 1)
     turned = sampling.index_by_class(rows, class_sizes=[4, 4, 3, 5, 4], rotate=True)
-    apart = sampling.turns_as_classes(turned)
+    apart = class_index.turns_as_classes(turned)
     assert list(apart.sizes) == list(np.repeat([4, 4, 3, 5, 4], 4))
     assert list(apart.labels[8:10]) == ["2 turned by 0", "2 turned by 90"]
     first = np.cumsum([0, 4, 4, 3, 5, 4])
     for c, k in [(0, 0), (2, 3), (4, 1)]:
-        one = sampling.select(apart, np.array([4 * c + k]))
+        one = class_index.select(apart, np.array([4 * c + k]))
         size = first[c + 1] - first[c]
         support_x, *_ = draw(one, ways=1, shots=size - 1)
         expected = {np.rot90(row, k).tobytes() for row in rows[first[c] : first[c + 1]]}
@@ -203,7 +203,7 @@ def test_large_arrays_stay_where_they_are_and_give_the_same_tasks(tmp_path, monk
     expected = next(iter(sampling.episodes(images, **options)))
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", 100)
+    monkeypatch.setattr(class_index, "_LARGEST_TENSOR", 100)
     assert sampling.index_by_class(mapped, labels).examples is mapped
     dataset = sampling.episodes(mapped, **options)
     for one, other in zip(
@@ -216,7 +216,7 @@ def test_large_arrays_stay_where_they_are_and_give_the_same_tasks(tmp_path, monk
 def test_selected_classes_keep_their_examples_and_names():
     rows = named_rows([4, 5, 6, 7])
     classes = sampling.index_by_class(rows, labels=10 * rows[:, 0])
-    some = sampling.select(classes, np.array([3, 1]))
+    some = class_index.select(classes, np.array([3, 1]))
     assert list(some.labels) == [30, 10]
     support_x, _, query_x, _ = draw(some, ways=2, shots=2, queries=3)
     assert set(support_x[..., 0].ravel()) | set(query_x[..., 0].ravel()) == {1, 3}
@@ -242,9 +242,9 @@ def test_classes_of_just_enough_examples_are_enough():
 
 def test_what_is_held_as_a_tensor(monkeypatch):
     assert isinstance(sampling.index_by_class(IMAGES).examples, tf.Tensor)
-    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", IMAGES.nbytes)
+    monkeypatch.setattr(class_index, "_LARGEST_TENSOR", IMAGES.nbytes)
     assert isinstance(sampling.index_by_class(IMAGES).examples, tf.Tensor)
-    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", IMAGES.nbytes - 1)
+    monkeypatch.setattr(class_index, "_LARGEST_TENSOR", IMAGES.nbytes - 1)
     assert isinstance(sampling.index_by_class(IMAGES).examples, np.ndarray)
 
 
@@ -263,7 +263,7 @@ def test_a_set_of_so_many_tasks_is_cut_from_the_endless_one():
 
 def test_shapes_are_known_wherever_the_examples_lie(monkeypatch):
     held = sampling.episodes(IMAGES, queries=2).element_spec
-    monkeypatch.setattr(sampling, "_LARGEST_TENSOR", 0)
+    monkeypatch.setattr(class_index, "_LARGEST_TENSOR", 0)
     assert sampling.episodes(IMAGES, queries=2).element_spec == held
     assert held[0]["query_x"] == tf.TensorSpec([4, 10, 2, 2, 1], tf.float32)
     assert held[1] == tf.TensorSpec([4, 10], tf.int32)

@@ -19,7 +19,7 @@ from maml_tf.inner import optimizers as inner_optimizers
 from maml_tf.inner.adaptable import chosen_weights, constraints_of, still_chosen
 from maml_tf.inner.description import InnerLoop
 from maml_tf.learners.base import adapted as adapted_models
-from maml_tf.learners.base import checks, labels, meta_step, support_weights
+from maml_tf.learners.base import checks, meta_step, output_losses, support_weights
 from maml_tf.learners.base.learner import Learner
 from maml_tf.learners.base.task import Mode, Support
 
@@ -171,7 +171,7 @@ class GradientLearner(Learner):
         a loss of Keras that adds up, `reduction="sum"`, the weighted sum.
         """
         if self._inner_loss is None:
-            losses = labels.losses_of(self.loss, self.model, y_pred)
+            losses = output_losses.losses_of(self.loss, self.model, y_pred)
             weight = support_weights.of_outputs(support, y_pred, losses)
             loss = self.compute_loss(
                 y=support.y, y_pred=y_pred, sample_weight=weight, training=training

@@ -9,14 +9,13 @@ the loss NaN, and training stops at a loss that is not finite and says which ste
 """
 
 import contextlib
-import functools
 import re
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.learners.base import support_weights
+from maml_tf.learners.base import output_losses, support_weights
 
 # What an assertion says, to a client of an exported learner too; `explained` reads it again.
 _ASSERTED = "Expected {} to hold whole numbers in [0, {}), or {}. Received labels from and to:"
@@ -228,24 +227,25 @@ def rules_of_support(learner, support_x, support_y, weight=None):
 
 def _rules(learner, parts, spec, support=None):
     """The rules for labels by name; the model is asked for its `spec()` only where one may be."""
-    sparse = any(map(is_sparse, keras.tree.flatten([learner.loss, _own_inner_loss(learner)])))
+    losses = keras.tree.flatten([learner.loss, output_losses.own_inner_loss(learner)])
+    sparse = any(map(output_losses.is_sparse, losses))
     if not sparse and not learner.labels_are_classes:
         return []
     outputs, found = spec(), []
     for key, y in parts:
-        losses = inner_losses(learner, outputs)
+        losses = output_losses.inner_losses(learner, outputs)
         if key == "query_y":
-            losses = losses_of(learner.loss, learner.model, outputs)
-        pairs = _paired(y, learner.model, outputs)
+            losses = output_losses.losses_of(learner.loss, learner.model, outputs)
+        pairs = output_losses.paired(y, learner.model, outputs)
         if losses is None or pairs is None:
             continue
         for loss, (path, values), output in zip(
             losses, pairs, keras.tree.flatten(outputs), strict=True
         ):
-            if not is_sparse(loss):
+            if not output_losses.is_sparse(loss):
                 continue
             if output.shape[-1] is not None or support is not None:
-                ignored = ignored_class(loss)
+                ignored = output_losses.ignored_class(loss)
                 found.append(Rule(key, path, values, output.shape[-1], ignored, support))
     return found
 
@@ -326,74 +326,6 @@ def explaining(function):
             return function(iterator)
 
     return explaining_function
-
-
-def losses_of(loss, model, outputs):
-    """The loss of each output, in the order of `keras.tree.flatten(outputs)`, as Keras pairs them.
-
-    Args:
-        loss: what `compile` was given: one for all outputs, a dict by their names, or a list.
-        model: the `keras.Model` with these outputs.
-        outputs: structure of its outputs.
-
-    Returns:
-        List of losses, None among them for an output without one; or None where it is not clear.
-    """
-    count = len(keras.tree.flatten(outputs))
-    if isinstance(loss, dict):
-        # By the names of the outputs, or as the model's own dictionary.
-        names = outputs if isinstance(outputs, dict) else getattr(model, "output_names", None)
-        names = sorted(names) if isinstance(names, dict) else names or ()
-        return [loss.get(name) for name in names] if len(names) == count else None
-    if isinstance(loss, (list, tuple)):
-        return list(loss) if len(loss) == count else None
-    return [loss] * count
-
-
-def inner_losses(learner, outputs):
-    """`losses_of` what adaptation descends."""
-    own = _own_inner_loss(learner)
-    if learner.labels_are_classes:
-        return [keras.losses.sparse_categorical_crossentropy]
-    if own is None:
-        return losses_of(learner.loss, learner.model, outputs)
-    return [own] if len(keras.tree.flatten(outputs)) == 1 else None
-
-
-def _own_inner_loss(learner):
-    return getattr(learner, "_inner_loss_config", None)
-
-
-def _paired(y, model, outputs):
-    """`(path, labels)` for each output, or None where it is not clear which belong to it."""
-    found = dict(keras.tree.flatten_with_path(y))
-    paths = [path for path, _ in keras.tree.flatten_with_path(outputs)]
-    names = [(name,) for name in getattr(model, "output_names", None) or ()]
-    for order in (paths, names, None if isinstance(y, dict) else list(found)):
-        if order and len(order) == len(paths) and set(order) == set(found):
-            return [(path, found[path]) for path in order]
-    return None
-
-
-def is_sparse(loss):
-    """Whether a loss is Keras' sparse cross-entropy: integer labels without an axis of classes.
-
-    A loss of one's own is none, whatever its name: what labels it takes is its own affair.
-    """
-    if isinstance(loss, str):
-        return loss.replace("_", "").lower() == "sparsecategoricalcrossentropy"
-    known = keras.losses.SparseCategoricalCrossentropy
-    if isinstance(loss, keras.losses.Loss):  # one that wraps a function, and does no more
-        loss = getattr(loss, "fn", None) if type(loss).call is known.call else None
-    while isinstance(loss, functools.partial):
-        loss = loss.func
-    return loss is known or loss is keras.losses.sparse_categorical_crossentropy
-
-
-def ignored_class(loss):
-    """The label that a sparse loss passes over, or None."""
-    given = {**getattr(loss, "_fn_kwargs", {}), **getattr(loss, "keywords", {})}
-    return given.get("ignore_class")
 
 
 def is_numeric(dtype):

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from maml_tf import arguments, functional
 from maml_tf.learners.base import adapted as adapted_models
-from maml_tf.learners.base import batch_checks, checks, meta_step, specs
+from maml_tf.learners.base import batch_checks, checks, meta_step, specs, weight_checks
 from maml_tf.learners.base.predictor import Predictor
 from maml_tf.learners.base.saving import SavesNetwork
 from maml_tf.learners.base.task import Mode, Support
@@ -245,7 +245,7 @@ class Learner(SavesNetwork, Predictor):
         self.require_compiled("adapt")
         steps = checks.check_steps(self, inner_steps, default=self.inner_steps)
         if support_weight is not None:
-            batch_checks.check_support_weight(support_weight, support_y, ("support",))
+            weight_checks.check_support_weight(support_weight, support_y, ("support",))
             support_weight = tf.convert_to_tensor(support_weight)
         support_x, support_y = batch_checks.check_support(
             self, support_x, support_y, support_weight

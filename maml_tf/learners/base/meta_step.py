@@ -8,7 +8,7 @@ Nothing is assigned here: tensors go in and come out, `Learner.train_step` does 
 from typing import Any, NamedTuple
 
 from maml_tf import exact, functional, noise
-from maml_tf.learners.base import labels, support_weights
+from maml_tf.learners.base import output_losses, support_weights
 from maml_tf.learners.base.batches import masks_of
 from maml_tf.learners.base.task import Support
 
@@ -47,7 +47,7 @@ def query_loss(learner, task, training):
     def answers(y_pred):
         weight = task.get("sample_weight")
         if weight is not None:
-            losses = labels.losses_of(learner.loss, learner.model, y_pred)
+            losses = output_losses.losses_of(learner.loss, learner.model, y_pred)
             weight = support_weights.of_queries(weight, task["query_y"], y_pred, losses)
 
         def loss_of():

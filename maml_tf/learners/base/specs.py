@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from maml_tf.learners.base.labels import ignored_class, inner_losses, is_sparse
+from maml_tf.learners.base.output_losses import ignored_class, inner_losses, is_sparse
 
 # Losses of Keras whose labels have a shape of their own.
 _OTHERS = ("CTC", "ctc", "Circle", "circle")

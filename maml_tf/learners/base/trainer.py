@@ -11,7 +11,14 @@ import keras
 import tensorflow as tf
 
 from maml_tf import noise
-from maml_tf.learners.base import batch_checks, checks, labels, meta_step, specs
+from maml_tf.learners.base import (
+    batch_checks,
+    checks,
+    labels,
+    meta_step,
+    specs,
+    weight_checks,
+)
 from maml_tf.learners.base.batches import number_of_tasks, query_weights
 from maml_tf.learners.base.reports import Before, merged, non_finite_error
 from maml_tf.learners.base.train_function import (
@@ -209,7 +216,7 @@ class Trainer(keras.Model):
         inputs, query_y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch_checks.check_task_batch(inputs, query_y)
         checks.check_loss(self, "train_step")
-        batch_checks.check_sample_weight(query_y, sample_weight)
+        weight_checks.check_sample_weight(query_y, sample_weight)
         inputs, query_y = labels.guarded(self, inputs, query_y)
         self._remember_labels(inputs["support_y"], axis=1)
         return inputs, query_y, query_weights(query_y, sample_weight, class_weight)
