@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import arguments
+from maml_tf.evaluation.batches import check_tasks
 from maml_tf.serving import requests
 from maml_tf.serving.litert import trial
 
@@ -51,26 +52,22 @@ def check(tasks, loss):
         loss: of the learner, as Keras takes it.
 
     Raises:
-        TypeError: no data set, or one of something else than task batches.
-        ValueError: a learner of several outputs.
+        TypeError: no data set.
+        ValueError: one of something else than task batches, or a learner of several outputs.
     """
     if keras.tree.is_nested(loss):
         raise ValueError(
             "Expected no `tasks` for a learner of several outputs, of which there is no one score. "
             f"Received: {arguments.received('tasks', tasks)}. Leave them out."
         )
-    if not isinstance(tasks, tf.data.Dataset):
-        raise TypeError(
-            "Expected `tasks` to be a `tf.data.Dataset` of task batches. Received: "
-            f"{arguments.received('tasks', tasks)}. Give the test tasks of a family of "
-            "`maml_tf.tasks`, or leave it out."
-        )
-    spec = tasks.element_spec
-    good = isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[0], dict)
-    if not good or set(spec[0]) != set(_PARTS) or tf.nest.is_nested(spec[1]):
-        raise TypeError(
+    check_tasks(tasks)
+    inputs, query_y = tasks.element_spec
+    named = isinstance(inputs, dict) and set(inputs) == set(_PARTS)
+    if not named or tf.nest.is_nested(query_y):
+        raise ValueError(
             f"Expected `tasks` of batches (inputs, query_y), inputs with {list(_PARTS)}, and "
-            f"query_y one tensor. Received: batches of {spec}. Leave weights out, or `tasks`."
+            f"query_y one tensor. Received: batches of {tasks.element_spec}. Leave weights out, or "
+            "`tasks`."
         )
 
 

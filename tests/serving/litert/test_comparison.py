@@ -94,6 +94,11 @@ def test_nothing_is_measured_without_tasks(tmp_path):
     assert "Sizes and scores" not in text
 
 
+def weighted(inputs, y):
+    """Task batches of support examples that have weights."""
+    return {**inputs, "support_weight": tf.ones_like(inputs["support_x"][..., 0])}, y
+
+
 def shorter(inputs, y):
     """Examples of two numbers in the place of three."""
     return {**inputs, "support_x": inputs["support_x"][..., :2]}, y
@@ -105,7 +110,8 @@ def test_wrong_tasks_are_refused_before_anything_is_converted(tmp_path):
     several = keras.Model(i := keras.Input((3,)), [layers.Dense(2)(i), layers.Dense(1)(i)])
     for given, error, message in [
         ({"tasks": [1]}, TypeError, r"`tf.data.Dataset` of task batches.*tasks=\[1\]"),
-        ({"tasks": tasks.map(lambda x, y: x)}, TypeError, "inputs with .*support_x"),
+        ({"tasks": tasks.map(lambda x, y: x)}, ValueError, r"task batches `\(inputs, query_y\)`"),
+        ({"tasks": tasks.map(weighted)}, ValueError, "inputs with .*support_x"),
         ({"tasks": tasks, "num_tasks": 5}, ValueError, "at least num_tasks=5.*after 4"),
         ({"tasks": tasks, "num_tasks": 0}, ValueError, "num_tasks"),
         ({"tasks": tasks, "max_support": 5}, ValueError, "max_support=5.*support_x of 6"),
