@@ -81,10 +81,13 @@ MODELS = (
     Saved("sinusoid_pretrained", 10, 10, (0, 1, 10), {}),
     Saved("omniglot", 5, 5, (0, 1, 3), {}),
     Saved("omniglot_20way", 20, 20, (0, 1, 3), {}),
+    Saved("omniglot_20way_anil", 20, 20, (0, 1, 3), {}, precisions=ALL),
+    Saved("omniglot_20way_anil_5shot", 100, 20, (0, 1, 3), {}, shots=5, precisions=ALL),
     Saved("omniglot_prototypical", 20, 20, (None,), {"max_ways": 20}, precisions=ALL),
     Saved("cifar_fs", 5, 5, (0, 1, 3), {}),
     Saved("cifar_fs_5shot", 25, 5, (0, 1, 3), {}, shots=5),
     Saved("fc100", 5, 5, (0, 1, 3), {}),
+    Saved("fc100_5shot", 25, 5, (0, 1, 3), {}, shots=5),
     Saved("mini_imagenet", 5, 5, (0, 1, 3), {}),
     Saved("mini_imagenet_5shot", 25, 5, (0, 1, 3), {}, shots=5),
 )
