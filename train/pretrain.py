@@ -35,9 +35,6 @@ class Settings:
     """Directory of TensorFlow Datasets, where the data are; its own default where not given."""
     image_size: int | None = None
     """Height and width that mini-ImageNet's 84x84 images are made smaller to, a divisor of 84."""
-    smallest_crop: float = 1.0
-    """Each photograph is cut to a rectangle that has at least this share of its area, and brought
-    back to its size: below 1, a class is known by its parts, too."""
     start_from: str | None = None
     """A network (.keras) whose weights to begin with, such as a shorter pretraining's."""
     batch_size: int = 64
@@ -49,8 +46,8 @@ class Settings:
     epoch_iterations: int = 500
     """Training steps from one checkpoint to the next."""
     seed: int = 0
-    """Seed of the initial weights, and of the order and, but for characters, the mirroring and
-    cutting of the images."""
+    """Seed of the initial weights, and of the order and, but for characters, the mirroring of the
+    images."""
     output: str = "runs/pretrain"
     """Run directory: checkpoints and history."""
     fresh: bool = common.switch("Delete what the run directory holds and start anew.")
@@ -115,7 +112,7 @@ def make_batches(settings, images, rows, classes, start=0):
 
     Returns:
         A `tf.data.Dataset` of float32 `[batch_size, height, width, channels]` in [0, 1], each
-        photograph mirrored or not and cut as `smallest_crop` says, and int32 `[batch_size]`.
+        photograph mirrored or not, and int32 `[batch_size]`.
     """
     height, width, channels = images.shape[1:]
     size = settings.image_size or height
@@ -127,37 +124,16 @@ def make_batches(settings, images, rows, classes, start=0):
         if settings.data != "omniglot":  # a character in the mirror is another one
             mirrored = random.random(settings.batch_size) < 0.5
             x[mirrored] = x[mirrored, :, ::-1]
-        return x, classes[drawn], rectangles(random, settings.batch_size, settings.smallest_crop)
+        x = x.reshape(-1, size, height // size, size, width // size, channels).mean(axis=(2, 4))
+        return x, classes[drawn]
 
     def shaped(index):
-        x, y, cut = tf.numpy_function(batch, [index], (tf.float32, tf.int32, tf.float32))
-        x.set_shape([settings.batch_size, height, width, channels])
+        x, y = tf.numpy_function(batch, [index], (tf.float32, tf.int32))
+        x.set_shape([settings.batch_size, size, size, channels])
         y.set_shape([settings.batch_size])
-        if settings.smallest_crop < 1:
-            x = tf.image.crop_and_resize(x, cut, tf.range(settings.batch_size), [height, width])
-        blocks = [-1, size, height // size, size, width // size, channels]
-        return tf.reduce_mean(tf.reshape(x, blocks), axis=[2, 4]), y
+        return x, y
 
     return tf.data.Dataset.counter(start).map(shaped).prefetch(2)
-
-
-def rectangles(random, count, smallest):
-    """Draws parts of images, of shares of the area between `smallest` and 1.
-
-    Args:
-        random: `np.random.Generator`.
-        count: int.
-        smallest: float in (0, 1].
-
-    Returns:
-        float32 `[count, 4]`: top, left, bottom and right edge, in [0, 1]. Height and width differ
-        by a factor of at most 4/3.
-    """
-    share = random.uniform(smallest, 1, count)
-    ratio = np.exp(random.uniform(-1, 1, count) * np.log(4 / 3))
-    sides = np.minimum(np.sqrt(np.stack([share * ratio, share / ratio], axis=1)), 1)
-    corner = random.random([count, 2]) * (1 - sides)
-    return np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
 
 
 def make_network(settings, classes, shape):
@@ -178,25 +154,6 @@ def make_network(settings, classes, shape):
     return network
 
 
-def check_crop(settings):
-    """Refuses a share of an image that is none, and cut characters.
-
-    Raises:
-        SystemExit: naming the option.
-    """
-    given = f"Received: --smallest-crop {settings.smallest_crop}"
-    if not 0 < settings.smallest_crop <= 1:
-        sys.exit(
-            f"Expected --smallest-crop to be above 0 and at most 1. {given}. Give 0.3, or leave it "
-            "out."
-        )
-    if settings.smallest_crop < 1 and settings.data == "omniglot":
-        sys.exit(
-            "Expected no --smallest-crop beside --data omniglot: a part of a character is another "
-            f"one. {given}. Leave it out."
-        )
-
-
 def main():
     """Trains, or goes on where it was."""
     quick = {"iterations": 4, "epoch_iterations": 2, "output": "runs/pretrain-quick"}
@@ -207,14 +164,16 @@ def main():
             f"{settings.image_size} --data {settings.data}. Leave it out."
         )
     mini_imagenet.check_size(settings.image_size, options.option("image_size"))
-    check_crop(settings)
     common.use_threads_for_tasks()
     images, rows, classes = training_images(settings)
     size = settings.image_size or images.shape[1]
-    digest = runs.digest(settings.start_from)
-    folder = runs.open_run(settings, free=("data_dir",), digest_of_start=digest)
+    shape = size, size, images.shape[3]
+    outputs = int(classes.max()) + 1
+    # Before the run directory is made, to hear of a --start-from that does not fit.
+    make_network(settings, outputs, shape)
+    folder = runs.open_run(settings, free=("data_dir",))
     network = common.train(
-        lambda: make_network(settings, int(classes.max()) + 1, (size, size, images.shape[3])),
+        lambda: make_network(settings, outputs, shape),
         lambda start: make_batches(settings, images, rows, classes, start),
         folder,
         iterations=settings.iterations,
@@ -222,7 +181,7 @@ def main():
     )
     minutes = common.training_seconds(folder) / 60
     print(
-        f"{settings.data}, ordinary classification of {int(classes.max()) + 1} training classes: "
+        f"{settings.data}, ordinary classification of {outputs} training classes: "
         f"{int(network.optimizer.iterations):,} iterations in {minutes:.1f} minutes. "
         f"Begin with it: --start-from {folder}/checkpoint.keras"
     )

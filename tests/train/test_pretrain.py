@@ -9,7 +9,8 @@ import maml_tf
 from maml_tf.tasks import class_lists
 from maml_tf.tasks.data import packed
 from maml_tf.tasks.omniglot import split_characters
-from train import image_learners, images, mini_imagenet, omniglot, pretrain
+from tests.wrong_calls import check_refusal
+from train import common, image_learners, images, mini_imagenet, omniglot, pretrain
 
 SIZE, EACH = 16, 6
 
@@ -70,32 +71,6 @@ def test_smaller_images_are_means_of_blocks_mirrored_or_not():
     assert error.min(axis=1).max() < 1e-6
 
 
-def test_crops_are_parts_of_the_image_and_keep_their_share():
-    """Red grows downwards and green to the right: a part of such an image says where it was."""
-    ramp = np.linspace(0, 255, 84).round().astype(np.uint8)
-    image = np.zeros([1, 84, 84, 3], np.uint8)
-    image[..., 0], image[..., 1] = ramp[:, None], ramp
-    settings = pretrain.Settings(data="mini_imagenet", smallest_crop=0.25, batch_size=400)
-    data = pretrain.make_batches(settings, image, np.array([0]), np.array([0], np.int32))
-    x, _ = next(data.as_numpy_iterator())
-    height = x[:, -1, 0, 0] - x[:, 0, 0, 0]
-    width = np.abs(x[:, 0, -1, 1] - x[:, 0, 0, 1])
-    share = height * width
-    assert share.min() > 0.2
-    assert share.min() < 0.3
-    assert share.max() > 0.95
-    assert 0.5 < np.mean(share > 0.6) < 0.6  # uniform in [.25, 1], but where an edge is passed
-    assert np.abs(np.log(height / width)).max() < np.log(4 / 3) + 0.05
-    middle = (x[:, 0] + x[:, -1]) / 2
-    np.testing.assert_allclose(x[:, 41:43].mean(axis=1), middle, atol=0.01)
-    inside = (x[:, 0, 0, 0] > 0.2) & (x[:, -1, 0, 0] < 0.8)
-    assert inside.any()
-    settings.smallest_crop = 1.0
-    data = pretrain.make_batches(settings, image, np.array([0]), np.array([0], np.int32))
-    x, _ = next(data.as_numpy_iterator())
-    np.testing.assert_allclose(x[..., 0], np.broadcast_to(image[..., 0] / 255, x.shape[:3]))
-
-
 def test_maml_takes_its_convolutions_over(cifar, monkeypatch, capsys, tmp_path):
     options = ["--iterations", "2", "--epoch-iterations", "1", "--batch-size", "4"]
     monkeypatch.setattr("sys.argv", ["pretrain", *options, "--output", str(tmp_path / "run")])
@@ -151,6 +126,15 @@ def test_a_pretraining_begins_with_another_ones_weights(capsys, tmp_path):
     assert int(second.optimizer.iterations) == 0
     assert float(second.optimizer.learning_rate) == 0.25
     assert "first.keras" in capsys.readouterr().out
+
+
+def test_a_start_that_is_not_there_makes_no_run(cifar, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(pretrain.common, "use_threads_for_tasks", lambda: None)
+    nowhere, output = str(tmp_path / "nowhere.keras"), tmp_path / "run"
+    words = ["--start-from", nowhere, "--output", str(output)]
+    fragments = ["--start-from", nowhere]
+    check_refusal(lambda: common.run(pretrain.main), words, fragments, monkeypatch, capsys)
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(("inner", "steps"), [("learned", 2), ("meta-sgd", 1)])
