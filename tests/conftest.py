@@ -65,6 +65,12 @@ def pytest_addoption(parser):
         action="store_true",
         help="of each test function only the first of its parameters, but all of the documentation",
     )
+    parser.addoption(
+        "--seed",
+        type=int,
+        default=0,
+        help="of what a test draws without a seed of its own; one that passes with 0 alone is luck",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -106,7 +112,7 @@ def pytest_runtest_setup(item):
         pytest.skip("needs TF-Agents: on Python 3.12 and 3.13 docs/installing.md says how")
     # Layers without a seed draw from these generators: weights that depend on which tests the same
     # process ran before would let a test of learning fail one time in six.
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(item.config.getoption("--seed"))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ it is loaded and run by the code that the server uses.
 """
 
 import concurrent.futures
+import contextlib
 import http.server
 import json
 import threading
@@ -33,7 +34,9 @@ class StandIn:
     def __init__(self, folder, name):
         self.name = name
         self.unavailable = 0  # how many requests to turn away
-        self.delay = threading.Event()  # while it is set, requests hang
+        self.hung = 0  # how many requests hung
+        self._free = threading.Event()
+        self._free.set()
         self._session = Server(folder)
         self._lock = threading.Lock()
         self._pool = concurrent.futures.ThreadPoolExecutor(8)
@@ -62,6 +65,21 @@ class StandIn:
         with self._lock:
             return self._session(signature, **given)
 
+    @contextlib.contextmanager
+    def hanging(self):
+        """While open, requests hang: for a minute, should nobody give up."""
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
+    def wait(self):
+        """Hangs while it is to."""
+        if not self._free.is_set():
+            self.hung += 1
+            self._free.wait(60)
+
     def turn_away(self):
         """Whether this request is to be refused."""
         self.unavailable -= 1
@@ -69,7 +87,7 @@ class StandIn:
 
     def close(self):
         """Stops both servers and the session."""
-        self.delay.clear()
+        self._free.set()
         self._grpc.stop(None)
         self._http.shutdown()
         self._session.close()
@@ -88,8 +106,7 @@ def _servicer(stand_in):
         def Predict(self, request, context):  # noqa: N802
             if stand_in.turn_away():
                 context.abort(grpc.StatusCode.UNAVAILABLE, "busy loading")
-            if stand_in.delay.is_set():
-                threading.Event().wait(2)
+            stand_in.wait()
             if request.model_spec.name != stand_in.name:
                 context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
             inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
@@ -128,8 +145,7 @@ def _handler(stand_in):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if stand_in.turn_away():
                 return self._answer(503, {"error": "busy loading"})
-            if stand_in.delay.is_set():
-                threading.Event().wait(2)
+            stand_in.wait()
             if self.path != f"/v1/models/{stand_in.name}:predict":
                 return self._answer(404, {"error": "Servable not found for request"})
             signature = body["signature_name"]

@@ -3,6 +3,7 @@
 `mark` is a file that whatever is executed would make.
 """
 
+import gc
 import io
 import logging
 import os
@@ -41,6 +42,14 @@ def mark(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     yield mark
     assert not mark.exists()
+
+
+@pytest.fixture
+def undisturbed():
+    """Without the garbage collector, which takes seconds where many tests ran before."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class Harmful:
@@ -84,6 +93,7 @@ class TestPictures:
         with pytest.raises(ValueError, match="cannot identify image file"):
             mini_imagenet_staging.shrink(picture)
 
+    @pytest.mark.usefixtures("undisturbed")
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     @pytest.mark.parametrize("trusting", [False, True])
     @pytest.mark.parametrize(

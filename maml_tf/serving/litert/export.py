@@ -106,8 +106,8 @@ def export_litert(
         TypeError: no learner, no path, no number, no tasks, or specs that are no `tf.TensorSpec`.
         ValueError: the learner is not compiled; a number out of range; a card that JSON cannot
             hold; inputs or labels that are not known or that model or loss do not take; tasks that
-            are too few or too large; an operation that LiteRT lacks, with the layer that it belongs
-            to.
+            are no task batches, too few or too large; an operation that LiteRT lacks, with the
+            layer that it belongs to.
 
     Example:
         >>> learner = maml_tf.MAML(maml_tf.models.sinusoid_mlp(), 0.01)
