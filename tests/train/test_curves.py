@@ -26,7 +26,7 @@ def runs(tmp_path):
 def drawn(monkeypatch, runs, *options):
     """The figure, as it is handed to the file."""
     figures = []
-    monkeypatch.setattr(curves.common, "save_figure", lambda *given: figures.append(given))
+    monkeypatch.setattr(curves.runs, "save_figure", lambda *given: figures.append(given))
     words = [str(runs / "second"), str(runs / "first"), *options]
     monkeypatch.setattr("sys.argv", ["curves", *words])
     curves.main()
