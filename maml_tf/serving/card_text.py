@@ -87,7 +87,7 @@ def _table(facts):
 
 def _cell(name, value):
     text = " ".join(_text(value).split()).replace("|", "\\|")
-    return f"`{text}`" if name == "command" and "`" not in text else text
+    return f"`{text}`" if name.endswith("command") and "`" not in text else text
 
 
 def _words(name):
