@@ -14,6 +14,7 @@ platform is mended, and says when it may go:
 - `keras_operations`: functions of `keras.ops` that are wrong at single points;
 - `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
 - `convolution`: small convolutions as matrix products, which are faster;
+- `maxima`: max-pooling over windows side by side, after ReLU or before it, which is faster;
 - `normalization`: batch normalisation with derivatives in closed form, which are faster;
 - `sums`: gradients are added up without assignments;
 - `bias`: the gradient of a bias, of which oneDNN may make a graph that does not run.
@@ -35,6 +36,7 @@ from maml_tf.exact import (
     handwritten,
     images,
     keras_operations,
+    maxima,
     moments,
     normalization,
     pooling,
@@ -88,7 +90,7 @@ def _install():
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
             entries = (moments, images, ctc, pooling, registry, corrected, keras_operations)
-            more = (normalization, sums, bias, handwritten, python_functions)
+            more = (normalization, maxima, sums, bias, handwritten, python_functions)
             for entry in (*entries, *more):
                 entry.install()
             _INSTALLED.append(True)

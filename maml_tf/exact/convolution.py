@@ -6,7 +6,8 @@ preparing than on computing (`python -m tests.benchmarks.convolution` measures i
 
 - thin ones, of few taps times input channels (the first layer of a network for images): here a
   convolution with the identity kernel lays out the patches, once for all derivatives, and a
-  matrix product does the rest;
+  matrix product does the rest (not of many large images, such as the 75 queries of a task at
+  84x84, whose patches would be used twice only and take 57 MB until then);
 - tiny ones, on images of few pixels and many channels (the last layers): here a constant 0/1
   matrix lays out the patches.
 
@@ -27,6 +28,7 @@ from maml_tf.exact import dispatch
 
 # Measured on one core for 5 and 20 images; beyond them TensorFlow's own kernels win.
 _THIN = 32  # taps * input channels
+_PATCHES = 2**23  # elements of all patches; beyond, keeping them costs more than what they save
 _TINY = 16  # pixels of an input image, with at least this many output channels per pixel:
 _CHANNELS_PER_PIXEL = 2
 
@@ -58,7 +60,7 @@ def convolution(
     Returns:
         `[batch, new height, new width, filters]`.
     """
-    form = _form(x, filters, padding, data_format, dilations)
+    form = _form(x, filters, padding, data_format, dilations, strides)
     if form is None:
         return original(x, filters, strides, padding, data_format, dilations, name, **settings)
     strides = _pair(strides)
@@ -79,7 +81,7 @@ def convolution(
         return tf.reshape(product, [-1, *size, filters.shape[3]])
 
 
-def _form(x, filters, padding, data_format, dilations):
+def _form(x, filters, padding, data_format, dilations, strides=None):
     plain = (
         data_format in (None, "NHWC")
         and padding in ("VALID", "SAME")
@@ -99,12 +101,19 @@ def _form(x, filters, padding, data_format, dilations):
         return "sliced" if fits else None
     if tf.config.list_physical_devices("GPU"):
         return None
-    if filters.shape[0] * filters.shape[1] * channels <= _THIN:
+    taps = filters.shape[0] * filters.shape[1] * channels
+    if taps <= _THIN and not _is_large(x.shape, taps, _pair(strides)):
         return "thin"
     pixels = height * width
     if pixels <= _TINY and fits and filters.shape[3] >= _CHANNELS_PER_PIXEL * pixels:
         return "tiny"
     return None
+
+
+def _is_large(image, taps, strides):
+    """Whether the patches of all images take too much memory; never where nobody counts images."""
+    places = (image[0] or 0) * (image[1] // strides[0]) * (image[2] // strides[1])
+    return places * taps > _PATCHES
 
 
 def _pair(value):

@@ -20,7 +20,7 @@ import itertools
 import tensorflow as tf
 from tensorflow.python.ops import gen_nn_ops
 
-from maml_tf.exact import dispatch
+from maml_tf.exact import dispatch, maxima
 
 
 def install():
@@ -40,6 +40,8 @@ def _max_pool(original, input, ksize, strides, padding, **settings):
         if all(k == s == 1 for k, s in zip(ksize, strides, strict=True)):
             return tf.identity(input, settings.get("name"))
         input, padding = _padded(input, ksize, strides, padding, settings), "VALID"
+    elif maxima.fits(input, ksize, strides, padding, settings):
+        return maxima.max_pool(original, input, ksize[1:-1], settings.get("name"))
     if not (known and last and compiled and input.dtype.is_floating):
         return original(input=input, ksize=ksize, strides=strides, padding=padding, **settings)
     return max_pool(input, ksize[1:-1], strides[1:-1], padding, name=settings.get("name"))

@@ -244,6 +244,24 @@ def test_the_borders_of_the_forms(shape, kernel, filters, options, form):
         np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_large_patches_are_not_laid_out(monkeypatch):
+    """Those of 2 x 2 x 8 elements in 8 x 8 places of each of three images, and no more."""
+    monkeypatch.setattr(convolution, "_PATCHES", 3 * 64 * 32)
+    for count, strides, form in [(3, 1, THIN), (4, 1, AS_IT_IS), (12, 2, THIN), (13, 2, AS_IT_IS)]:
+        x, w = pair((count, 8, 8, 8), (2, 2), 5)
+        assert form_of(x, w, strides=strides)[0] == form, count
+
+
+def test_images_of_unknown_number_are_taken_for_few(monkeypatch):
+    monkeypatch.setattr(convolution, "_PATCHES", 0)
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 8, 8, 8], tf.float64)])
+    def run(x):
+        assert form_of(x, pair((1, 8, 8, 8), (2, 2), 5)[1])[0] == THIN
+
+    run.get_concrete_function()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_half_precision_is_left_to_tensorflow(dtype):
     x, w = (tf.cast(t, dtype) for t in pair((1, 4, 4, 4), (3, 3), 32))

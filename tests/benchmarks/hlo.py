@@ -1,0 +1,148 @@
+"""Our compiled training step without TensorFlow: written here, run and timed by JAX's XLA.
+
+    python tests/benchmarks/hlo.py write --workload omniglot5 --output step
+    .peers/bin/python tests/benchmarks/hlo.py run --device gpu --input step
+
+Where a machine with a GPU has JAX and no TensorFlow, this stands in for the time that the device
+takes for a step of ours; what TensorFlow takes to start the step is not in it. `write` makes a
+folder with the program of one training step (meta-gradient of vectorised tasks, metrics, Adam) as
+StableHLO, with what goes into it, and with the loss that TensorFlow finds without XLA. `run`
+compiles the program by JAX's own client, checks the loss, and times it, beside nothing else.
+
+What is written on a machine without a GPU is the program for a CPU: its max-pooling is made of
+slices (`maml_tf/exact/pooling.py`).
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Run as a script where there is no more than JAX; what it shares stands beside it.
+sys.path.insert(0, os.path.dirname(__file__))
+
+import numpy as np
+from inputs import WORKLOADS, load_inputs, measure, write_line
+
+FILES = ("program.mlir", "arguments.npz", "expected.json")
+TOLERANCE = 1e-3  # of the loss: a GPU multiplies in TF32
+
+
+def training_step(learner, batch):
+    """The program of one training step of a compiled learner, which stays as it is.
+
+    Args:
+        learner: a `maml_tf.Learner` with an optimizer; tasks are mapped as its `task_map` says.
+        batch: a task batch, `(inputs, query_y)` of arrays or tensors.
+
+    Returns:
+        `(program, arguments, loss)`: StableHLO as text; the arrays that its `main` takes, in order;
+        and the loss, which is the first of its results, by TensorFlow without XLA.
+    """
+    import tensorflow as tf
+
+    batch = tf.nest.map_structure(tf.constant, batch)
+    flat = tf.nest.flatten(batch)
+    # One step makes the variables of metrics; then all others are as they were.
+    learner.optimizer.build(learner.trainable_variables)
+    kept = [(v, v.numpy()) for v in (*learner.variables, *learner.optimizer.variables)]
+    learner.train_on_batch(*batch)
+    for variable, value in kept:
+        variable.assign(value)
+    learner.reset_metrics()
+    loss = float(tf.function(learner.meta_gradient, autograph=False)(*batch)[0])
+
+    def step(*tensors):
+        return learner.train_step(tf.nest.pack_sequence_as(batch, tensors))["loss"]
+
+    function = tf.function(step, autograph=False, jit_compile=True)
+    concrete = function.get_concrete_function(*flat)
+    program = function.experimental_get_compiler_ir(*flat)(stage="stablehlo")
+    variables = {id(v.handle): v for v in concrete.graph.variables}
+    captured = [variables.get(id(t), t) for t in concrete.captured_inputs]
+    return program, [np.asarray(t) for t in (*flat, *captured)], loss
+
+
+def write(workload, folder):
+    """Writes `FILES` for a workload of `inputs.py`."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+    from tests.benchmarks import ours
+
+    weights, arrays = load_inputs(workload)
+    learner = ours.make_learner(workload, "fit", weights, "cpu")
+    learner.task_map = "vectorized"
+    batch = next(iter(ours.make_data(workload, "fit", arrays)))
+    save(folder, *training_step(learner, batch), workload=workload)
+
+
+def save(folder, program, arguments, loss, **about):
+    """Puts what `training_step` gives into a folder, as `FILES`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text, arrays, expected = (folder / name for name in FILES)
+    text.write_text(program)
+    np.savez(arrays, **{f"a{i:04}": value for i, value in enumerate(arguments)})
+    expected.write_text(json.dumps({"loss": loss, **about}) + "\n")
+
+
+def load(folder):
+    """`(program, arguments, expected)` of a folder that `save` filled; the last one is a dict."""
+    text, arrays, expected = (folder / name for name in FILES)
+    with np.load(arrays) as file:
+        arguments = [file[name] for name in sorted(file)]
+    return text.read_text(), arguments, json.loads(expected.read_text())
+
+
+def run(folder, device, seconds):
+    """Compiles and times by JAX what `write` wrote, on the device of that name."""
+    os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
+    import jax
+    from jax._src import xla_bridge
+    from jax._src.interpreters import mlir
+    from jax._src.lib import xla_client
+    from jax.extend.mlir import ir
+
+    program, arguments, expected = load(folder)
+    backend = xla_bridge.get_backend()
+    with mlir.make_ir_context():
+        module = ir.Module.parse(program)
+        devices = xla_client.DeviceList((jax.devices()[0],))
+        loaded = backend.compile_and_load(module, devices, xla_client.CompileOptions())
+    arguments = [jax.device_put(value) for value in arguments]
+
+    def call():
+        results = loaded.execute_sharded(arguments).disassemble_into_single_device_arrays()
+        jax.block_until_ready(results)
+        return [result[0] for result in results]
+
+    loss = float(call()[0])
+    if not abs(loss - expected["loss"]) <= TOLERANCE * abs(expected["loss"]):
+        raise SystemExit(f"The loss is {loss}; in TensorFlow it was {expected['loss']}.")
+    times = measure(call, seconds) if seconds else {}
+    about = {**expected, "loss": loss, "expected_loss": expected["loss"]}
+    write_line(framework="maml_tf by JAX", device=device, **about, **times)
+
+
+def main():
+    """Writes or runs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = parser.add_subparsers(dest="part", required=True)
+    writing = parts.add_parser("write", help="with TensorFlow and maml_tf")
+    writing.add_argument("--workload", choices=list(WORKLOADS), required=True)
+    writing.add_argument("--output", type=pathlib.Path, required=True)
+    running = parts.add_parser("run", help="with JAX alone")
+    running.add_argument("--input", type=pathlib.Path, required=True)
+    running.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    running.add_argument("--seconds", type=float, default=5.0, help="timed; 0: the loss alone")
+    arguments = parser.parse_args()
+    if arguments.part == "write":
+        write(arguments.workload, arguments.output)
+    else:
+        run(arguments.input, arguments.device, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
