@@ -96,8 +96,12 @@ def orders(function, x, kept=()):
     return run(tf.constant(x)), run.get_concrete_function(tf.constant(x)).graph
 
 
+# Three orders through a loop take a quarter of a minute to trace.
+UNROLLED = {name: function for name, function in FUNCTIONS.items() if function is not outside}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize("function", UNROLLED.values(), ids=UNROLLED)
 def test_of_equal_elements_the_same_one_counts_as_in_tensorflow(function, dtype):
     x = EQUAL.astype(dtype)
     received, expected = (orders(function, x, kept)[0] for kept in ((), ("max_pool", "MaxPool")))
