@@ -39,6 +39,16 @@ NAMES = {
     "parallel": "tasks at the same time",
 }
 ORDERS = ("second", "first", "rematerialized")
+LABELS = {
+    "second": "second order",
+    "first": "first order",
+    "rematerialized": "second order, rematerialized",
+}
+# What is drawn: its key, its label, its ticks.
+AXES = (
+    ("ms", "a meta-gradient, ms", (3, 10, 30, 100, 300, 1000, 3000)),
+    ("peak_mb", "peak memory, MB", (700, 1000, 1500, 2000, 3000)),
+)
 
 
 def measure(point):
@@ -123,26 +133,32 @@ def table(lines, name):
 
 
 def draw(lines, path):
-    """One figure: time above, memory below, a column for each setting."""
+    """One figure: of each setting the time, and below it the memory; three settings in a row."""
     import matplotlib.figure
 
-    figure = matplotlib.figure.Figure(figsize=(15, 5), layout="constrained")
-    axes = figure.subplots(2, len(POINTS), sharey="row")
-    for column, name in zip(axes.T, POINTS, strict=True):
+    figure = matplotlib.figure.Figure(figsize=(10, 10), layout="constrained")
+    axes = figure.subplots(4, 3)
+    for i, name in enumerate(POINTS):
+        column = axes[2 * (i // 3) : 2 * (i // 3) + 2, i % 3]
         for order in ORDERS:
             found = [line for line in lines if line["moves"] == name and line["order"] == order]
-            for axis, key in zip(column, ("ms", "peak_mb"), strict=True):
-                values = [line[key] for line in found]
+            for axis, (key, _, _) in zip(column, AXES, strict=True):
                 if found:
-                    axis.plot([line[name] for line in found], values, ".-", label=order)
-                axis.set(xscale="log", yscale="log")
-                axis.set_xticks(POINTS[name], map(str, POINTS[name]), minor=False)
-                axis.minorticks_off()
-        column[1].set_xlabel(NAMES[name])
-    axes[0, 0].set_ylabel("a meta-gradient, ms")
-    axes[1, 0].set_ylabel("peak memory, MB")
-    axes[0, 3].legend(frameon=False)
-    figure.savefig(path, dpi=120)
+                    values = [line[key] for line in found]
+                    axis.plot([line[name] for line in found], values, ".-", label=LABELS[order])
+        for axis, (key, label, ticks) in zip(column, AXES, strict=True):
+            axis.set(xscale="log", yscale="log", xlabel=NAMES[name])
+            axis.set_xticks(POINTS[name], map(str, POINTS[name]))
+            axis.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+            every = [line[key] for line in lines]
+            axis.set_ylim(0.85 * min(every), 1.2 * max(every))
+            if i % 3 == 0:
+                axis.set_ylabel(label)
+    handles, labels = axes[2, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(ORDERS), frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 def main():
