@@ -133,6 +133,7 @@ def learning_curves(
         )
     if not isinstance(epoch_iterations, Mapping):
         epoch_iterations = dict.fromkeys(histories, epoch_iterations)
+    longest = max((len(rows) for rows in histories.values()), default=0)
     figure = new_figure(9.6, 4.0)
     by_iterations, by_time = figure.subplots(1, 2, sharey=True)
     for (name, rows), colour in zip(histories.items(), itertools.cycle(COLOURS)):
@@ -140,7 +141,7 @@ def learning_curves(
         _check_numbers(f"histories[{name!r}]", rows, ("epoch", metric, time))
         each = arguments.integer("epoch_iterations", epoch_iterations.get(name), 1)
         values = finite([row[metric] for row in rows])
-        style = {"color": colour, "label": name, "marker": "o" if len(rows) < 20 else None}
+        style = {"color": colour, "label": name, "marker": "o" if longest < 20 else "."}
         by_iterations.plot([(row["epoch"] + 1) * each for row in rows], values, **style)
         minutes = [seconds / 60 for seconds in itertools.accumulate(row[time] for row in rows)]
         by_time.plot(minutes, values, **style)
@@ -151,7 +152,7 @@ def learning_curves(
     _count(by_iterations)
     by_iterations.set_xlabel("meta-iterations")
     by_time.set_xlabel("minutes of " + _TIMES.get(time, readable(time)))
-    by_iterations.set_ylabel(ylabel or readable(metric))
+    by_iterations.set_ylabel(ylabel or readable(metric.replace("val_", "validation ", 1)))
     if title:
         figure.suptitle(title, fontsize=10)
     legend_below(figure)

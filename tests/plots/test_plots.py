@@ -217,7 +217,7 @@ def test_learning_curves_stand_against_iterations_and_against_time():
     left, right = figure.axes
     assert left.get_xlabel() == "meta-iterations"
     assert "minutes of all cores" in right.get_xlabel()
-    assert left.get_ylabel() == "val accuracy"
+    assert left.get_ylabel() == "validation accuracy"
     for axes in (left, right):
         for line, history in zip(axes.lines, rows.values(), strict=False):
             np.testing.assert_array_equal(
