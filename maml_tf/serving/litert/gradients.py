@@ -28,6 +28,8 @@ class _Here(threading.local):
 _HERE = _Here()
 _LOCK = threading.Lock()
 _INSTALLED = []
+# What `maml_tf.exact` has of these brings a derivative of its own, for the second order.
+_KEPT = ("resize_bilinear", "ResizeBilinear", "batch_normalization", "max_pool", "MaxPool")
 
 
 @contextlib.contextmanager
@@ -41,8 +43,7 @@ def in_place():
             _INSTALLED.append(True)
     _HERE.depth += 1
     try:
-        # What `maml_tf.exact` has of these brings a derivative of its own, for the second order.
-        with dispatch.kept_here("resize_bilinear", "ResizeBilinear", "batch_normalization"):
+        with dispatch.kept_here(*_KEPT):
             yield
     finally:
         _HERE.depth -= 1
