@@ -39,7 +39,7 @@ def read(folder):
     """The rows of a run, and its meta-iterations an epoch.
 
     Raises:
-        SystemExit: there is no such run, or its history is empty.
+        SystemExit: there is no such run.
     """
     try:
         config = json.loads((folder / "config.json").read_text())

@@ -133,15 +133,16 @@ def learning_curves(
         )
     if not isinstance(epoch_iterations, Mapping):
         epoch_iterations = dict.fromkeys(histories, epoch_iterations)
-    longest = max((len(rows) for rows in histories.values()), default=0)
+    for name, rows in histories.items():
+        _check_rows(f"histories[{name!r}]", rows)
+        _check_numbers(f"histories[{name!r}]", rows, ("epoch", metric, time))
+    marker = "o" if max(map(len, histories.values())) < 20 else "."
     figure = new_figure(9.6, 4.0)
     by_iterations, by_time = figure.subplots(1, 2, sharey=True)
     for (name, rows), colour in zip(histories.items(), itertools.cycle(COLOURS)):
-        _check_rows(f"histories[{name!r}]", rows)
-        _check_numbers(f"histories[{name!r}]", rows, ("epoch", metric, time))
         each = arguments.integer("epoch_iterations", epoch_iterations.get(name), 1)
         values = finite([row[metric] for row in rows])
-        style = {"color": colour, "label": name, "marker": "o" if longest < 20 else "."}
+        style = {"color": colour, "label": name, "marker": marker}
         by_iterations.plot([(row["epoch"] + 1) * each for row in rows], values, **style)
         minutes = [seconds / 60 for seconds in itertools.accumulate(row[time] for row in rows)]
         by_time.plot(minutes, values, **style)
