@@ -17,6 +17,7 @@ platform is mended, and says when it may go:
 - `maxima`: max-pooling over windows side by side, after ReLU or before it, which is faster;
 - `normalization`: batch normalisation with derivatives in closed form, which are faster;
 - `sums`: gradients are added up without assignments;
+- `loops`: what a loop carries, of which an optimizer may make a loop that runs once only;
 - `bias`: the gradient of a bias, of which oneDNN may make a graph that does not run.
 
 `operations` puts them in place while a model runs; a gradient is taken inside of `refusals`.

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from maml_tf import arguments, exact, functional
+from maml_tf.exact import loops
 from maml_tf.inner.adaptable import adaptable_weights, weight_constraints
-from maml_tf.inner.rematerialization import rematerialized
+from maml_tf.inner.rematerialization import loops_here, rematerialized, rematerialized_loop
 
 __all__ = [
     "Adapted",
@@ -46,11 +47,14 @@ def adapt(
     first_order=False,
     rematerialize=False,
 ):
-    """Takes `steps` gradient steps from `weights`, unrolled, so that they can be differentiated.
+    """Takes `steps` gradient steps from `weights`, in a way that can be differentiated.
+
+    They are unrolled, but for several rematerialized steps in a graph, which are a loop there.
 
     Args:
         objective: `objective(weights, state, step) -> (loss, state)`: the support loss (a scalar)
-            at these weights. `step` is the number of the inner step.
+            at these weights. `step` is the number of the inner step, an `int`, or an int32 scalar
+            where the steps are a loop.
         weights: list of tensors, the initial weights theta.
         state: list of tensors, handed from step to step.
         optimizer: one of `maml_tf.inner_optimizers`, or any object with `init(weights)` and
@@ -84,9 +88,11 @@ def adapt(
     """
     steps = arguments.integer("steps", steps, minimum=0)
     step_function = gradient_step(objective, optimizer, adaptable, first_order, constraints)
-    if arguments.boolean("rematerialize", rematerialize):
-        step_function = rematerialized(step_function)
     slots = initial_slots(optimizer, weights, adaptable)
+    if arguments.boolean("rematerialize", rematerialize):
+        if steps > 1 and loops_here():
+            return Adapted(*rematerialized_loop(step_function, steps)(weights, state, slots))
+        step_function = rematerialized(step_function)
     losses = []
     for step in range(steps):
         weights, state, slots, loss = step_function(step, weights, state, slots)
@@ -141,7 +147,7 @@ def adapt_in_loop(
     ]
 
     def body(step, weights, state, slots, arrays):
-        weights, state, slots, _ = step_function(step, weights, state, slots)
+        weights, state, slots, _ = step_function(step, *loops.carried(weights, state, slots))
         if observe is not None:
             observed = tf.nest.flatten(observe(weights, state))
             arrays = [a.write(step + 1, o) for a, o in zip(arrays, observed, strict=True)]
