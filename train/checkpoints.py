@@ -2,9 +2,12 @@
 
 `checkpoint.keras` holds weights and optimizer after the last finished epoch and
 `checkpoint.previous.keras` those of the epoch before, for when a disk has damaged the first;
-`best.keras` is the epoch that was best in validation, `history.csv` has a row an epoch.
+`best.keras` is the epoch that was best in validation, `history.csv` has a row an epoch. Where the
+optimizer keeps a moving average of the weights, that is what is validated, and what `best.keras`
+has.
 """
 
+import contextlib
 import csv
 import io
 import pathlib
@@ -225,6 +228,40 @@ class History(keras.callbacks.Callback):
         _write(self._path, names, [*rows, row])
 
 
+@contextlib.contextmanager
+def averaged(learner):
+    """While open, the weights are their moving average, where the optimizer keeps one.
+
+    Keras' `SwapEMAWeights` swaps them by sums, which round, and the checkpoint of the last epoch
+    would hold the average in the place of the weights.
+    """
+    weights = learner.trainable_variables if getattr(learner.optimizer, "use_ema", False) else []
+    values = [variable.numpy() for variable in weights]
+    if weights:
+        learner.optimizer.finalize_variable_values(weights)
+    try:
+        yield
+    finally:
+        for variable, value in zip(weights, values, strict=True):
+            variable.assign(value)
+
+
+class Averaged(keras.callbacks.Callback):
+    """Validates the moving average of the weights, where the optimizer keeps one."""
+
+    def __init__(self):
+        super().__init__()
+        self._open = contextlib.ExitStack()
+
+    def on_test_begin(self, logs=None):
+        """Puts the average in the place of the weights."""
+        self._open.enter_context(averaged(self.model))
+
+    def on_test_end(self, logs=None):
+        """Puts the weights back."""
+        self._open.close()
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Saves after each epoch, whole or not at all; the last callback, so that all else is done.
 
@@ -241,7 +278,7 @@ class Checkpoint(keras.callbacks.Callback):
         score = self._sign * logs[self._monitor] if self._monitor else None
         if score is not None and (self._best is None or score > self._best):
             self._best = score
-            with files.whole(self._folder / BEST) as beside:
+            with averaged(self.model), files.whole(self._folder / BEST) as beside:
                 self.model.save(beside)
         last = self._folder / CHECKPOINT
         with files.whole(last) as beside:

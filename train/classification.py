@@ -115,6 +115,9 @@ class Settings:
     """Clip each element of the meta-gradient (paper: 10 for mini-ImageNet)."""
     clip_norm: float | None = None
     """Scale the meta-gradient down to this norm where it is larger."""
+    ema_momentum: float | None = None
+    """Momentum of a moving average of the weights, which then is what is validated, tested and
+    exported; 0.99 averages over some 100 meta-iterations. By default there is none."""
     epoch_iterations: int = 500
     """Meta-iterations from one checkpoint and validation to the next."""
     patience: int | None = None

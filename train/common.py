@@ -173,6 +173,7 @@ def train(
     terminal = progress.in_terminal()
     callbacks = [
         _Seconds(),
+        checkpoints.Averaged(),
         progress.Progress(iterations, epoch_iterations, terminal),
         checkpoints.History(folder),
         *(

@@ -42,7 +42,11 @@ def make_learner(settings, shape):
     optimizer = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
     learner.compile(
         optimizer[settings.meta_optimizer](
-            rate, clipvalue=settings.clip_value, global_clipnorm=settings.clip_norm
+            rate,
+            clipvalue=settings.clip_value,
+            global_clipnorm=settings.clip_norm,
+            use_ema=settings.ema_momentum is not None,
+            ema_momentum=settings.ema_momentum or 0.99,
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],

@@ -53,6 +53,8 @@ POSITIVE = (
     "penalties",
     "shares",
 )
+# And those between 0 and 1, both left out.
+FRACTIONS = ("ema_momentum",)
 
 
 class Parser(simple_parsing.ArgumentParser):
@@ -119,6 +121,11 @@ def _check_one(name, value, least):
         refuse(
             f"Expected {option(name)} to be a positive number. Received: {option(name)} {value}. "
             "Give one such as 0.01."
+        )
+    if name in FRACTIONS and not 0 < value < 1:
+        refuse(
+            f"Expected {option(name)} to be between 0 and 1. Received: {option(name)} {value}. "
+            "Give one such as 0.99."
         )
 
 

@@ -324,3 +324,31 @@ def test_checkpoints_of_someone_else_execute_nothing(half, tmp_path, capsys):
 
 def _marks(path):
     return lambda x: (open(path, "w").close(), x)[1]
+
+
+def test_the_average_of_the_weights_is_validated_and_kept_and_changes_no_training(tmp_path):
+    def train(folder, iterations, **average):
+        def make_learner():
+            model = tiny.make_learner()
+            model.compile(keras.optimizers.Adam(0.05, **average), "mse")
+            return model
+
+        tasks, given = tiny.make_tasks, {"iterations": iterations, "epoch_iterations": 1}
+        common.train(make_learner, tasks, folder, validation=x_y, best="val_loss", **given)
+        return checkpoints.load_last(folder).get_weights()
+
+    x_y = tiny.validation()
+    mean = None
+    for iterations in range(1, 6):  # each goes on where the one before stopped
+        weights = train(tmp_path / "averaged", iterations, use_ema=True, ema_momentum=0.75)
+        before = mean or weights  # a first average is of one
+        mean = [0.75 * m + 0.25 * w for m, w in zip(before, weights, strict=True)]
+        # It is worse with every epoch, which is what `best` asks for here.
+        best = checkpoints.load_best(tmp_path / "averaged")
+        for mine, expected in zip(best.get_weights(), mean, strict=True):
+            np.testing.assert_allclose(mine, expected, rtol=1e-6)
+        found = checkpoints.read_history(tmp_path / "averaged")[-1]["val_loss"]
+        assert best.evaluate(x_y, verbose=0) == pytest.approx(found, rel=1e-6)
+    plain = train(tmp_path / "plain", 5)
+    for mine, expected in zip(weights, plain, strict=True):
+        np.testing.assert_array_equal(mine, expected)

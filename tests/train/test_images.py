@@ -165,6 +165,17 @@ def test_a_recipe_changes_defaults_and_options_beside_it_hold(monkeypatch):
     assert float(rate(0)) == pytest.approx(modern.meta_learning_rate)
 
 
+def test_weights_are_averaged_only_where_that_is_asked_for(monkeypatch):
+    def optimizer(*options):
+        return image_learners.make_learner(
+            parse(monkeypatch, images, *options), (28, 28, 1)
+        ).optimizer
+
+    assert not optimizer().use_ema
+    averaging = optimizer("--ema-momentum", 0.9)
+    assert (averaging.use_ema, averaging.ema_momentum) == (True, 0.9)
+
+
 @pytest.mark.parametrize(
     ("script", "options", "layer"),
     [

@@ -72,6 +72,7 @@ OF_CLASSES = [
     ("--meta-learning-rate -0.1", "--meta-learning-rate"),
     ("--meta-learning-rate inf", "--meta-learning-rate inf"),
     ("--clip-value 0", "--clip-value 0"),
+    ("--ema-momentum 1", "--ema-momentum 1.0", "between 0 and 1"),
     ("--clip-value 1 --clip-norm 1", "--clip-value 1.0", "--clip-norm 1.0", "Leave one out"),
     ("--recipe modern --clip-value 5", "--clip-norm 10.0", "modern"),
     ("--seed -1", "--seed -1"),
@@ -274,7 +275,7 @@ def test_what_a_run_directory_holds_is_told_in_a_line(tmp_path, monkeypatch, cap
 
 def test_every_number_of_a_script_has_a_rule():
     """A new option that takes a number needs one, too."""
-    ruled = {*options.LEAST, *options.POSITIVE}
+    ruled = {*options.LEAST, *options.POSITIVE, *options.FRACTIONS}
     for script in SCRIPTS.values():
         for field in dataclasses.fields(script.Settings):
             numbers = str(field.type).replace("Literal", "").replace("str", "")
