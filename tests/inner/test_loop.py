@@ -241,8 +241,8 @@ def test_a_rematerialized_program_is_as_long_for_many_steps_as_for_two():
         called = graph.as_graph_def().library.function
         return len(graph.get_operations()) + sum(len(f.node_def) for f in called)
 
-    assert operations(2, True) == operations(40, True)
-    assert operations(40, False) > 10 * operations(2, False)
+    assert operations(2, True) == operations(9, True)
+    assert operations(9, False) > 3 * operations(2, False)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
