@@ -77,8 +77,8 @@ MODULES = {
     "maml_tf/evaluation/protocol.py": (30, ["tests/test_evaluation.py"]),
     "maml_tf/evaluation/simple.py": (20, ["tests/test_simple_evaluation.py"]),
     "maml_tf/exact/convolution.py": (60, ["tests/exact/test_convolution.py"]),
-    "maml_tf/exact/loops.py": (5, ["tests/exact/test_loops.py"]),
     "maml_tf/exact/handwritten.py": (15, ["tests/exact/test_handwritten.py"]),
+    "maml_tf/exact/loops.py": (5, ["tests/exact/test_loops.py"]),
     "maml_tf/exact/normalization.py": (20, ["tests/exact/test_normalization.py"]),
     "maml_tf/exact/pooling.py": (
         20,

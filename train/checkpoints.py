@@ -228,6 +228,24 @@ class History(keras.callbacks.Callback):
         _write(self._path, names, [*rows, row])
 
 
+def average(learner):
+    """Puts the moving average of the weights in their place, where the optimizer keeps one.
+
+    So Keras does at the end of `fit`.
+
+    Returns:
+        The learner.
+    """
+    if _averages(learner):
+        learner.optimizer.finalize_variable_values(learner.trainable_variables)
+    return learner
+
+
+def _averages(learner):
+    # A trust region is no Keras optimizer.
+    return getattr(learner.optimizer, "use_ema", False)
+
+
 @contextlib.contextmanager
 def averaged(learner):
     """While open, the weights are their moving average, where the optimizer keeps one.
@@ -235,14 +253,12 @@ def averaged(learner):
     Keras' `SwapEMAWeights` swaps them by sums, which round, and the checkpoint of the last epoch
     would hold the average in the place of the weights.
     """
-    weights = learner.trainable_variables if getattr(learner.optimizer, "use_ema", False) else []
-    values = [variable.numpy() for variable in weights]
-    if weights:
-        learner.optimizer.finalize_variable_values(weights)
+    kept = [(v, v.numpy()) for v in learner.trainable_variables] if _averages(learner) else []
+    average(learner)
     try:
         yield
     finally:
-        for variable, value in zip(weights, values, strict=True):
+        for variable, value in kept:
             variable.assign(value)
 
 

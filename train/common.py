@@ -166,10 +166,10 @@ def train(
     epoch = done // epoch_iterations
     history = checkpoints.cut_history(folder, epoch, needed=best is not None and done < iterations)
     if done >= iterations:
-        return _as_fit_ends(learner)
+        return checkpoints.average(learner)
     scores = [sign * row[best] for row in history if best]
     if patience and scores and _epochs_since_best(scores) >= patience:
-        return _as_fit_ends(learner)
+        return checkpoints.average(learner)
     terminal = progress.in_terminal()
     callbacks = [
         _Seconds(),
@@ -197,13 +197,6 @@ def train(
         # A progress bar in a log file would be one line a step.
         verbose=1 if terminal else 2,
     )
-    return learner
-
-
-def _as_fit_ends(learner):
-    """A learner as Keras leaves it: with the average of its weights, where there is one."""
-    if getattr(learner.optimizer, "use_ema", False):
-        learner.optimizer.finalize_variable_values(learner.trainable_variables)
     return learner
 
 

@@ -35,9 +35,7 @@ def rematerialized(step_function):
         structure = []
 
         def run(*tensors):
-            full = list(flat)
-            for i, t in zip(floating, tensors, strict=True):
-                full[i] = t
+            full = _filled(flat, floating, tensors)
             *arguments, values = tf.nest.pack_sequence_as(inputs, full)
             with _in_place(dict(zip(read, values, strict=True))):
                 outputs = step_function(step, *arguments)
@@ -93,7 +91,8 @@ def rematerialized_loop(step_function, steps):
     Returns:
         A function `(weights, state, slots) -> (weights, state, losses)`, losses `[steps]`.
     """
-    read = _read_variables()
+    # Integers stay where they are, in the scope around: they have no gradient.
+    read = {v: t for v, t in _read_variables().items() if tf.as_dtype(t.dtype).is_floating}
 
     def wrapped(weights, state, slots):
         given = [list(weights), list(state), list(slots)]
@@ -106,11 +105,11 @@ def rematerialized_loop(step_function, steps):
                 *after, loss = step_function(step, *tf.nest.pack_sequence_as(given, tensors))
             return tf.nest.flatten(after), loss
 
-        last = []
+        last, count = [], len(floating)
 
         @tf.custom_gradient
         def looped(*tensors):
-            begin, values = _fill(flat, floating, tensors), list(tensors[len(floating) :])
+            begin, values = _filled(flat, floating, tensors[:count]), list(tensors[count:])
             end, losses, kept = _forward(run, steps, begin, values)
             # Integers (seeds, counters) have no gradient: they go out by closure.
             last[:] = end
@@ -122,7 +121,7 @@ def rematerialized_loop(step_function, steps):
             return [*(end[i] for i in floating), losses], backward
 
         *numbers, losses = looped(*(flat[i] for i in floating), *values)
-        weights, state, _ = tf.nest.pack_sequence_as(given, _fill(last, floating, numbers))
+        weights, state, _ = tf.nest.pack_sequence_as(given, _filled(last, floating, numbers))
         return weights, state, losses
 
     return wrapped
@@ -165,7 +164,7 @@ def _backward(run, steps, kept, floating, values, above, above_losses):
         inputs = [*(begin[i] for i in floating), *values]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(inputs)
-            end, loss = run(step, _fill(begin, floating, inputs), inputs[count:])
+            end, loss = run(step, _filled(begin, floating, inputs[:count]), values)
         gradients = tape.gradient(
             [*(end[i] for i in floating), loss],
             inputs,
@@ -187,10 +186,10 @@ def _backward(run, steps, kept, floating, values, above, above_losses):
     return [*below, *sums]
 
 
-def _fill(tensors, places, values):
+def _filled(tensors, places, values):
     """The list with `values` at `places`."""
     filled = list(tensors)
-    for place, value in zip(places, values, strict=False):
+    for place, value in zip(places, values, strict=True):
         filled[place] = value
     return filled
 
