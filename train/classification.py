@@ -75,6 +75,8 @@ class Settings:
     network: NETWORKS | None = None
     """One of `maml_tf.models` (paper: conv4 and dense5 for Omniglot, conv4_max_pool for
     mini-ImageNet)."""
+    filters: int | None = None
+    """Filters of each convolution of the network (paper: 64 for Omniglot, 32 for mini-ImageNet)."""
     first_order: bool = common.switch("Leave the second derivatives out (section 5.2).")
     transductive: bool = simple_parsing.flag(
         default=True,

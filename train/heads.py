@@ -38,7 +38,7 @@ def check(settings):
                 f"{settings.weights} alone. Give --backbone mobilenet_v2 too, or leave it out."
             )
         return
-    unused = {"network": None, "last_layer": "normal"}
+    unused = {"network": None, "filters": None, "last_layer": "normal"}
     for name, default in unused.items():
         value = getattr(settings, name)
         if value != default:

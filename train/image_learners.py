@@ -75,7 +75,25 @@ def make_network(settings, shape):
             f"give {'embedding' if classifies else 'conv4'}."
         )
     outputs = {"ways": settings.ways} if classifies else {}
-    return build(**outputs, input_shape=shape, seed=settings.seed)
+    return build(**outputs, **width(settings), input_shape=shape, seed=settings.seed)
+
+
+def width(settings):
+    """`{"filters": ...}` where --filters is given, for a network that has as many in each layer.
+
+    Raises:
+        SystemExit: the network has no such number.
+    """
+    if settings.filters is None:
+        return {}
+    annotated = inspect.signature(getattr(maml_tf.models, settings.network)).parameters
+    if "filters" not in annotated or annotated["filters"].annotation is not int:
+        sys.exit(
+            "Expected --filters beside a --network that has one number of them: conv4, "
+            f"conv4_max_pool or embedding. Received: --filters {settings.filters} --network "
+            f"{settings.network}. Leave it out."
+        )
+    return {"filters": settings.filters}
 
 
 def zero_last_layer(network):

@@ -112,7 +112,8 @@ def main():
     recipes = classification.recipes_of_method(classification.PHOTOGRAPHS)
     settings = resolve(common.parse(Settings, "python -m train.mini_imagenet", quick, recipes))
     ways, shots = classification.tested(settings)
-    maml = settings.method == "maml" and settings.network == "conv4_max_pool"
+    paper_network = settings.network == "conv4_max_pool" and settings.filters in (None, 32)
+    maml = settings.method == "maml" and paper_network
     paper = PAPER.get((settings.first_order, shots)) if maml and ways == 5 else None
     classification.run(
         settings,

@@ -28,6 +28,7 @@ LEAST = {
     "points": 1,
     "test_points": 1,
     "image_size": 1,
+    "filters": 1,
     "hidden": 1,
     "inputs": 1,
     "horizon": 1,

@@ -35,6 +35,8 @@ class Settings:
     """Directory of TensorFlow Datasets, where the data are; its own default where not given."""
     image_size: int | None = None
     """Height and width that mini-ImageNet's 84x84 images are made smaller to, a divisor of 84."""
+    filters: int | None = None
+    """Filters of each convolution, 64 for characters and 32 for photographs where not given."""
     start_from: str | None = None
     """A network (.keras) whose weights to begin with, such as a shorter pretraining's."""
     batch_size: int = 64
@@ -140,7 +142,8 @@ def make_network(settings, classes, shape):
     """The network that MAML has for such images, an output for each training class, compiled."""
     characters = settings.data == "omniglot"
     build = maml_tf.models.conv4 if characters else maml_tf.models.conv4_max_pool
-    network = build(classes, input_shape=shape, seed=settings.seed)
+    width = {} if settings.filters is None else {"filters": settings.filters}
+    network = build(classes, **width, input_shape=shape, seed=settings.seed)
     network.layers[-1].kernel.assign(tf.zeros_like(network.layers[-1].kernel))
     if settings.start_from:
         image_learners.start_from(network, settings.start_from)

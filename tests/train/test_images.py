@@ -165,6 +165,22 @@ def test_a_recipe_changes_defaults_and_options_beside_it_hold(monkeypatch):
     assert float(rate(0)) == pytest.approx(modern.meta_learning_rate)
 
 
+@pytest.mark.parametrize(
+    ("script", "options", "inputs", "kernels"),
+    [
+        (omniglot, (), (28, 28, 1), [64, 64, 64, 64]),
+        (omniglot, ("--filters", 8), (28, 28, 1), [8, 8, 8, 8]),
+        (mini_imagenet, ("--filters", 6), (84, 84, 3), [6, 6, 6, 6]),
+        (images, ("--method", "prototypical", "--filters", 3), (28, 28, 1), [3, 3, 3, 3]),
+    ],
+    ids=["paper", "conv4", "conv4_max_pool", "embedding"],
+)
+def test_filters_are_those_of_each_convolution(monkeypatch, script, options, inputs, kernels):
+    learner = image_learners.make_learner(parse(monkeypatch, script, *options), inputs)
+    found = [v.shape[-1] for v in learner.model.trainable_variables if len(v.shape) == 4]
+    assert found == kernels
+
+
 def test_weights_are_averaged_only_where_that_is_asked_for(monkeypatch):
     def optimizer(*options):
         return image_learners.make_learner(

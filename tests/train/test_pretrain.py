@@ -71,14 +71,18 @@ def test_smaller_images_are_means_of_blocks_mirrored_or_not():
     assert error.min(axis=1).max() < 1e-6
 
 
-def test_maml_takes_its_convolutions_over(cifar, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("filters", [None, 8])
+def test_maml_takes_its_convolutions_over(cifar, monkeypatch, capsys, tmp_path, filters):
     options = ["--iterations", "2", "--epoch-iterations", "1", "--batch-size", "4"]
+    options += [] if filters is None else ["--filters", str(filters)]
     monkeypatch.setattr("sys.argv", ["pretrain", *options, "--output", str(tmp_path / "run")])
     monkeypatch.setattr(pretrain.common, "use_threads_for_tasks", lambda: None)
     pretrain.main()
     path = tmp_path / "run" / "checkpoint.keras"
     assert f"--start-from {path}" in capsys.readouterr().out
-    few = images.resolve(images.Settings(data="cifar_fs", last_layer="zero", start_from=str(path)))
+    few = images.resolve(
+        images.Settings(data="cifar_fs", filters=filters, last_layer="zero", start_from=str(path))
+    )
     *body, kernel, bias = image_learners.make_learner(few, (SIZE, SIZE, 3)).model.get_weights()
     trained = keras.saving.load_model(path)
     assert int(trained.optimizer.iterations) == 2

@@ -91,6 +91,9 @@ OF_CLASSES = [
     ("--wayz 5", "--wayz", "--help"),
     ("folder", "folder", "unrecognized"),
     ("--first-order no", "no", "unrecognized"),
+    ("--filters 0", "--filters 0"),
+    ("--network dense5 --filters 8", "--filters 8", "dense5", "conv4_max_pool or embedding"),
+    ("--network resnet12 --filters 8", "--filters 8", "resnet12", "Leave it out"),
 ]
 WRONG = [("images", *row) for row in OF_CLASSES]
 # The same code: a few rows show that they come through it.
@@ -127,6 +130,7 @@ WRONG += [
     ("pretrain", "--image-size 42", "--image-size 42", "--data cifar_fs"),
     ("pretrain", "--data mini_imagenet --image-size 40", "--image-size 40", "divisor of 84"),
     ("pretrain", "--batch-size 0", "--batch-size 0"),
+    ("pretrain", "--filters 0", "--filters 0"),
     ("pretrain", "--data-dir {tmp}", "cifar100", "train.images"),
     ("evaluate", "nowhere.keras", "nowhere.keras", "saved learner"),
     ("evaluate", "{tmp}/plain.keras", "plain.keras", "does not adapt"),
