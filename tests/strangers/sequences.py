@@ -303,6 +303,7 @@ ROWS = [
         copied=False,
         step=1e-5,
         tolerance=1e-3,
+        slow=True,
     ),
     Row("bidirectional LSTM", bidirectional, _tokens(6), slow=True),
     Row("text CNN over sentences", text_cnn, _sentences),
@@ -316,6 +317,6 @@ ROWS = [
     Row("next frame", next_frame, _frames, loss="binary_crossentropy", slow=True),
     Row("stateful LSTM", stateful, _series(6, 2), loss="mse", refused="stateful"),
     Row("spectrogram CNN", spectrogram_cnn, _sound(64), slow=True),
-    Row("speakers", speakers, _sound(32)),
+    Row("speakers", speakers, _sound(32), slow=True),
     Row("speech with CTC", speech, _transcripts, loss=keras.losses.CTC, refused="ctc_loss"),
 ]

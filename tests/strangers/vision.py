@@ -402,9 +402,9 @@ def efficientnet():
 ROWS = [
     Row("convnet", convnet, _pictures(12, 1)),
     Row("convnet with augmentation", augmented, _pictures()),
-    Row("vision transformer", vit, _pictures()),
+    Row("vision transformer", vit, _pictures(), slow=True),
     Row("MLP-Mixer", mlp_mixer, _pictures(), slow=True),
-    Row("FNet", fnet, _pictures()),
+    Row("FNet", fnet, _pictures(), slow=True),
     Row("ConvMixer", conv_mixer, _pictures(), slow=True),
     Row("residual network", resnet, _pictures(), slow=True),
     # A bilinear resizing answers in float32.
@@ -414,7 +414,7 @@ ROWS = [
     Row("super-resolution", super_resolution, _doubled, loss="mse", slow=True),
     Row("autoencoder", autoencoder, _own_pictures(8), loss="binary_crossentropy", slow=True),
     Row("variational autoencoder", variational, _own_pictures(8), loss="binary_crossentropy"),
-    Row("siamese", siamese, _pairs, loss="binary_crossentropy"),
+    Row("siamese", siamese, _pairs, loss="binary_crossentropy", slow=True),
     Row("frozen base", frozen_base, _pictures()),
     Row("spectral normalisation", discriminator, _judged, loss="mse", refused="SpectralNorm"),
     Row("MobileNetV2", mobilenet_v2, _pictures(32), loss="probabilities", slow=True),

@@ -89,6 +89,7 @@ def test_best_is_the_best_epoch_on_validation(never_stopped):
     assert results(folder)[0]["best_iterations"] == 6 * (1 + int(np.argmax(accuracies)))
 
 
+@pytest.mark.slow  # sine waves go through the same lines
 @pytest.mark.omniglot
 def test_interrupted_and_resumed_it_ends_with_the_same_bits(
     run_script, data_options, never_stopped, saved_arrays, tmp_path

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import signal
 
 import numpy as np
 import pytest
@@ -60,16 +59,18 @@ def test_results_figures_and_export(never_stopped):
         assert card["inner_step_size"] == content["test"]["5"][learner]["step_size"]
 
 
-def test_killed_it_ends_with_the_same_bits(run_script, never_stopped, saved_arrays, tmp_path):
+def test_interrupted_it_ends_with_the_same_bits(run_script, never_stopped, saved_arrays, tmp_path):
     """The first learner is found finished, the second goes on after an epoch, the others begin.
 
-    Kills at other moments have `test_kills`.
+    Ctrl-C is told in a line. Kills, at other moments, have `test_kills`.
     """
     options = (*SMALL, "--output", tmp_path / "run")
     # When the second learner's second checkpoint is written but not in its place, while its row of
     # the history is.
-    killed = run_script("sinusoid", *options, stop=("checkpoint", 4, "SIGKILL"))
-    assert killed.returncode == -signal.SIGKILL
+    stopped = run_script("sinusoid", *options, stop=("checkpoint", 4, "SIGINT"))
+    assert stopped.returncode == 130
+    assert "The same command goes on" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
     assert (tmp_path / "run" / "maml" / "checkpoint.keras").exists()
     assert not (tmp_path / "run" / "maml_at_0.01" / "checkpoint.keras").exists()
     assert len(rows(tmp_path / "run" / "maml_at_0.01")) == 2
