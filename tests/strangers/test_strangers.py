@@ -1,7 +1,7 @@
 """Real models as strangers bring them: each trains, is exact, adapts, loads and is served.
 
-    python -m pytest tests/strangers                    # a third of the rows, as in every run of tests
-    python -m pytest tests/strangers -n0 -m ""          # all of them
+    python -m pytest tests/strangers                # a third of the rows, as in all runs of tests
+    python -m pytest tests/strangers -n0 -m ""      # all of them
 
 All in float64. A row is one test, because tracing is what it costs: the learner's training step is
 traced once, and the meta-gradient read off a step of plain gradient descent. What a model cannot do
