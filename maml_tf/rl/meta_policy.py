@@ -17,21 +17,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import arguments, copying
-from maml_tf.inner.adaptable import chosen_weights, still_chosen, weight_constraints
-from maml_tf.inner.description import InnerLoop
+from maml_tf import arguments
+from maml_tf.inner.adaptable import chosen_weights, still_chosen
 from maml_tf.learners.base.saving import SavesNetwork
-from maml_tf.rl import advantages, checks, objectives, outer_steps, policies, trust_region
+from maml_tf.rl import alternation, checks, objectives, outer_steps, trust_region
 from maml_tf.rl.environments.base import TaskEnvironment
-from maml_tf.rl.meta_objective import MetaObjective
 from maml_tf.rl.sampling import Sampler
 from maml_tf.rl.unbatched import Unbatched
 
-_COMPARED = 64  # observations on which an adapted policy is compared with the policy
-
 
 @keras.saving.register_keras_serializable("maml_tf")
-class MetaPolicy(SavesNetwork, Unbatched):
+class MetaPolicy(SavesNetwork, alternation.Alternation, Unbatched):
     """A policy that is trained to adapt to a task from a few rollouts.
 
     Letters for shapes: T tasks, R rollouts of each, H steps, O observation entries, A actions.
@@ -94,7 +90,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
         name: str | None = None,
     ) -> None:
         checks.check_policy(policy)
-        super().__init__(name=name, autocast=False)
+        super().__init__(name=name)
         self.policy = policy
         self.inner_optimizer = checks.fixed_optimizer(inner_optimizer)
         self.inner_steps = arguments.integer("inner_steps", inner_steps, minimum=0)
@@ -110,10 +106,7 @@ class MetaPolicy(SavesNetwork, Unbatched):
             name="iteration", shape=(), dtype="int64", initializer="zeros", trainable=False
         )
         self._sampler: Any = None
-        # Beside that of training: the latest, as evaluation asks for the same environment often.
-        self._other_sampler: Any = None
         self.objective: Any = None
-        self._advantages = tf.function(advantages.estimate, autograph=False, reduce_retracing=True)
         self.built = True
 
     @property
@@ -280,139 +273,22 @@ class MetaPolicy(SavesNetwork, Unbatched):
             )
         steps = self.inner_steps if inner_steps is None else inner_steps
         fast, drawn = self.adapt_and_sample(environment, inner_optimizer, steps, seed)
-        policy = self._with_weights([w[0] for w in fast], drawn[-1])
-        return policy, np.array([mean_return(d) for d in drawn])
-
-    def _with_weights(self, weights, drawn):
-        """A copy of the policy with these weights, which acts as it acted on what was drawn."""
-        seen = tf.boolean_mask(drawn.observation, drawn.mask > 0)[:_COMPARED]
-        policy = copying.copy_of(self.policy, seen)
-        for variable, value in zip(policy.trainable_variables, weights, strict=True):
-            variable.assign(value)
-        copying.finalize(policy)
-        if not copying.same(policies.apply(self.policy, weights, seen), policy(seen)):
-            raise ValueError(
-                "Expected a policy whose copy acts as it does with the same weights. Received: "
-                f"{type(self.policy).__name__} {self.policy.name!r}, whose copy does not. Make "
-                "what it keeps beside its weights a variable, by `add_weight`."
-            )
-        return policy
+        policy = alternation.with_weights(self.policy, [w[0] for w in fast], drawn[-1])
+        return policy, np.array([alternation.mean_return(d) for d in drawn])
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One meta-iteration."""
         del data
         # All that is random in an iteration follows from the seed and its number.
-        seed = _mixed(self.seed, int(self.iteration.numpy()))
+        seed = alternation.mixed(self.seed, int(self.iteration.numpy()))
         environment = self._sampler.environment
         environment.set_tasks(environment.sample_tasks(environment.tasks, seed))
         weights = self.weights_of_policy()
-        _, drawn = self._alternate(self._sampler, self._adapted, weights, self.inner_steps, seed)
+        _, drawn = self.alternate(self._sampler, self._adapted, weights, self.inner_steps, seed)
         samples = [self.sample(d) for d in drawn]
-        logs = {f"return_{k}": mean_return(d) for k, d in enumerate(drawn)}
+        logs = {f"return_{k}": alternation.mean_return(d) for k, d in enumerate(drawn)}
         rates = {f"success_{k}": d.success_rate() for k, d in enumerate(drawn)}
         logs |= {name: rate for name, rate in rates.items() if rate is not None}
         logs |= self._outer_step(samples[:-1], samples[-1])
         self.iteration.assign_add(1)
         return {name: tf.cast(value, tf.float32) for name, value in logs.items()}
-
-    def weights_of_policy(self) -> list[Any]:
-        """The meta-learned weights theta as tensors."""
-        checks.check_trained(self)
-        return [tf.convert_to_tensor(v) for v in self.policy.trainable_variables]
-
-    def adapt_and_sample(
-        self, environment: TaskEnvironment, inner_optimizer: Any, inner_steps: int, seed: int
-    ) -> tuple[list[Any], list[Any]]:
-        """Rollouts before each inner step and after the last, on the environment's tasks.
-
-        Args:
-            environment: one of `maml_tf.rl.environments`, its tasks set.
-            inner_optimizer: one of `maml_tf.inner_optimizers`; None for that of training.
-            inner_steps: `int`, K.
-            seed: `int`, of actions and resets.
-
-        Returns:
-            `(weights, drawn)`: the weights after the last step, each `[T, ...]`, and K + 1
-            `maml_tf.rl.sampling.Rollouts`.
-        """
-        if inner_optimizer is None:
-            inner_optimizer = self.inner_optimizer
-        inner_optimizer = checks.fixed_optimizer(inner_optimizer)
-        inner_steps = arguments.integer("inner_steps", inner_steps, minimum=0)
-        seed = arguments.integer("seed", seed, minimum=0)
-        if self._other_sampler is None or self._other_sampler.environment is not environment:
-            self._other_sampler = Sampler(self.policy, environment)
-        graph = tf.function(self.make_objective(inner_optimizer).adapted, autograph=False)
-
-        def adapted(*arguments):
-            # A call would have TensorFlow warn of retracing where several optimizers are tried.
-            return graph.get_concrete_function(*arguments)(*arguments)
-
-        weights = self.weights_of_policy()
-        return self._alternate(self._other_sampler, adapted, weights, inner_steps, seed)
-
-    def make_objective(self, inner_optimizer: Any, **kwargs: Any) -> MetaObjective:
-        """The `MetaObjective` of this policy and inner loss.
-
-        Args:
-            inner_optimizer: one of `maml_tf.inner_optimizers`.
-            **kwargs: of `MetaObjective`.
-        """
-        loop = InnerLoop(
-            inner_optimizer,
-            self.inner_steps,
-            adaptable=self.adaptable,
-            constraints=weight_constraints(self.policy),
-            first_order=self.first_order,
-        )
-        return MetaObjective(
-            self.policy,
-            loop,
-            inner_loss=self.inner_loss,
-            decay=self.discount * self.gae_lambda,
-            **kwargs,
-        )
-
-    def _alternate(self, sampler, adapted, weights, inner_steps, seed):
-        fast = [tf.repeat(w[None], sampler.environment.tasks, 0) for w in weights]
-        drawn = []
-        for k in range(inner_steps + 1):
-            if k:
-                fast = adapted(weights, [self.sample(d) for d in drawn])
-            drawn.append(sampler.collect(fast, _mixed(seed, k)))
-        return fast, drawn
-
-    def sample(self, drawn: Any) -> Any:
-        """What `MetaObjective` learns from: a dict of `[T, R, H, ...]`.
-
-        Args:
-            drawn: `maml_tf.rl.sampling.Rollouts`.
-        """
-        ends = {"last_observation": drawn.last_observation, "truncated": drawn.truncated}
-        advantage, error = self._advantages(
-            drawn.observation,
-            drawn.reward,
-            drawn.mask,
-            discount=self.discount,
-            gae_lambda=self.gae_lambda,
-            **(ends if self.bootstrap else {}),
-        )
-        return {
-            "observation": drawn.observation,
-            "action": drawn.action,
-            "advantage": advantage,
-            "error": error,
-            "mask": drawn.mask,
-            "outputs": drawn.outputs,
-        }
-
-
-def mean_return(drawn: Any) -> float:
-    """Mean return over tasks and rollouts, those that were discarded left out."""
-    returns = drawn.returns().numpy()
-    return np.nanmean(returns) if np.isfinite(returns).any() else np.nan
-
-
-def _mixed(seed, stream):
-    # SeedSequence mixes: neighbouring seeds and streams share nothing.
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0] >> 1)
