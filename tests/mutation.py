@@ -52,13 +52,14 @@ _PARTS = _of_learners("batches", "labels", "reports", "specs", "train_function",
 _REFUSALS = _of_learners("checks", "wrong_calls", "wrong_settings")
 _EPISODES = ["tests/tasks/test_sampling.py", "tests/tasks/test_wrong_calls.py"]
 # What tests optimizers; rates that are learned; learners by gradients; by embedding; exports of
-# any method.
+# any method; derivatives by the type of the operation.
 _OPTIMIZERS = [f"tests/inner/test_{name}.py" for name in ("clipping_and_kinds", "optimizers")]
 _STEPS = ["tests/inner/test_description.py", "tests/inner/test_learned_rates.py"]
 _GRADIENTS = _of_learners("reptile", "losses", "support_weights", "adapted_learner", "layers")
 _ADAPTED = _of_learners("adapted_learner", "layers", "context")
 _EMBEDDINGS = _of_learners("prototypical", "adapted_learner")
 _EXPORTS = [f"tests/serving/test_{name}.py" for name in ("adapted_tensors", "methods", "export")]
+_REGISTERED = [f"tests/exact/test_{name}.py" for name in ("registry", "tensorflow", "images")]
 # Module: how many faults are drawn, and the test files that are to notice them.
 MODULES = {
     "maml_tf/inner/loop.py": (60, ["tests/inner/test_loop.py"]),
@@ -85,10 +86,9 @@ MODULES = {
         [f"tests/exact/test_{name}.py" for name in ("pooling", "xla")],
     ),
     "maml_tf/exact/python_functions.py": (10, ["tests/exact/test_python_functions.py"]),
-    "maml_tf/exact/registry.py": (
-        20,
-        [f"tests/exact/test_{name}.py" for name in ("registry", "tensorflow", "images")],
-    ),
+    "maml_tf/exact/registry.py": (10, _REGISTERED),
+    "maml_tf/exact/guards.py": (10, _REGISTERED),
+    "maml_tf/exact/second_derivatives.py": (10, _REGISTERED),
     "maml_tf/exact/sums.py": (10, ["tests/exact/test_sums.py"]),
     "maml_tf/learners/maml.py": (10, _LEARNERS),
     "maml_tf/learners/prototypical.py": (15, _EMBEDDINGS),

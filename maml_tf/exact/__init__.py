@@ -6,8 +6,8 @@ platform is mended, and says when it may go:
 - `moments`: mean and variance, whose second derivative lacks a term;
 - `images`: bilinear and area resizing and HSV to RGB, whose derivatives are declared away;
 - `ctc`: a loss that is differentiated once;
-- `registry`: gradients of gradients that TensorFlow lacks; what is wrong or missing beyond them
-  is refused by name;
+- `second_derivatives`: gradients of gradients that TensorFlow lacks;
+- `registry`: what is wrong or missing beyond them is refused by name, as `guards` words it;
 - `corrected`: gradients of TensorFlow that are wrong (soft labels, products with zeros);
 - `handwritten`: gradients written by hand, which forget weights, and `tf.recompute_grad`;
 - `python_functions`: Python code in a graph, which has no derivative to rely on;
@@ -34,6 +34,7 @@ from maml_tf.exact import (
     corrected,
     ctc,
     dispatch,
+    guards,
     handwritten,
     images,
     keras_operations,
@@ -62,7 +63,7 @@ def operations():
             TensorFlow makes when it is called.
     """
     _install()
-    with registry.calling(), dispatch.replaced_here():
+    with guards.calling(), dispatch.replaced_here():
         yield
 
 
@@ -80,7 +81,7 @@ def refusals(jit_compile=False, first_order=False):
         NotImplementedError: naming the operation, while the gradient is traced.
     """
     _install()
-    with registry.refusals():
+    with guards.refusals():
         yield
     xla.refuse_wrong_xla(jit_compile, first_order)
 

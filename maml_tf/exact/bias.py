@@ -17,7 +17,7 @@ from maml_tf.exact import dispatch, registry
 
 
 def install():
-    """Replaces the gradient of adding a bias, inside of `registry.refusals`."""
+    """Replaces the gradient of adding a bias, inside of `guards.refusals`."""
     registry.correct("BiasAdd", _bias_add_grad)
 
 

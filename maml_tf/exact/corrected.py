@@ -20,7 +20,7 @@ from maml_tf.exact import registry
 
 
 def install():
-    """Puts them in the place of the registered ones, inside of `registry.refusals`."""
+    """Puts them in the place of the registered ones, inside of `guards.refusals`."""
     for name, gradient in _CORRECTED.items():
         registry.correct(name, gradient)
 

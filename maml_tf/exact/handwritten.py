@@ -24,7 +24,7 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import custom_gradient
 
-from maml_tf.exact import dispatch, keras_internals, registry
+from maml_tf.exact import dispatch, guards, keras_internals
 
 _RECOMPUTED = f"{custom_gradient.recompute_grad.__name__}.<locals>.inner"
 
@@ -35,7 +35,7 @@ class _Here:
     @property
     def depth(self):
         """Above 0 in a thread where the replacement is to be used."""
-        return registry.HERE.depth + registry.HERE.calling
+        return guards.HERE.depth + guards.HERE.calling
 
 
 def install():

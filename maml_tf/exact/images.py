@@ -9,7 +9,7 @@ Symptoms:
 - `HSVToRGB` is declared not differentiable: even the first derivative is silently lost.
 
 (Bicubic, Lanczos and nearest resizing and `crop_and_resize` lack second derivatives, too, but
-loudly: they get one in `maml_tf.exact.registry`.)
+loudly: they get one in `maml_tf.exact.second_derivatives`.)
 
 Canaries: `tests/exact/test_images.py`. Once one fails, its replacement may go.
 """

@@ -14,7 +14,7 @@ Canary: `tests/exact/test_python_functions.py`. Once it fails, the entry may go.
 
 from tensorflow.python.ops import script_ops
 
-from maml_tf.exact import dispatch, registry
+from maml_tf.exact import dispatch, guards
 
 
 def install():
@@ -25,7 +25,7 @@ def install():
 
 def _numpy_function(original, func, inp, *args, **kwargs):
     outputs = original(func, inp, *args, **kwargs)
-    return registry.tied(outputs, inp, lambda: _refusal("numpy_function", " at all"))
+    return guards.tied(outputs, inp, lambda: _refusal("numpy_function", " at all"))
 
 
 def _py_function(original, func, inp, Tout, **kwargs):  # noqa: N803
@@ -33,8 +33,8 @@ def _py_function(original, func, inp, Tout, **kwargs):  # noqa: N803
     if not kwargs.get("use_eager_py_func"):
         return outputs
     which = " that tasks beside one another can rely on"
-    return registry.tied(outputs, inp, lambda: _refusal("py_function", which))
+    return guards.tied(outputs, inp, lambda: _refusal("py_function", which))
 
 
 def _refusal(name, which):
-    return registry.refusal(name, f", for which TensorFlow has no derivative{which}")
+    return guards.refusal(name, f", for which TensorFlow has no derivative{which}")

@@ -13,12 +13,12 @@ import functools
 
 from tensorflow.python.ops import gen_math_ops
 
-from maml_tf.exact import dispatch, registry
+from maml_tf.exact import dispatch, guards
 
 
 def install():
-    """Replaces what a tape sums with, inside of `registry.refusals`."""
-    dispatch.install(gen_math_ops, "add_n", _add_n, here=registry.HERE)
+    """Replaces what a tape sums with, inside of `guards.refusals`."""
+    dispatch.install(gen_math_ops, "add_n", _add_n, here=guards.HERE)
 
 
 def _add_n(original, inputs, name=None):
