@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import copying
+from maml_tf import configuration, copying
 
 FACTOR = 3.0
 
@@ -301,9 +301,9 @@ def test_a_copy_follows_its_own_variables():
 def test_a_configuration_can_be_read_twice():
     """Keras empties that of a functional model as it reads it."""
     x = keras.Input((3,))
-    config = copying.model_config(keras.Model(x, keras.layers.Dense(2)(x)))
+    config = configuration.model_config(keras.Model(x, keras.layers.Dense(2)(x)))
     before = json.dumps(config)
     for _ in range(2):
-        model = copying.from_model_config(config)["model"]
+        model = configuration.from_model_config(config)["model"]
         assert model.output_shape == (None, 2)
     assert json.dumps(config) == before

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import maml_tf
-from maml_tf import copying, low_rank
+from maml_tf import configuration, copying, low_rank
 from tests.problems import layers
 
 
@@ -168,7 +168,7 @@ def test_a_file_of_before_loads_with_merged_kernels(tmp_path, monkeypatch):
     learner = learner_of(dense)
     data = batch(learner)
     monkeypatch.setattr(low_rank, "save", lambda model, store: None)
-    before = copying.model_config
+    before = configuration.model_config
 
     def config_of_before(model, name):
         return {k: v for k, v in before(model).items() if k != "low_rank"}

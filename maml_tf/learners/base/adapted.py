@@ -10,7 +10,7 @@ import logging
 
 import tensorflow as tf
 
-from maml_tf import copying, functional
+from maml_tf import configuration, copying, functional
 from maml_tf.learners.base import specs
 from maml_tf.learners.base.adapted_models import AdaptedLearner, AdaptedModel
 from maml_tf.learners.base.reports import Before
@@ -55,7 +55,7 @@ def _copy(model, weights, state, example, expected):
         ValueError: there is none that gives `expected` for `example`, or Keras would save it as
             another one.
     """
-    if not copying.kept_by_keras(model):
+    if not configuration.kept_by_keras(model):
         raise ValueError("Keras loads no frozen sublayers and low-rank factors.")
     copy = copying.copy_of(model, example)
     pairs = zip(copy.trainable_variables, weights, strict=True)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import copying, functional
+from maml_tf import configuration, copying, functional
 from maml_tf.exact import keras_internals
 from maml_tf.learners.base import specs
 
@@ -179,14 +179,14 @@ class AdaptedModel(_Seen):
 
     def get_config(self):
         """Arguments of the constructor, the model among them, and what of it is frozen."""
-        return {**copying.model_config(self._through.model), **super().get_config()}
+        return {**configuration.model_config(self._through.model), **super().get_config()}
 
     @classmethod
     def from_config(cls, config):
         """A model from what `get_config` returned."""
         config = dict(config)
         inputs = specs.from_config(config.pop("inputs", None))
-        adapted = cls(**copying.from_model_config(config), inputs=inputs)
+        adapted = cls(**configuration.from_model_config(config), inputs=inputs)
         adapted._through.own = True
         return adapted
 

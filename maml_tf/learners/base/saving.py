@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from maml_tf import arguments, low_rank
-from maml_tf.copying import from_model_config, model_config, seeds
+from maml_tf.configuration import from_model_config, model_config, seeds
 from maml_tf.learners.base import checks
 
 
