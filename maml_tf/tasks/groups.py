@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from maml_tf import arguments
-from maml_tf.tasks import group_sampling, group_splits, group_tables, splits
+from maml_tf.tasks import group_sampling, group_splits, group_tables, group_targets, splits
 from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.group_tasks import GroupTasks
 
@@ -131,7 +131,7 @@ def groups(
         validation_tasks=validation_tasks,
         test_tasks=test_tasks,
     )
-    arguments.choice("kind", kind, group_tables.KINDS)
+    arguments.choice("kind", kind, group_targets.KINDS)
     arguments.choice("small", small, ("raise", "leave_out"))
     arguments.choice("draw", draw, ("uniform", "size"))
     if support is not None:
