@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import maml_tf
-from maml_tf.learners.base import labels, output_losses
+from maml_tf.learners.base import label_rules, labels, output_losses
 from tests.problems import dense_model, layers, task_batch
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -167,7 +167,7 @@ def test_a_model_is_asked_with_the_dtype_of_the_examples():
     ids=str,
 )
 def test_labels_are_whole_numbers_of_classes(values, broken):
-    rule = labels.Rule("query_y", ("a", 0), np.array(values), 3, ignored=-1)
+    rule = label_rules.Rule("query_y", ("a", 0), np.array(values), 3, ignored=-1)
     if not broken:
         return rule.check()
     message = r"in \[0, 3\), .* \(and -1, which .* Received: \"query_y\['a'\]\[0\]\" with labels"
@@ -179,7 +179,7 @@ def test_labels_are_whole_numbers_of_classes(values, broken):
 @pytest.mark.parametrize(("path", "ignored"), [((), None), (("a",), -1)], ids=["one", "several"])
 def test_an_assertion_is_read_again(path, ignored):
     """What fails inside of a graph says the same as what is checked beforehand."""
-    rule = labels.Rule("support_y", path, tf.constant([0, 1, 7]), 3, ignored)
+    rule = label_rules.Rule("support_y", path, tf.constant([0, 1, 7]), 3, ignored)
 
     @tf.function(autograph=False)
     def asserted():
@@ -200,7 +200,7 @@ def test_other_errors_stay_what_they_are():
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 def test_wrong_labels_are_spoiled_and_no_others(dtype):
-    rule = labels.Rule("query_y", (), np.array([0, 1, 7, -1, -3], dtype), 3, ignored=-1)
+    rule = label_rules.Rule("query_y", (), np.array([0, 1, 7, -1, -3], dtype), 3, ignored=-1)
     np.testing.assert_array_equal(rule.spoiled(), np.array([0, 1, 3, -1, 3], dtype))
 
 
