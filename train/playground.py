@@ -19,6 +19,7 @@ from train import (
     litert_js,
     options,
     playground_models,
+    playground_remote,
     playground_server,
     playground_static,
 )
@@ -102,7 +103,7 @@ def make_server(settings):
     try:
         paths = find_models(settings)
         if settings.server is not None:
-            models = playground_models.Remote(settings.server, settings.names or sorted(paths))
+            models = playground_remote.Remote(settings.server, settings.names or sorted(paths))
         else:
             saved = [playground_models.Saved(name, path) for name, path in sorted(paths.items())]
             models = playground_models.Local(saved)

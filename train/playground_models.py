@@ -1,11 +1,11 @@
-"""Saved models behind the REST interface of TensorFlow Serving, in this process or passed on.
+"""Saved models of this machine behind the REST interface of TensorFlow Serving.
 
-Both classes here have `answer(method, path, body)`, which gives a status and bytes of JSON; what
-TensorFlow Serving says in words of its own (`https://www.tensorflow.org/tfx/serving/api_rest`) is
-said here in the same ones. Of its two ways to write a request this is the columnar one, `inputs`.
+`Local`, as `train.playground_remote.Remote`, has `answer(method, path, body)`, which gives a status
+and bytes of JSON; what TensorFlow Serving says in words of its own
+(`https://www.tensorflow.org/tfx/serving/api_rest`) is said here in the same ones. Of its two ways
+to write a request this is the columnar one, `inputs`.
 """
 
-import http.client
 import json
 import re
 import threading
@@ -21,8 +21,6 @@ from train import graph_check
 
 # The only paths that mean something, of the status, of the metadata and of a prediction.
 _PATH = re.compile(r"/v1/models/([^/:?#]+)(?:/versions/([0-9]{1,19}))?(/metadata|:predict)?")
-_SECONDS = 60  # to wait for the server that requests are passed on to
-_MOST_BYTES = 64 * 2**20  # of an answer that is passed on
 _LONGEST_ERROR = 2000
 # What the operations say, as HTTP has it; TensorFlow Serving answers the same numbers.
 _CODES = {
@@ -251,79 +249,3 @@ def _parsed(body):
         return json.loads(body)
     except (ValueError, RecursionError) as refusal:
         raise RefusedError(400, f"JSON Parse error: {refusal}") from refusal
-
-
-class Remote:
-    """Models of a TensorFlow Serving, to which requests are passed on as they are.
-
-    Args:
-        address: str, "http://host:8501".
-        names: names of the models that may be asked for.
-
-    Raises:
-        ValueError: no such address, or a server that has none of the models.
-    """
-
-    def __init__(self, address, names):
-        try:
-            parts = urllib.parse.urlsplit(address)
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            good = False
-        if not good or parts.query or parts.fragment or parts.username:
-            raise ValueError(
-                "Expected --server to be the address of a server's REST interface. Received: "
-                f"--server {address}. Give one such as http://localhost:8501."
-            )
-        self._parts, self.address = parts, address
-        reasons = {}
-        for name in names:
-            code, content = self._send(
-                "GET", f"/v1/models/{urllib.parse.quote(name)}/metadata", b""
-            )
-            if code != 200:
-                reasons[name] = content.decode(errors="replace")
-        self._names = [name for name in names if name not in reasons]
-        if not self._names:
-            reason = next(iter(reasons.values()), "no names were given")
-            raise ValueError(
-                f"Expected a TensorFlow Serving at {address} that serves one of {list(names)}. "
-                f"Received: {' '.join(reason.split())[:300]} Start it, or name its models by "
-                "--names."
-            )
-
-    def cards(self):
-        """What is served: list of dicts of each model's name; a server tells no cards."""
-        return [{"name": name, "card": {}} for name in self._names]
-
-    def answer(self, method, path, body):
-        """The server's answer to a request, as in `Local.answer`."""
-        try:
-            name, _, _ = parse(method, path)
-        except RefusedError as refusal:
-            return error(refusal.code, str(refusal))
-        if name not in self._names:
-            return error(404, f"Servable not found for request: Latest({name})")
-        return self._send(method, path, body)
-
-    def _send(self, method, path, body):
-        secure = self._parts.scheme == "https"
-        make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = make(self._parts.hostname, self._parts.port, timeout=_SECONDS)
-        headers = {"Content-Type": "application/json"} if body else {}
-        try:
-            connection.request(method, self._parts.path.rstrip("/") + path, body or None, headers)
-            answer = connection.getresponse()
-            content = answer.read(_MOST_BYTES + 1)
-            json.loads(content)
-        except (OSError, http.client.HTTPException) as refusal:
-            return error(502, f"The server at {self.address} gave no answer: {refusal}")
-        except (ValueError, RecursionError):
-            return error(502, f"The server at {self.address} did not answer in JSON.")
-        finally:
-            connection.close()
-        if len(content) > _MOST_BYTES:
-            return error(502, f"The server at {self.address} answered too much.")
-        if 300 <= answer.status < 400:
-            return error(502, f"The server at {self.address} sends requests elsewhere.")
-        return answer.status, content

@@ -29,7 +29,7 @@ class Server(http.server.ThreadingHTTPServer):
     Args:
         address: `(host, port)`; port 0 is any that is free.
         page: str, the page as HTML.
-        models: `playground_models.Local` or `Remote`.
+        models: `playground_models.Local` or `playground_remote.Remote`.
 
     Raises:
         OSError: the address cannot be had.
