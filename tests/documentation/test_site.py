@@ -53,6 +53,9 @@ def test_nothing_is_fetched_from_elsewhere(site):
 def test_the_reference_shows_the_docstrings(site):
     text = (site / "api" / "learners" / "index.html").read_text(encoding="utf-8")
     assert 'id="maml_tf.learners.MAML"' in text
+    # What learners have of the classes that they are made of, in one place.
+    assert 'id="maml_tf.learners.Learner.fit"' in text
+    assert 'id="maml_tf.learners.Learner.predict_path"' in text
     assert "compute the activations of inner steps again" in text
     # An example is a block of code, and no quotation of a quotation of a quotation.
     assert "<blockquote>" not in text
