@@ -322,6 +322,7 @@ def test_training_applies_the_meta_gradient_by_the_outer_optimizer(case):
     assert set(trained.history[0]) == {"loss", "accuracy"} | extra
 
 
+@takes_long
 def test_training_goes_on_from_a_file_bit_for_bit_and_learns(case, tmp_path):
     trained = case.trained
     learner = trained.learner

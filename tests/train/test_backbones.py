@@ -49,7 +49,7 @@ def run(monkeypatch, capsys, script, *options):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method", ["maml", "prototypical"])
+@pytest.mark.parametrize("method", ["maml", pytest.param("prototypical", marks=pytest.mark.slow)])
 def test_images_are_learned_from_features_and_adapted_to_as_pictures(
     method, monkeypatch, capsys, tmp_path
 ):

@@ -328,7 +328,7 @@ def small_learner():
     return learner
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("interrupted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_early_stopping_counts_over_an_interruption(tmp_path, monkeypatch, interrupted):
     """The best epoch is the second; with a patience of 2 the fourth is the last one."""
     scores = [0.1, 0.9, 0.5, 0.8, 0.7, 0.95]

@@ -41,13 +41,13 @@ def test_navigation_resumes_to_the_same_numbers(run):
 
 def test_locomotion_takes_the_papers_settings_of_the_environment(run):
     options = ["--iterations", "1", "--environment", "half_cheetah_direction"]
-    folder = run(locomotion, *options, "--recipe", "modern", "--baselines", "random")
+    folder = run(locomotion, *options, "--recipe", "modern", "--baselines", "random oracle")
     settings = json.loads((folder / "config.json").read_text())
     assert settings["max_divergence"] == 0.02
     assert settings["inner_loss"] == "ratio"
     results = json.loads((folder / "results.json").read_text())
     assert results["paper"]["MAML"][1] == 293.19
-    assert set(results["test"]) == {"MAML", "random"}
+    assert set(results["test"]) == {"MAML", "random", "oracle"}
 
 
 def test_an_environment_has_settings_of_its_own_and_what_is_given_holds():
@@ -182,6 +182,7 @@ class _MadeUp(keras.callbacks.Callback):
         logs["seconds"] = 1.0
 
 
+@pytest.mark.slow  # its loop is that of images, whose patience test_images has
 def test_patience_counts_over_an_interruption_and_the_best_epoch_is_tested(run, monkeypatch):
     """The best epoch is the second; with a patience of 2 the fourth is the last one.
 
