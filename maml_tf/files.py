@@ -5,6 +5,7 @@ written goes to another name beside it, down to the disk, and is then renamed.
 """
 
 import contextlib
+import errno
 import itertools
 import os
 import pathlib
@@ -65,7 +66,8 @@ def whole_folder(path, replace=False):
         `pathlib.Path` of an empty folder of the same name, elsewhere on the same disk.
 
     Raises:
-        FileExistsError: it came to be there in the meantime, and `replace` is False.
+        FileExistsError: it came to be there in the meantime, and `replace` is False; or, where it
+            is True, another one did while the old one gave way.
         OSError: as the block does.
 
     Example:
@@ -90,8 +92,13 @@ def whole_folder(path, replace=False):
                 (place / _BEFORE).mkdir()
                 path.rename(place / _BEFORE / path.name)
             elif path.exists():
-                raise FileExistsError(f"Expected no {path} yet. Received: one made meanwhile.")
-            (place / path.name).rename(path)
+                raise _made_meanwhile(path)
+            try:
+                (place / path.name).rename(path)
+            except OSError as error:  # it came to be there after that look
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise _made_meanwhile(path) from error
             _sync(path.parent)
         _remove_abandoned(path)
     finally:
@@ -144,6 +151,10 @@ def remove_unfinished(folder):
 def _beside(path):
     """A name that no other writer has: threads and processes may write the same file."""
     return path.with_name(f"{_PREFIX}{os.getpid()}-{next(_numbers)}-{path.name}")
+
+
+def _made_meanwhile(path):
+    return FileExistsError(f"Expected no {path} yet. Received: one made meanwhile.")
 
 
 def _make_held(place):

@@ -133,6 +133,28 @@ def test_folders_whole_or_not_at_all(tmp_path):
     assert os.listdir(path.parent) == ["1"]
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_one_that_comes_at_the_last_moment_stays(tmp_path, monkeypatch, replace):
+    """Another process puts its own in place after this one has looked, before it renames."""
+    path = tmp_path / "model"
+    if replace:
+        path.mkdir()
+    rename = type(path).rename
+
+    def overtaken(source, target):
+        if target == path:
+            path.mkdir()
+            (path / "theirs").touch()
+        return rename(source, target)
+
+    monkeypatch.setattr(type(path), "rename", overtaken)
+    writing = files.whole_folder(path, replace=replace)
+    with pytest.raises(FileExistsError, match="made meanwhile"), writing as beside:
+        (beside / "mine").touch()
+    assert os.listdir(path) == ["theirs"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     path = tmp_path / "model"
     with files.whole_folder(path) as beside:
