@@ -108,7 +108,11 @@ def test_rematerializing_draws_the_same_noise_again():
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_the_noise_follows_the_seed_of_keras(settings):
     def run(seed):
         keras.utils.set_random_seed(seed)

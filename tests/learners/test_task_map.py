@@ -418,6 +418,7 @@ def test_memory_grows_neither_with_tasks_nor_with_steps_when_rematerialized():
     assert all_tasks > 32 * hidden
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_steps_when_rematerialized_under_xla():
     few, many, all_steps = growth(
         "tasks=1, inner_steps=2, jit_compile=True, task_map='loop', rematerialize=True",

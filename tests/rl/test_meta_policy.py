@@ -70,7 +70,7 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path):
         learner().save(tmp_path / "a.h5")
 
 
-@pytest.mark.parametrize("kind", ["trust region", "adam"])
+@pytest.mark.parametrize("kind", ["trust region", pytest.param("adam", marks=pytest.mark.slow)])
 def test_a_saved_run_goes_on_bit_equal(tmp_path, kind):
     optimizer = None if kind == "trust region" else keras.optimizers.Adam(1e-3)
     surrogate = "ratio" if kind == "trust region" else "clipped"
@@ -135,7 +135,9 @@ class Broken(Navigation2D):
         return position, observation, tf.concat([nan, reward[1:]], 0), terminated
 
 
-@pytest.mark.parametrize("optimizer", [None, keras.optimizers.Adam(1e-3)])
+@pytest.mark.parametrize(
+    "optimizer", [None, pytest.param(keras.optimizers.Adam(1e-3), marks=pytest.mark.slow)]
+)
 def test_nan_rewards_never_poison_the_policy(optimizer, caplog):
     made = learner(optimizer=optimizer)
     before = made.policy.get_weights()

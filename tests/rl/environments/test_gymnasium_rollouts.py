@@ -97,7 +97,10 @@ def test_there_are_as_many_objects_as_run_at_once_and_no_step_too_many():
     assert counts["made"] == 4
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 5, 8, 16])
+# Three is less than the four of a task, sixteen more than the twelve of all; the others take long.
+@pytest.mark.parametrize(
+    "at_once", [3, 16, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5, 8))]
+)
 @pytest.mark.parametrize("activation", ["relu", tf.nn.gelu], ids=["host", "graph"])
 def test_blocks_draw_the_same_kind_of_rollouts(at_once, activation):
     """Whatever runs at once: starts of (seed, row), every row its own noise, the same masks."""
