@@ -71,7 +71,7 @@ class Alternation(keras.Model):
             return graph.get_concrete_function(*arguments)(*arguments)
 
         weights = self.weights_of_policy()
-        return self.alternate(self._other_sampler, adapted, weights, inner_steps, seed)
+        return self._alternate(self._other_sampler, adapted, weights, inner_steps, seed)
 
     def make_objective(self, inner_optimizer: Any, **kwargs: Any) -> MetaObjective:
         """The `MetaObjective` of this policy and inner loss.
@@ -95,7 +95,7 @@ class Alternation(keras.Model):
             **kwargs,
         )
 
-    def alternate(
+    def _alternate(
         self, sampler: Sampler, adapted: Any, weights: list[Any], inner_steps: int, seed: int
     ) -> tuple[list[Any], list[Any]]:
         """Rollouts before each inner step and after the last, as `adapt_and_sample` has them.

@@ -284,7 +284,7 @@ class MetaPolicy(SavesNetwork, alternation.Alternation, Unbatched):
         environment = self._sampler.environment
         environment.set_tasks(environment.sample_tasks(environment.tasks, seed))
         weights = self.weights_of_policy()
-        _, drawn = self.alternate(self._sampler, self._adapted, weights, self.inner_steps, seed)
+        _, drawn = self._alternate(self._sampler, self._adapted, weights, self.inner_steps, seed)
         samples = [self.sample(d) for d in drawn]
         logs = {f"return_{k}": alternation.mean_return(d) for k, d in enumerate(drawn)}
         rates = {f"success_{k}": d.success_rate() for k, d in enumerate(drawn)}
