@@ -148,6 +148,7 @@ def test_options_that_make_no_sense_are_refused_in_a_line(row, monkeypatch, caps
     assert not folder.exists()
 
 
+@pytest.mark.slow  # the context itself has tests/rl/test_context.py
 def test_the_context_vector_is_trained_with_mamls_step_and_tested_with_its_own(run):
     folder = run(navigation, "--iterations", "1", "--baselines", "context")
     test = json.loads((folder / "results.json").read_text())["test"]
