@@ -75,25 +75,30 @@ def make_network(settings, shape):
             f"give {'embedding' if classifies else 'conv4'}."
         )
     outputs = {"ways": settings.ways} if classifies else {}
-    return build(**outputs, **width(settings), input_shape=shape, seed=settings.seed)
+    wide = width(build, settings.filters)
+    return build(**outputs, **wide, input_shape=shape, seed=settings.seed)
 
 
-def width(settings):
-    """`{"filters": ...}` where --filters is given, for a network that has as many in each layer.
+def width(build, filters):
+    """Arguments for a network with --filters in each convolution; none where that is not given.
+
+    Args:
+        build: function of `maml_tf.models`.
+        filters: int or None.
 
     Raises:
-        SystemExit: the network has no such number.
+        SystemExit: the network has no one number of them.
     """
-    if settings.filters is None:
+    if filters is None:
         return {}
-    annotated = inspect.signature(getattr(maml_tf.models, settings.network)).parameters
-    if "filters" not in annotated or annotated["filters"].annotation is not int:
+    parameter = inspect.signature(build).parameters.get("filters")
+    if parameter is None or parameter.annotation is not int:
         sys.exit(
             "Expected --filters beside a --network that has one number of them: conv4, "
-            f"conv4_max_pool or embedding. Received: --filters {settings.filters} --network "
-            f"{settings.network}. Leave it out."
+            f"conv4_max_pool or embedding. Received: --filters {filters} --network "
+            f"{build.__name__}. Leave it out."
         )
-    return {"filters": settings.filters}
+    return {"filters": filters}
 
 
 def zero_last_layer(network):

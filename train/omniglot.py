@@ -83,12 +83,12 @@ def main():
         common.parse(Settings, "python -m train.omniglot", quick, classification.RECIPES)
     )
     ways, shots = classification.tested(settings)
-    network = settings.network if settings.filters in (None, 64) else None  # not the paper's
+    paper = PAPER.get((settings.method, settings.network, ways, shots))
     classification.run(
         settings,
         make_tasks,
         title=f"Omniglot, {ways}-way {shots}-shot",
-        paper=PAPER.get((settings.method, network, ways, shots)),
+        paper=paper if settings.filters in (None, 64) else None,
         figure_queries=min(15, DRAWINGS - shots),
         hint="As options of this script: --data-dir DIR, or --download.",
     )

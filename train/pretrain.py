@@ -142,8 +142,8 @@ def make_network(settings, classes, shape):
     """The network that MAML has for such images, an output for each training class, compiled."""
     characters = settings.data == "omniglot"
     build = maml_tf.models.conv4 if characters else maml_tf.models.conv4_max_pool
-    width = {} if settings.filters is None else {"filters": settings.filters}
-    network = build(classes, **width, input_shape=shape, seed=settings.seed)
+    wide = image_learners.width(build, settings.filters)
+    network = build(classes, **wide, input_shape=shape, seed=settings.seed)
     network.layers[-1].kernel.assign(tf.zeros_like(network.layers[-1].kernel))
     if settings.start_from:
         image_learners.start_from(network, settings.start_from)
