@@ -18,7 +18,8 @@ platform is mended, and says when it may go:
 - `normalization`: batch normalisation with derivatives in closed form, which are faster;
 - `sums`: gradients are added up without assignments;
 - `loops`: what a loop carries, of which an optimizer may make a loop that runs once only;
-- `bias`: the gradient of a bias, of which oneDNN may make a graph that does not run.
+- `bias`: the gradient of a bias, of which oneDNN may make a graph that does not run;
+- `primitives`: what oneDNN makes for the gradients of kernels is kept, which is faster.
 
 `operations` puts them in place while a model runs; a gradient is taken inside of `refusals`.
 """
@@ -42,6 +43,7 @@ from maml_tf.exact import (
     moments,
     normalization,
     pooling,
+    primitives,
     python_functions,
     registry,
     sums,
@@ -92,7 +94,7 @@ def _install():
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
             entries = (moments, images, ctc, pooling, registry, corrected, keras_operations)
-            more = (normalization, maxima, sums, bias, handwritten, python_functions)
+            more = (normalization, maxima, sums, bias, primitives, handwritten, python_functions)
             for entry in (*entries, *more):
                 entry.install()
             _INSTALLED.append(True)

@@ -13,6 +13,10 @@ dy of the first derivative g and u of the second one, for every channel:
 `mean(dy x^)` and `mean(u x^)` come out of the kernel that computes g and h. In float32 these are
 TensorFlow's fused kernels; in float64, which they lack, the same formulas in plain operations.
 
+A bias that was added to x just before leaves with the mean. So it is x without it that is
+normalised, and what depends on the bias are moving averages alone: its gradient is zero, of which
+arithmetic would leave rounding, at the price of a sum and of a broadcast of all activations.
+
 `tests/exact/test_normalization.py` compares all of it with central differences and with the plain
 operations. TensorFlow has a second derivative of its fused kernel, too, which is slower than what
 it replaces here; once it is faster, this file may go.
@@ -21,11 +25,14 @@ it replaces here; once it is faster, this file may go.
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn
 from tensorflow.python.eager import record
+from tensorflow.python.ops import gen_nn_ops
 
 from maml_tf.exact import dispatch
 
 # What marks a mean and a variance as those of a tensor over all axes but the last one.
 _MARK = "_maml_tf_moments_of"
+# What marks a sum as one of a tensor and a bias: the two.
+_TERMS = "_maml_tf_terms"
 _NAME = "BatchNormalization"  # under which tapes keep it
 
 
@@ -33,6 +40,14 @@ def install():
     """Replaces what Keras normalises a batch with."""
     dispatch.install(nn, "moments", _moments)
     dispatch.install(nn, "batch_normalization", _batch_normalization)
+    dispatch.install(gen_nn_ops, "bias_add", _bias_add)
+
+
+def _bias_add(original, value, bias, data_format="NHWC", name=None):
+    total = original(value, bias, data_format=data_format, name=name)
+    if data_format == "NHWC" and _fits(total):
+        setattr(total, _TERMS, (value, bias))
+    return total
 
 
 def _moments(original, x, axes, keepdims=False, synchronized=False):
@@ -47,7 +62,8 @@ def _batch_normalization(original, x, mean, variance, axis, offset=None, scale=N
     own = getattr(mean, _MARK, None) is x and getattr(variance, _MARK, None) is x
     if not (own and axis in (-1, 3)):
         return original(x, mean, variance, axis, offset=offset, scale=scale, epsilon=epsilon)
-    return batch_normalization(x, scale, offset, epsilon)
+    x, *biases = getattr(x, _TERMS, (x,))
+    return batch_normalization(x, scale, offset, epsilon, biases)
 
 
 def _fits(x):
@@ -63,7 +79,7 @@ def _fits(x):
     )
 
 
-def batch_normalization(x, scale, offset, epsilon):
+def batch_normalization(x, scale, offset, epsilon, biases=()):
     """`scale * (x - mean) / sqrt(variance + epsilon) + offset`, differentiable any number of times.
 
     Args:
@@ -71,6 +87,8 @@ def batch_normalization(x, scale, offset, epsilon):
         scale: `[channels]`, or None for 1.
         offset: `[channels]`, or None for 0.
         epsilon: `float`, above 0.
+        biases: list of `[channels]`, what `x` may be added to without a change: their gradient is
+            zero.
 
     Returns:
         As `x`.
@@ -84,11 +102,11 @@ def batch_normalization(x, scale, offset, epsilon):
 
     def gradient(dy):
         dx, ds, do = _first(kernels, statistics, trained, dy, x, s)
-        return [dx, *([ds] if trained["scale"] else []), *([do] if trained["offset"] else [])]
+        given = [*([ds] if trained["scale"] else []), *([do] if trained["offset"] else [])]
+        return [dx, *given, *[tf.zeros_like(b) for b in biases]]
 
-    record.record_operation(
-        _NAME, [y], [x, *[t for t in (scale, offset) if t is not None]], gradient
-    )
+    given = [t for t in (scale, offset) if t is not None]
+    record.record_operation(_NAME, [y], [x, *given, *biases], gradient)
     return y
 
 
@@ -127,22 +145,22 @@ def _second_values(kernels, statistics, upstream, inputs, first):
     dy, x, s = inputs
     g, ds, do = first
     h, dsu, _ = kernels.backward(u, x, s, statistics)
-    r = kernels.inverse_deviation(statistics)
     n = _count(x)
+    r = kernels.inverse_deviation(statistics) / n  # as all sums below are to be means
     zeros = tf.zeros_like(s)
     to_dy = h if uo is None else h + uo
     if us is None:
-        inner = tf.reduce_sum(u * g, [0, 1, 2]) / n
-        along, to_scale = g * (r * dsu / n), zeros
+        inner = r * tf.reduce_sum(u * g, [0, 1, 2])
+        along, to_scale = g * (r * dsu), zeros
     else:
         # P(dy), of which g is a multiple that may be zero.
         p = dy + kernels.affine(x, -ds / n, -do / n, statistics)
-        inner = tf.reduce_sum(u * p, [0, 1, 2]) / n
-        along, to_scale = p * (r * (s * r * dsu / n - us)), n * r * inner
-        inner *= s * r
+        to_scale = n * r * tf.reduce_sum(u * p, [0, 1, 2])
+        inner = s * r * to_scale
+        along = p * (n * r * (s * r * dsu - us))
         to_dy += kernels.affine(x, us, zeros, statistics)
     # By differences, of which no optimizer makes a sum of three (see `sums.py`).
-    to_x = kernels.affine(x, -r * inner, zeros, statistics) - along - h * (r * ds / n)
+    to_x = kernels.affine(x, -inner, zeros, statistics) - along - h * (r * ds)
     return [to_dy, to_x, to_scale]
 
 

@@ -6,22 +6,32 @@ a temporary variable: 8 % of a meta-step at 84x84. Additions are no way out: of 
 arithmetic optimizer makes an `AddN` again. An `AddN` of two terms nobody touches, and it works in
 place.
 
-Canary: `tests/exact/test_sums.py`, which fails once a tape sums otherwise.
+What the second derivative of ReLU adds to such a sum are zeros, as many as there are activations,
+for the place where it is taken. They are left out.
+
+Canaries: `tests/exact/test_sums.py`, which fails once a tape sums otherwise, and once ReLU has no
+zeros to add.
 """
 
 import functools
 
+import tensorflow as tf
 from tensorflow.python.ops import gen_math_ops
 
-from maml_tf.exact import dispatch, guards
+from maml_tf.exact import dispatch, guards, registry
 
 
 def install():
     """Replaces what a tape sums with, inside of `guards.refusals`."""
     dispatch.install(gen_math_ops, "add_n", _add_n, here=guards.HERE)
+    registry.correct("ReluGrad", _relu_grad_grad)
 
 
 def _add_n(original, inputs, name=None):
     if len(inputs) <= 2:
         return original(inputs, name=name)
     return functools.reduce(lambda total, term: original([total, term]), inputs)
+
+
+def _relu_grad_grad(original, op, upstream):
+    return tf.raw_ops.ReluGrad(gradients=upstream, features=op.inputs[1]), None
