@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from maml_tf import exact, functional
 from maml_tf.exact.normalization import batch_normalization
-from tests.problems import relative_error
+from tests.problems import compiled, relative_error, task_batch, traced_meta_gradient
 
 EPSILON = 1e-3
 SHAPE = (2, 3, 2, 4)
@@ -224,3 +224,74 @@ def test_renormalisation_keeps_its_derivatives():
     received, expected = (traced(second_order, f, [x]) for f in (function, as_it_is))
     for one, other in zip(received, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)
+
+
+def normalised(x):
+    mean, variance = keras.ops.moments(x, [0, 1, 2])
+    return keras.ops.batch_normalization(x, mean, variance, -1, epsilon=EPSILON)
+
+
+def biased(normalise, beside):
+    """A convolution with a bias, normalised by its own mean; beside it the convolution itself."""
+
+    def function(x, kernel, bias):
+        total = keras.ops.add(tf.nn.conv2d(x, kernel, 1, "SAME"), tf.reshape(bias, [1, 1, 1, -1]))
+        y = normalise(total)
+        return y * tf.tanh(y) + beside * tf.sin(total)
+
+    return function
+
+
+def biased_inputs(dtype=tf.float64):
+    rng = np.random.default_rng(4)
+    return [tf.constant(rng.normal(size=s), dtype) for s in [(2, 4, 3, 2), (3, 3, 2, 3), (3,)]]
+
+
+@pytest.mark.parametrize("beside", [0.0, 0.7], ids=["leaves", "used elsewhere, too"])
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "eager"])
+def test_a_bias_leaves_with_the_mean(beside, graph):
+    run = traced if graph else lambda function, *arguments: function(*arguments)
+
+    def with_operations(*inputs):
+        with exact.operations():
+            return biased(normalised, beside)(*inputs)
+
+    inputs = biased_inputs()
+    received = run(second_order, with_operations, inputs)
+    expected = run(second_order, biased(plain(False, False), beside), inputs)
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)
+    if not beside:  # of both orders, and not only within rounding
+        for i in (3, 6):
+            np.testing.assert_array_equal(received[i], np.zeros(3))
+
+
+def test_moving_averages_know_the_bias():
+    x, kernel, bias = biased_inputs(tf.float32)
+    model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Conv2D(3, 3), NORM()])
+    model.layers[0].set_weights([kernel, bias])
+    weights = [v.value for v in model.trainable_variables]
+    state = [v.value for v in model.non_trainable_variables]
+    settings = {"training": True, "batch_norm": "store"}
+    _, stored = functional.call(model, weights, state, x, **settings)
+    mean = tf.reduce_mean(model.layers[0](x), [0, 1, 2])
+    np.testing.assert_allclose(stored[0], mean, rtol=1e-5, atol=1e-6)
+
+
+def test_a_meta_gradient_takes_no_biases_along():
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(3, 3, kernel_initializer="he_normal", bias_initializer="ones"),
+            NORM(),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2, use_bias=False),
+        ]
+    )
+    function = traced_meta_gradient(compiled(model, inner_steps=2), *task_batch((6, 6, 1), (2,)))
+    library = function.get_concrete_function().graph.as_graph_def().library.function
+    assert not any(node.op == "BiasAddGrad" for f in library for node in f.node_def)
+    gradients = function()[1]
+    np.testing.assert_array_equal(gradients[1], np.zeros(3))
+    assert np.abs(gradients[0]).max() > 0
