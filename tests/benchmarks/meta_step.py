@@ -94,6 +94,7 @@ def main():
     )
     parser.add_argument("--peers", help="Python with the peers; without it only ours is timed")
     parser.add_argument("--workloads", default=",".join(VARIANTS))
+    parser.add_argument("--variants", help="only these of all workloads, such as fit,map")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="timed in each process")
     parser.add_argument("--min-steps", type=int, default=10, help="timed in each peer's process")
@@ -111,6 +112,8 @@ def main():
                     if framework != "ours" and not arguments.peers:
                         continue
                     for variant in variants:
+                        if arguments.variants and variant not in arguments.variants.split(","):
+                            continue
                         limits = (arguments.seconds, arguments.min_steps)
                         line = run(arguments.peers, framework, workload, variant, inputs, *limits)
                         if line:
