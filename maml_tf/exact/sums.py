@@ -6,8 +6,8 @@ a temporary variable: 8 % of a meta-step at 84x84. Additions are no way out: of 
 arithmetic optimizer makes an `AddN` again. An `AddN` of two terms nobody touches, and it works in
 place.
 
-What the second derivative of ReLU adds to such a sum are zeros, as many as there are activations,
-for the place where it is taken. They are left out.
+The derivative of ReLU's derivative with respect to the place where that is taken is zero, and
+TensorFlow adds as many zeros to such a sum as there are activations. They are left out.
 
 Canaries: `tests/exact/test_sums.py`, which fails once a tape sums otherwise, and once ReLU has no
 zeros to add.
