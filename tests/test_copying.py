@@ -1,5 +1,6 @@
 """A copy computes the same, is frozen in the same places and shares nothing with the model."""
 
+import itertools
 import json
 
 import keras
@@ -88,12 +89,16 @@ def recurrent():
     return functional(keras.layers.Bidirectional(keras.layers.GRU(3)), shape=(5, 4))
 
 
+# Another one for every layer that is made.
+SEEDS = itertools.count(1)
+
+
 class Drawing(keras.layers.Layer):
     """Constants of its constructor, which no configuration holds."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        rng = np.random.default_rng()
+        rng = np.random.default_rng(next(SEEDS))
         self.array = rng.normal(size=4).astype(np.float32)
         self.tensor = tf.constant(rng.normal(size=4), tf.float32)
         self.plain = tf.Variable(rng.normal(size=4).astype(np.float32))
@@ -243,7 +248,7 @@ class Secretive(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.settings = {"factor": float(np.random.default_rng().uniform(1, 2))}
+        self.settings = {"factor": float(next(SEEDS))}
 
     def call(self, x):
         return x * self.settings["factor"]
