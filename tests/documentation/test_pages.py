@@ -63,6 +63,7 @@ PARSED = {
     "python -m train.evaluate": "needs a learner of them",
     "python -m train.curves": "needs two runs; tests/train draws what the script writes",
     "python -m tests.benchmarks.replacements": "takes a minute for every image size",
+    "python -m tests.benchmarks.meta_step": "wants JAX, and a quiet machine",
     "python -m tests.benchmarks.ours": "takes a minute, one of them a GPU",
     "python tests/benchmarks/peers_jax.py": "the same, and JAX",
     "python tests/benchmarks/peers_torch.py": "the same, and PyTorch",
