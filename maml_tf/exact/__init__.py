@@ -15,8 +15,9 @@ platform is mended, and says when it may go:
 - `pooling` and `xla`: max-pooling, which XLA differentiates wrongly on the CPU;
 - `convolution`: small convolutions as matrix products, which are faster;
 - `maxima`: max-pooling over windows side by side, after ReLU or before it, which is faster;
-- `normalization`: batch normalisation with derivatives in closed form, which are faster;
-- `sums`: gradients are added up without assignments;
+- `normalization`: batch normalisation with derivatives in closed form, which are faster, and
+  without a bias before it, which it takes away;
+- `sums`: gradients are added up without assignments, and without the zeros of ReLU;
 - `loops`: what a loop carries, of which an optimizer may make a loop that runs once only;
 - `bias`: the gradient of a bias, of which oneDNN may make a graph that does not run;
 - `primitives`: what oneDNN makes for the gradients of kernels is kept, which is faster.

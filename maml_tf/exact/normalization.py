@@ -45,7 +45,7 @@ def install():
 
 def _bias_add(original, value, bias, data_format="NHWC", name=None):
     total = original(value, bias, data_format=data_format, name=name)
-    if data_format == "NHWC" and _fits(total):
+    if data_format == "NHWC":
         setattr(total, _TERMS, (value, bias))
     return total
 
@@ -102,7 +102,7 @@ def batch_normalization(x, scale, offset, epsilon, biases=()):
 
     def gradient(dy):
         dx, ds, do = _first(kernels, statistics, trained, dy, x, s)
-        given = [*([ds] if trained["scale"] else []), *([do] if trained["offset"] else [])]
+        given = [g for g, t in ((ds, scale), (do, offset)) if t is not None]
         return [dx, *given, *[tf.zeros_like(b) for b in biases]]
 
     given = [t for t in (scale, offset) if t is not None]

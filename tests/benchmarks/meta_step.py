@@ -46,6 +46,16 @@ VARIANTS = {
 DIFFERENT = {"pipeline", "fit_first_order"}
 
 
+def chosen(workload, peers, variants):
+    """What runs of a workload in a round: pairs of a framework and a variant."""
+    return [
+        (framework, variant)
+        for framework, own in VARIANTS[workload].items()
+        for variant in own
+        if (peers or framework == "ours") and (variants is None or variant in variants)
+    ]
+
+
 def run(python, framework, workload, variant, inputs, seconds, min_steps):
     """One line of the benchmark, a dict, or None with the reason printed."""
     if framework == "ours":
@@ -94,12 +104,16 @@ def main():
     )
     parser.add_argument("--peers", help="Python with the peers; without it only ours is timed")
     parser.add_argument("--workloads", default=",".join(VARIANTS))
-    parser.add_argument("--variants", help="only these of all workloads, such as fit,map")
+    parser.add_argument(
+        "--variants", type=lambda names: names.split(","), help="only these, such as fit,map"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="timed in each process")
     parser.add_argument("--min-steps", type=int, default=10, help="timed in each peer's process")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file for all lines")
     arguments = parser.parse_args()
+    if arguments.variants and "fit" not in arguments.variants:
+        parser.error("--variants: expected `fit` among them, beside which the others stand.")
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         for workload in arguments.workloads.split(","):
@@ -108,17 +122,12 @@ def main():
             subprocess.run([*make, "--output", str(inputs)], check=True)
             rows = {}
             for _ in range(arguments.rounds):
-                for framework, variants in VARIANTS[workload].items():
-                    if framework != "ours" and not arguments.peers:
-                        continue
-                    for variant in variants:
-                        if arguments.variants and variant not in arguments.variants.split(","):
-                            continue
-                        limits = (arguments.seconds, arguments.min_steps)
-                        line = run(arguments.peers, framework, workload, variant, inputs, *limits)
-                        if line:
-                            rows.setdefault((framework, variant), []).append(line)
-                            lines.append(line)
+                for framework, variant in chosen(workload, arguments.peers, arguments.variants):
+                    limits = (arguments.seconds, arguments.min_steps)
+                    line = run(arguments.peers, framework, workload, variant, inputs, *limits)
+                    if line:
+                        rows.setdefault((framework, variant), []).append(line)
+                        lines.append(line)
             merged = [
                 {**all_rounds[0], "ms": float(np.median([r["ms_per_step"] for r in all_rounds]))}
                 for all_rounds in rows.values()
