@@ -85,6 +85,7 @@ MODULES = {
         20,
         [f"tests/exact/test_{name}.py" for name in ("pooling", "xla")],
     ),
+    "maml_tf/exact/products.py": (10, ["tests/exact/test_products.py"]),
     "maml_tf/exact/python_functions.py": (10, ["tests/exact/test_python_functions.py"]),
     "maml_tf/exact/registry.py": (10, _REGISTERED),
     "maml_tf/exact/guards.py": (10, _REGISTERED),

@@ -45,6 +45,7 @@ from maml_tf.exact import (
     normalization,
     pooling,
     primitives,
+    products,
     python_functions,
     registry,
     sums,
@@ -95,7 +96,8 @@ def _install():
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
             entries = (moments, images, ctc, pooling, registry, corrected, keras_operations)
-            more = (normalization, maxima, sums, bias, primitives, handwritten, python_functions)
-            for entry in (*entries, *more):
+            more = (normalization, maxima, sums, products, bias, primitives)
+            last = (handwritten, python_functions)
+            for entry in (*entries, *more, *last):
                 entry.install()
             _INSTALLED.append(True)
