@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import maml_tf
 from maml_tf import exact
-from maml_tf.exact import dispatch, products
+from maml_tf.exact import dispatch
+from maml_tf.learners.base import task_map
 
 TASKS = 3
 
@@ -106,14 +107,16 @@ def test_not_for_an_unknown_number_of_examples():
     found = []
 
     @tf.function(jit_compile=True, autograph=False)
-    def function(x, g):
-        with dispatch.vectorized_here():
-            found.append(products._is_faster(x, g))
-            found.append(products._is_faster(tf.ensure_shape(x, [4, 2]), g))
+    def function(x, y, g):
+        with dispatch.vectorized_here(), exact.refusals():
+            found.extend(is_sum(tf.matmul(t, g, transpose_a=True)) for t in (x, y))
         return x
 
-    vague = tf.TensorSpec([None, None], tf.float32)
-    function.get_concrete_function(vague, vague)
+    def is_sum(product):
+        return product.op.type == "IdentityN"
+
+    vague, known = tf.TensorSpec([None, 2], tf.float32), tf.TensorSpec([4, 2], tf.float32)
+    function.get_concrete_function(vague, known, vague)
     assert found == [False, True]
 
 
@@ -139,6 +142,51 @@ def test_a_meta_gradient_is_that_of_the_loop():
     ours, loop = meta_gradient("vectorized", True), meta_gradient("loop", False)
     for one, other in zip(ours, loop, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def gradients_of_tasks(terms, strategy, examples=10):
+    """Sums over tasks of gradients of `terms(x, w)`, and shapes of products over all tasks."""
+    x, (w, *_), _ = inputs(examples, 4, 3)
+    shapes = []
+
+    def one(x, index):
+        with exact.refusals(), tf.GradientTape() as tape:
+            tape.watch(w)
+            value = tf.add_n([tf.reduce_sum(t) for t in terms(x, w)])
+            gradient = tape.gradient(value, w)
+        return {"gradient": gradient}, index
+
+    @tf.function(jit_compile=True, autograph=False)
+    def function(x):
+        sums, _ = task_map.map_tasks(one, x, strategy)
+        found = tf.compat.v1.get_default_graph().get_operations()
+        products = [op for op in found if op.type == "MatMul" and op.get_attr("transpose_a")]
+        shapes.extend(tuple(op.inputs[0].shape) for op in products)
+        return sums["gradient"]
+
+    return function(x), shapes
+
+
+def product(x, w):
+    return tf.tanh(tf.matmul(x, w))
+
+
+@pytest.mark.parametrize("examples", [10, 30])
+@pytest.mark.parametrize(
+    ("terms", "count"),
+    [
+        (lambda x, w: [product(x, w)], 1),
+        (lambda x, w: [product(x, w), product(x + 1, w)], 2),
+        (lambda x, w: [product(x, w), tf.sin(w), product(x + 1, w), tf.exp(w)], 2),
+        (lambda x, w: [product(x, 2 * w), tf.sin(w)], 0),  # a term is twice a product
+        (lambda x, w: [tf.sin(w)], 0),
+    ],
+)
+def test_products_that_are_only_added_up_are_one_over_all_examples(terms, count, examples):
+    vectorized, shapes = gradients_of_tasks(terms, "vectorized", examples)
+    assert shapes == [(TASKS * examples, 4)] * count
+    loop, _ = gradients_of_tasks(terms, "loop", examples)
+    np.testing.assert_allclose(vectorized, loop, rtol=1e-10)
 
 
 def test_xla_multiplies_task_by_task():

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf import arguments
-from maml_tf.exact import dispatch
+from maml_tf.exact import dispatch, products
 
 STRATEGIES = ("auto", "loop", "vectorized")
 
@@ -169,7 +169,7 @@ class _NotVectorizedError(ValueError):
 
 def _vectorized(function, tasks, indices, control_flow=True):
     """`tf.vectorized_map` and a sum; without `control_flow` it is left where there is any."""
-    reasons, own = [], []
+    reasons, own, structures = [], [], []
 
     def one(element):
         graph = tf.compat.v1.get_default_graph()
@@ -186,10 +186,12 @@ def _vectorized(function, tasks, indices, control_flow=True):
             raise _NotVectorizedError
         # What the function hands on as it came from outside is made something of its own: under
         # XLA it would otherwise be copied without what it is made of.
-        return tf.nest.map_structure(tf.identity, result)
+        summed, stacked = tf.nest.map_structure(tf.identity, result)
+        structures.append(summed)
+        return [products.apart(t) for t in tf.nest.flatten(summed)], stacked
 
     try:
-        summed, stacked = tf.vectorized_map(one, (tasks, indices))
+        terms, stacked = tf.vectorized_map(one, (tasks, indices))
     except Exception as error:
         if own:
             raise
@@ -200,7 +202,8 @@ def _vectorized(function, tasks, indices, control_flow=True):
             "Expected a model and a loss that can be mapped over tasks by `tf.vectorized_map`. "
             f'Received ones of which {reasons[0]}. Use `task_map="auto"` or `"loop"`.'
         ) from error
-    return tf.nest.map_structure(lambda t: tf.reduce_sum(t, 0), summed), stacked
+    sums = [products.sum_over_tasks(*parts) for parts in terms]
+    return tf.nest.pack_sequence_as(structures[-1], sums), stacked
 
 
 def _types(graph, before):
