@@ -18,6 +18,7 @@ platform is mended, and says when it may go:
 - `normalization`: batch normalisation with derivatives in closed form, which are faster, and
   without a bias before it, which it takes away;
 - `sums`: gradients are added up without assignments, and without the zeros of ReLU;
+- `products`: gradients of kernels over few examples, of many tasks under XLA, which are faster;
 - `loops`: what a loop carries, of which an optimizer may make a loop that runs once only;
 - `bias`: the gradient of a bias, of which oneDNN may make a graph that does not run;
 - `primitives`: what oneDNN makes for the gradients of kernels is kept, which is faster.
@@ -96,8 +97,7 @@ def _install():
         if not _INSTALLED:
             dispatch.install(nn_ops, "convolution_internal", convolution.convolution)
             entries = (moments, images, ctc, pooling, registry, corrected, keras_operations)
-            more = (normalization, maxima, sums, products, bias, primitives)
-            last = (handwritten, python_functions)
-            for entry in (*entries, *more, *last):
+            faster = (normalization, maxima, sums, products, primitives)
+            for entry in (*entries, *faster, bias, handwritten, python_functions):
                 entry.install()
             _INSTALLED.append(True)
