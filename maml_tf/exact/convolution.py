@@ -31,6 +31,8 @@ _THIN = 32  # taps * input channels
 _PATCHES = 2**23  # elements of all patches; beyond, keeping them costs more than what they save
 _TINY = 16  # pixels of an input image, with at least this many output channels per pixel:
 _CHANNELS_PER_PIXEL = 2
+# On an H100 (`NOTES.md`): rows of a product of which the gradient of a kernel is a sum.
+_LEAST_ROWS, _MOST_ROWS = 256, 1024
 
 
 def convolution(
@@ -77,8 +79,32 @@ def convolution(
             matrix, size = _patch_matrix(x.shape[1:3], filters.shape[:2], strides, padding)
             pixels = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
             patches = tf.matmul(tf.constant(matrix, x.dtype), pixels)
-        product = tf.matmul(tf.reshape(patches, [-1, taps]), tf.reshape(filters, [taps, -1]))
+        product = _product(tf.reshape(patches, [-1, taps]), tf.reshape(filters, [taps, -1]))
         return tf.reshape(product, [-1, *size, filters.shape[3]])
+
+
+def _product(rows, matrix):
+    """`rows @ matrix`; on a GPU the gradient for the matrix is a sum of products of few rows.
+
+    Of a product over many rows XLA makes several over a power of two of them, after it copied all
+    into zeros that fill the last one up. Here they are as many as divide the rows.
+    """
+    count = rows.shape[0]
+    part = max(n for n in range(1, _MOST_ROWS + 1) if count % n == 0) if count else 0
+    if not dispatch.inside_gpu_program() or not _LEAST_ROWS <= part < count:
+        return tf.matmul(rows, matrix)
+
+    @tf.custom_gradient
+    def product(x, k):
+        return tf.matmul(x, k), lambda g: (product(g, tf.transpose(k)), transposed_product(x, g))
+
+    @tf.custom_gradient
+    def transposed_product(x, g):
+        parts = [tf.reshape(t, [-1, part, t.shape[1]]) for t in (x, g)]
+        total = tf.reduce_sum(tf.matmul(*parts, transpose_a=True), 0)
+        return total, lambda u: (product(g, tf.transpose(u)), product(x, u))
+
+    return product(rows, matrix)
 
 
 def _form(x, filters, padding, data_format, dilations, strides=None):

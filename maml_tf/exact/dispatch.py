@@ -112,6 +112,23 @@ def inside_vectorized():
     return _HERE.vectorized
 
 
+def inside_gpu_program():
+    """Whether what is traced now is vectorised over tasks and compiled for a GPU."""
+    return _HERE.vectorized and inside_xla() and bool(tf.config.list_physical_devices("GPU"))
+
+
+def closed_forms_pay():
+    """Whether derivatives in closed form are faster than those of plain operations.
+
+    They are on a CPU, where XLA does not compile (it fuses by itself) and tasks are not vectorised
+    (`tf.vectorized_map` knows plain operations best); and in what is both, on a GPU. Nothing else
+    was measured.
+    """
+    compiled_or_vectorized = _HERE.vectorized or inside_xla()
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return inside_gpu_program() or not (compiled_or_vectorized or on_gpu)
+
+
 @contextlib.contextmanager
 def _traced_apart():
     if tf.executing_eagerly():

@@ -13,11 +13,16 @@ Symptoms, on a CPU:
   there are a mask, and a mean over each window of what the mask leaves is what was picked, but for
   a factor that is exact where a window has 2, 4, 8, ... elements.
 
+On a GPU, where XLA compiles vectorised tasks, its kernels for both derivatives write zeros and add
+to them. There the larger one of two elements at a time, and its place, are operations that XLA
+fuses with what stands beside them.
+
 `tests/exact/test_maxima.py` compares all of it with TensorFlow's own and with central differences.
 `python -m tests.benchmarks.replacements --kept max_pool` measures it; where it brings nothing any
 more, this file may go.
 """
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import record
 
@@ -39,20 +44,18 @@ def fits(x, ksize, strides, padding, settings):
     if x.shape.rank != 4 or list(ksize) != list(strides) or None in x.shape[1:]:
         return False
     area = window[0] * window[1]
+    # `_LargestInXla` keeps places in a byte; `_Largest` multiplies means by the area, exactly.
+    possible = area < 256 if dispatch.inside_gpu_program() else not area & (area - 1)
     even = not any(length % size for length, size in zip(sizes, window, strict=True))
     return (
         ksize[0] == ksize[3] == 1
         and settings.get("data_format") in (None, "NHWC")
         and area > 1
-        and not area & (area - 1)
+        and possible
         and (padding == "VALID" or (padding == "SAME" and even))
         and all(length >= size for length, size in zip(sizes, window, strict=True))
         and x.dtype in (tf.float32, tf.float64)
-        # XLA fuses by itself; `tf.vectorized_map` knows the plain operations best; what a GPU does
-        # with these operations was not measured.
-        and not dispatch.inside_xla()
-        and not dispatch.inside_vectorized()
-        and not tf.config.list_physical_devices("GPU")
+        and dispatch.closed_forms_pay()
     )
 
 
@@ -72,7 +75,8 @@ def max_pool(original, x, window, name=None):
         rectified = _input_of(x, "Relu")
         below = x if rectified is None else rectified
         with record.stop_recording():
-            largest = _Largest(original, below, window)
+            kind = _LargestInXla if dispatch.inside_gpu_program() else _Largest
+            largest = kind(original, below, window)
             y = largest.values
             largest = _before_normalisation(largest)
             positive = None
@@ -83,7 +87,7 @@ def max_pool(original, x, window, name=None):
         if rectified is None:
             return [_put(largest, None, dy)]
         with record.stop_recording():
-            own = _Largest(original, x, window)  # pruned where the ReLU takes what is marked
+            own = kind(original, x, window)  # pruned where the ReLU takes what is marked
         dx = _put(own, None, dy)
         setattr(dx, _MARK, (x, _put(largest, positive, dy)))
         return [dx]
@@ -111,7 +115,7 @@ def _before_normalisation(largest):
     scale = tf.get_static_value(largest.of.op.inputs[1])
     if scale is None or not (scale > 0).all():
         return largest
-    return _Largest(largest.pool, below, largest.window)
+    return type(largest)(largest.pool, below, largest.window)
 
 
 class _Largest:
@@ -134,6 +138,46 @@ class _Largest:
             ones = tf.identity(tf.ones_like(self.values))
         mean = tf.nn.avg_pool2d(x * self.put(ones), self.window, self.window, "VALID")
         return mean * (self.window[0] * self.window[1])
+
+
+class _LargestInXla:
+    """The same in operations on single elements, which XLA fuses with what stands beside them."""
+
+    def __init__(self, pool, of, window):
+        self.pool, self.of, self.window = pool, of, window
+        self.size = [length // w for length, w in zip(of.shape[1:3], window, strict=True)]
+        first, *others = self._elements(of)
+        self.values, self.place = first, tf.zeros_like(first, tf.uint8)
+        for i, element in enumerate(others, start=1):  # of equal ones the first
+            is_larger = element > self.values
+            self.place = tf.where(is_larger, tf.constant(i, tf.uint8), self.place)
+            self.values = tf.maximum(self.values, element)
+
+    def _elements(self, x):
+        """The first element of each window, the second one, ...; each as `values`."""
+        (rows, columns), (height, width) = self.size, self.window
+        x = tf.slice(x, [0, 0, 0, 0], [-1, rows * height, columns * width, -1])
+        x = tf.reshape(x, [-1, rows, height, columns, width, x.shape[3]])
+        return [element for row in tf.unstack(x, axis=2) for element in tf.unstack(row, axis=3)]
+
+    def put(self, y):
+        """Zeros, and the elements of `y` in the places of the largest elements."""
+        (rows, columns), (height, width) = self.size, self.window
+        order = np.arange(height * width, dtype=np.uint8).reshape(1, 1, height, 1, width, 1)
+        place, y = (t[:, :, tf.newaxis, :, tf.newaxis, :] for t in (self.place, y))
+        x = tf.where(place == order, y, tf.zeros([], y.dtype))
+        x = tf.reshape(x, [-1, rows * height, columns * width, y.shape[-1]])
+        rest = [[0, o - n] for o, n in zip(self.of.shape[1:3], x.shape[1:3], strict=True)]
+        return tf.pad(x, [[0, 0], *rest, [0, 0]])
+
+    def pick(self, x):
+        """The elements of `x` in the places of the largest elements."""
+        zero = tf.zeros([], x.dtype)
+        picked = [
+            tf.where(self.place == tf.constant(i, tf.uint8), element, zero)
+            for i, element in enumerate(self._elements(x))
+        ]
+        return sum(picked[1:], picked[0])
 
 
 def _put(largest, positive, y):

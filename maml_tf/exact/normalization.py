@@ -11,7 +11,8 @@ dy of the first derivative g and u of the second one, for every channel:
     d<u, g>/dx    = -r (mean(dy x^) h + mean(u x^) g + mean(u g) x^)
 
 `mean(dy x^)` and `mean(u x^)` come out of the kernel that computes g and h. In float32 these are
-TensorFlow's fused kernels; in float64, which they lack, the same formulas in plain operations.
+TensorFlow's fused kernels; in float64, which they lack, and in programs that XLA compiles for a
+GPU the same formulas in plain operations.
 
 A bias that was added to x just before leaves with the mean. So it is x without it that is
 normalised, and what depends on the bias are moving averages alone: its gradient is zero, of which
@@ -63,7 +64,12 @@ def _batch_normalization(original, x, mean, variance, axis, offset=None, scale=N
     if not (own and axis in (-1, 3)):
         return original(x, mean, variance, axis, offset=offset, scale=scale, epsilon=epsilon)
     x, *biases = getattr(x, _TERMS, (x,))
-    return batch_normalization(x, scale, offset, epsilon, biases)
+    if not dispatch.inside_gpu_program() or None in x.shape[1:]:
+        return batch_normalization(x, scale, offset, epsilon, biases)
+    # What is to be summed over several axes XLA may lay out anew, in a copy of all activations.
+    rows = tf.reshape(x, [-1, 1, 1, x.shape[3]])
+    rows = batch_normalization(rows, scale, offset, epsilon, biases)
+    return tf.reshape(rows, [-1, *x.shape[1:]])
 
 
 def _fits(x):
@@ -71,11 +77,7 @@ def _fits(x):
         x.shape.rank == 4
         and x.shape[-1] is not None
         and x.dtype in (tf.float32, tf.float64)
-        # XLA fuses by itself; `tf.vectorized_map` knows the plain operations best; what a GPU does
-        # with these formulas was not measured.
-        and not dispatch.inside_xla()
-        and not dispatch.inside_vectorized()
-        and not tf.config.list_physical_devices("GPU")
+        and dispatch.closed_forms_pay()
     )
 
 
@@ -93,7 +95,8 @@ def batch_normalization(x, scale, offset, epsilon, biases=()):
     Returns:
         As `x`.
     """
-    kernels = (_Fused if x.dtype == tf.float32 else _Plain)(epsilon)
+    fused = x.dtype == tf.float32 and not dispatch.inside_gpu_program()
+    kernels = (_Fused if fused else _Plain)(epsilon)
     s = tf.ones(x.shape[-1:], x.dtype) if scale is None else scale
     o = tf.zeros(x.shape[-1:], x.dtype) if offset is None else offset
     trained = {"scale": scale is not None, "offset": offset is not None}
@@ -183,6 +186,14 @@ def _count(x):
     return tf.cast(tf.size(x) // x.shape[3] if entries is None else entries, x.dtype)
 
 
+def _means(*terms):
+    """Of each `[batch, height, width, channels]` its mean in every channel."""
+    if not dispatch.inside_gpu_program():
+        return [tf.reduce_mean(t, [0, 1, 2]) for t in terms]
+    # In one sum: beside another one XLA does not fuse a product, but writes it out first.
+    return tf.split(tf.reduce_mean(tf.concat(terms, -1), [0, 1, 2]), len(terms))
+
+
 class _Plain:
     """The kernels in plain operations, which TensorFlow can differentiate itself."""
 
@@ -206,7 +217,7 @@ class _Plain:
     def backward(self, dy, x, s, statistics):
         r = self.inverse_deviation(statistics)
         normalised = (x - statistics[0]) * r
-        beside, along = (tf.reduce_mean(t, [0, 1, 2]) for t in (dy, dy * normalised))
+        beside, along = _means(dy, dy * normalised)
         n = _count(x)
         return s * r * (dy - beside - normalised * along), n * along, n * beside
 

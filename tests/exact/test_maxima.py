@@ -67,32 +67,32 @@ def test_both_derivatives_are_those_of_central_differences(function):
     assert second < 1e-6
 
 
-def orders(function, x, kept=()):
+def derivatives(function, x, kept=(), third_order=True):
     """The value, and its gradient, the gradient of that and so on up to the third order."""
     rng = np.random.default_rng(3)
-
-    @tf.function(autograph=False)
-    def run(x):
-        with tf.GradientTape() as third:
-            third.watch(x)
-            with tf.GradientTape() as second:
-                second.watch(x)
-                with exact.operations(), kept_here(*kept), tf.GradientTape() as first:
-                    first.watch(x)
-                    y = function(x)
-                    weights = tf.constant(rng.normal(size=y.shape), y.dtype)
-                    loss = tf.reduce_sum(y * y * y * weights)
-                with exact.refusals():
-                    one = first.gradient(loss, x)
-                directions = tf.constant(rng.normal(size=x.shape), x.dtype)
-                scalar = tf.reduce_sum(one * one * directions)
+    with tf.GradientTape() as third:
+        third.watch(x)
+        with tf.GradientTape() as second:
+            second.watch(x)
+            with exact.operations(), kept_here(*kept), tf.GradientTape() as first:
+                first.watch(x)
+                y = function(x)
+                weights = tf.constant(rng.normal(size=y.shape), y.dtype)
+                loss = tf.reduce_sum(y * y * y * weights)
             with exact.refusals():
-                two = second.gradient(scalar, x)
-            scalar = tf.reduce_sum(two * directions)
+                one = first.gradient(loss, x)
+            directions = tf.constant(rng.normal(size=x.shape), x.dtype)
+            scalar = tf.reduce_sum(one * one * directions)
         with exact.refusals():
-            three = third.gradient(scalar, x)
-        return [y, one, two, three]
+            two = second.gradient(scalar, x)
+        scalar = tf.reduce_sum(two * directions)
+    with exact.refusals():
+        return [y, one, two, *([third.gradient(scalar, x)] if third_order else [])]
 
+
+def orders(function, x, kept=()):
+    """`derivatives` and the graph that computes them."""
+    run = tf.function(lambda x: derivatives(function, x, kept), autograph=False)
     return run(tf.constant(x)), run.get_concrete_function(tf.constant(x)).graph
 
 
