@@ -27,17 +27,17 @@ VARIANTS = {
         "jax": ["vmap", "map"],
     },
     "omniglot5": {
-        "ours": ["fit", "fit_first_order"],
+        "ours": ["fit", "fit_after", "fit_first_order"],
         "torch": ["loop", "vmap", "threads", "processes"],
         "jax": ["vmap", "map", "parts"],
     },
     "omniglot20": {
-        "ours": ["fit", "fit_rematerialized"],
+        "ours": ["fit", "fit_after", "fit_rematerialized"],
         "torch": ["loop", "threads", "processes"],
         "jax": ["map", "parts"],
     },
     "mini_imagenet": {
-        "ours": ["fit", "fit_rematerialized"],
+        "ours": ["fit", "fit_after", "fit_rematerialized"],
         "torch": ["loop", "vmap", "threads", "processes"],
         "jax": ["vmap", "map", "parts"],
     },

@@ -3,8 +3,9 @@
 ``python -m tests.benchmarks.ours --workload omniglot5 --variant fit`` prints one JSON line. The
 time of a step is that of an epoch by its number of steps: the data pipeline, Keras' loop, metrics
 before and after adaptation and Adam are all in it. Variants: ``fit`` (second order),
-``fit_first_order``, ``fit_rematerialized``; ``pipeline`` takes the tasks from `maml_tf.tasks`
-(sine only) in place of the fixed arrays.
+``fit_first_order``, ``fit_rematerialized``; ``fit_after`` is ``fit`` without the predictions
+before adaptation, which no peer makes; ``pipeline`` takes the tasks from `maml_tf.tasks` (sine
+only) in place of the fixed arrays.
 """
 
 import os
@@ -29,6 +30,7 @@ from inputs import (
 )
 
 import maml_tf
+from maml_tf.learners.base import meta_step
 
 
 class _EpochTimes(keras.callbacks.Callback):
@@ -106,7 +108,9 @@ def main():
     if arguments.device == "cpu":
         tf.config.set_visible_devices([], "GPU")
     weights, arrays = load_inputs(name, arguments.inputs)
+    before = meta_step._before
     for variant in arguments.variant.split(","):
+        meta_step._before = (lambda *_: []) if variant == "fit_after" else before
         learner = make_learner(name, variant, weights, arguments.device)
         data = make_data(name, variant, arrays)
         loss, gradients = first_step(name, learner, data)
