@@ -6,7 +6,7 @@ platform is mended, and says when it may go:
 - `moments`: mean and variance, whose second derivative lacks a term;
 - `images`: bilinear and area resizing and HSV to RGB, whose derivatives are declared away;
 - `ctc`: a loss that is differentiated once;
-- `second_derivatives`: gradients of gradients that TensorFlow lacks;
+- `second_derivatives`: gradients that TensorFlow lacks, most of them of gradients;
 - `registry`: what is wrong or missing beyond them is refused by name, as `guards` words it;
 - `corrected`: gradients of TensorFlow that are wrong (soft labels, products with zeros);
 - `handwritten`: gradients written by hand, which forget weights, and `tf.recompute_grad`;

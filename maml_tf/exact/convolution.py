@@ -89,9 +89,9 @@ def _product(rows, matrix):
     Of a product over many rows XLA makes several over a power of two of them, after it copied all
     into zeros that fill the last one up. Here they are as many as divide the rows.
     """
-    count = rows.shape[0]
+    count = rows.shape[0] if dispatch.inside_gpu_program() else None
     part = max(n for n in range(1, _MOST_ROWS + 1) if count % n == 0) if count else 0
-    if not dispatch.inside_gpu_program() or not _LEAST_ROWS <= part < count:
+    if not count or not _LEAST_ROWS <= part < count:
         return tf.matmul(rows, matrix)
 
     @tf.custom_gradient

@@ -3,8 +3,8 @@
 Four kinds, looked for in all of TensorFlow's registered gradients (which operations does each
 one emit, and what is known of those?):
 
-- `second_derivatives.GIVEN`: gradients of gradients that TensorFlow lacks and that are easy: they
-  are registered where a derivative was an error before, for everybody.
+- `second_derivatives.GIVEN`: gradients that TensorFlow lacks and that are easy: they are
+  registered where a derivative was an error before, for everybody.
 - `_LOST`: operations that are declared not differentiable though they have derivatives, silently;
   and the two of projective transformations, whose registered gradient is that of the inverse
   transformation and no derivative of anything. Inside of `guards.refusals` they raise.

@@ -1,10 +1,12 @@
-"""Second derivatives that TensorFlow lacks and that are easy: of softsign and of resizings.
+"""Derivatives that TensorFlow lacks and that are easy: of softsign, of resizings, of slices in XLA.
 
-Resizings are linear, so that the gradient of the gradient is the resizing itself. They are put in
-place by `maml_tf.exact.registry`.
+Resizings are linear, so that the gradient of the gradient is the resizing itself. Under XLA the
+gradient of `tf.slice` puts the slice into zeros by an operation (that of `keras.ops.slice_update`)
+which has no gradient. They are put in place by `maml_tf.exact.registry`.
 """
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.ops import gen_image_ops
 
 from maml_tf.exact import guards
@@ -64,10 +66,20 @@ def _crop_and_resize_grad_image(op, u):
     return [crops, gen_image_ops.crop_and_resize_grad_boxes(g, u, boxes, indices), None, None]
 
 
+def _dynamic_update_slice_grad(op, u):
+    _, part, begin = op.inputs
+    size = tf.shape(part, out_type=begin.dtype)
+    # As the operation does it: what would stand out is moved inwards.
+    begin = tf.clip_by_value(begin, 0, tf.shape(u, out_type=begin.dtype) - size)
+    rest = gen_xla_ops.xla_dynamic_update_slice(u, tf.zeros_like(part), begin)
+    return [rest, tf.slice(u, begin, size), None]
+
+
 GIVEN = {
     "SoftsignGrad": _softsign_grad,
     "ResizeNearestNeighborGrad": _nearest_grad,
     "ResizeBicubicGrad": _bicubic_grad,
     "ScaleAndTranslateGrad": _scale_and_translate_grad,
     "CropAndResizeGradImage": _crop_and_resize_grad_image,
+    "XlaDynamicUpdateSlice": _dynamic_update_slice_grad,
 }

@@ -8,18 +8,21 @@ takes for a step of ours; what TensorFlow takes to start the step is not in it. 
 folder with the program of one training step (meta-gradient of vectorised tasks, metrics, Adam) as
 StableHLO, with what goes into it, and with the loss that TensorFlow finds without XLA. `run`
 compiles the program by JAX's own client, checks the loss in full float32, and times it as it is,
-beside nothing else.
+beside nothing else. With `--kernels 20` it also says in which twenty kernels the GPU's time is.
 
 Parts of a model are other operations on a GPU (those of `maml_tf.exact`). `write --device gpu`
 makes what would be made there, also on a machine without one.
 """
 
 import argparse
+import collections
+import gzip
 import json
 import os
 import pathlib
 import re
 import sys
+import tempfile
 import unittest.mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -157,7 +160,37 @@ def prepare(folder, device, full_precision=False):
     return call, expected
 
 
-def run(folder, device, seconds):
+def trace(call, steps):
+    """What JAX's profiler records of so many steps, a list of events."""
+    import jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            call(steps)
+        (path,) = pathlib.Path(folder).rglob("*.trace.json.gz")
+        return json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+
+
+def kernels(events):
+    """Milliseconds of a GPU's kernels by their names without numbers, a `collections.Counter`."""
+    events = [e for e in events if "ph" in e]
+    names = {
+        (e["name"], e["pid"], e.get("tid") if e["name"] == "thread_name" else None): e["args"][
+            "name"
+        ]
+        for e in events
+        if e["ph"] == "M" and e["name"] in ("process_name", "thread_name")
+    }
+    times = collections.Counter()
+    for e in (e for e in events if e["ph"] == "X"):
+        device = names.get(("process_name", e["pid"], None), "")
+        line = names.get(("thread_name", e["pid"], e["tid"]), "")
+        if "GPU" in device and "Stream" in line:
+            times[re.sub(r"_?\d+", "", e["name"])[:60]] += e["dur"] / 1e3
+    return times
+
+
+def run(folder, device, seconds, most=0):
     """Compiles and times by JAX what `write` wrote, on the device of that name."""
     call, expected = prepare(folder, device, full_precision=True)
     loss = call()
@@ -171,6 +204,11 @@ def run(folder, device, seconds):
         steps = STEPS_AHEAD if device == "gpu" else 1
         times = measure(lambda: call(steps), seconds, steps_per_call=steps)
     write_line(framework="maml_tf by JAX", device=device, **expected | losses | times)
+    if most:
+        found = kernels(trace(call, steps=1))
+        write_line(all_kernels_ms=round(found.total(), 3))
+        for name, ms in found.most_common(most):
+            write_line(kernel=name, ms=round(ms, 4))
 
 
 def main():
@@ -187,11 +225,12 @@ def main():
     running.add_argument("--input", type=pathlib.Path, required=True)
     running.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     running.add_argument("--seconds", type=float, default=5.0, help="timed; 0: the loss alone")
+    running.add_argument("--kernels", type=int, default=0, help="how many to list, of a GPU")
     arguments = parser.parse_args()
     if arguments.part == "write":
         write(arguments.workload, arguments.output, arguments.device)
     else:
-        run(arguments.input, arguments.device, arguments.seconds)
+        run(arguments.input, arguments.device, arguments.seconds, arguments.kernels)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,45 @@ def test_what_is_saved_is_what_is_loaded(step, tmp_path):
         assert one.dtype == other.dtype
 
 
+def test_kernels_are_those_of_a_gpus_streams():
+    def named(kind, pid, tid, name):
+        return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}
+
+    def took(pid, tid, name, us):
+        return {"ph": "X", "name": name, "pid": pid, "tid": tid, "ts": 0, "dur": us}
+
+    events = [
+        named("process_name", 1, 0, "/device:GPU:0 NVIDIA"),
+        named("process_name", 2, 0, "/host:CPU"),
+        named("thread_name", 1, 13, "Stream #13(Compute)"),
+        named("thread_name", 1, 14, "XLA Modules"),
+        named("thread_name", 2, 13, "Stream of a host"),
+        took(1, 13, "loop_add_fusion_2", 100.0),
+        took(1, 13, "loop_add_fusion_15", 400.0),
+        took(1, 13, "input_reduce_fusion", 250.0),
+        took(1, 14, "jit_step", 9000.0),
+        took(2, 13, "loop_add_fusion_2", 9000.0),
+        {},  # with which such a list may end
+    ]
+    assert hlo.kernels(events) == {"loop_add_fusion": 0.5, "input_reduce_fusion": 0.25}
+
+
+def test_what_is_written_for_a_gpu_is_its_program_and_listed_devices_stay(tmp_path):
+    devices = tf.config.list_physical_devices()
+    for device in ("cpu", "gpu"):
+        hlo.write("sine", tmp_path / device, device)
+    (cpu, arguments, expected), (gpu, *others) = (
+        hlo.load(tmp_path / device) for device in ("cpu", "gpu")
+    )
+    assert tf.config.list_physical_devices() == devices
+    # On a CPU gradients of kernels over few examples are sums, here as many as there may be.
+    assert cpu.count("stablehlo.reduce") > gpu.count("stablehlo.reduce")
+    assert cpu.count("stablehlo.dot_general") < gpu.count("stablehlo.dot_general")
+    assert others[1]["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    for one, other in zip(arguments, others[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 @pytest.mark.parametrize("off", [0.0, 0.1])
 def test_jax_finds_the_same_loss_and_refuses_another(step, tmp_path, off):

@@ -67,7 +67,7 @@ def test_both_derivatives_are_those_of_central_differences(function):
     assert second < 1e-6
 
 
-def derivatives(function, x, kept=(), third_order=True):
+def derivatives(function, x, kept=()):
     """The value, and its gradient, the gradient of that and so on up to the third order."""
     rng = np.random.default_rng(3)
     with tf.GradientTape() as third:
@@ -87,7 +87,7 @@ def derivatives(function, x, kept=(), third_order=True):
             two = second.gradient(scalar, x)
         scalar = tf.reduce_sum(two * directions)
     with exact.refusals():
-        return [y, one, two, *([third.gradient(scalar, x)] if third_order else [])]
+        return [y, one, two, third.gradient(scalar, x)]
 
 
 def orders(function, x, kept=()):

@@ -193,6 +193,7 @@ SHAPES = {
         ),
         select=lambda x: o.select([x > 0, x < -0.5], [x**2, x**3]),
         slice=lambda x: o.slice(x, (0, 1), (2, 2)),
+        slice_update=lambda x: o.slice_update(x, (0, 1), x[:, :2] ** 2),
         sort=o.sort,
         split=lambda x: o.split(x, 3, axis=1),
         swapaxes=lambda x: o.swapaxes(x, 0, 1),
@@ -501,7 +502,6 @@ REFUSED = {
     "DenseBincount": Case(
         lambda x: o.bincount(tf.constant([[0, 1, 1], [2, 0, 1]]), weights=x), ANY
     ),
-    "XlaDynamicUpdateSlice": Case(lambda x: o.slice_update(x, (0, 1), x[:, :2] ** 2), ANY),
     "Lu": Case(lambda x: o.lu_factor(x)[0], SQUARE),
     "ctc_loss": Case(
         lambda x: o.ctc_loss([[1, 2]], o.reshape(x, (1, 3, 4)), [2], [3]), IMAGE[0, :4, :3, 0]
@@ -610,7 +610,7 @@ WITHOUT_DERIVATIVE = {
 
 # Functions that stand in `REFUSED`, by the name of the operation.
 REFUSED_NAMES = {
-    *("view", "bincount", "slice_update", "lu_factor", "ctc_loss"),
+    *("view", "bincount", "lu_factor", "ctc_loss"),
     *("image.affine_transform", "image.perspective_transform"),
 }
 

@@ -9,7 +9,7 @@ from tensorflow.python.framework import ops
 
 from maml_tf import exact
 from maml_tf.exact import registry, second_derivatives
-from tests.problems import compiled, layers, task_batch, traced_meta_gradient
+from tests.problems import compiled, layers, relative_error, task_batch, traced_meta_gradient
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,26 @@ def lrn(x):
 
 
 TASKS = task_batch((5, 5, 1))
+
+
+def sliced(x):
+    """A part of the images in the middle, and the images with its square in a corner."""
+    part = tf.slice(x, [0, 1, 2, 0], [-1, 3, 2, 1])
+    return keras.ops.slice_update(x, (0, 0, 3, 0), part**2)
+
+
+@pytest.mark.parametrize("task_map", ["loop", "vectorized"])
+def test_slices_have_second_derivatives_under_xla(task_map):
+    gradients = []
+    for jit_compile in (False, True):
+        learner = compiled(
+            network(sliced), inner_steps=2, jit_compile=jit_compile, task_map=task_map
+        )
+        learner.set_weights(
+            [np.random.default_rng(0).normal(size=w.shape) for w in learner.get_weights()]
+        )
+        gradients.append(traced_meta_gradient(learner, *TASKS)()[1])
+    assert relative_error(*gradients) < 1e-5
 
 
 @pytest.mark.parametrize("settings", [{}, {"rematerialize": True}], ids=str)
