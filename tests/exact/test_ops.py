@@ -194,6 +194,7 @@ SHAPES = {
         select=lambda x: o.select([x > 0, x < -0.5], [x**2, x**3]),
         slice=lambda x: o.slice(x, (0, 1), (2, 2)),
         slice_update=lambda x: o.slice_update(x, (0, 1), x[:, :2] ** 2),
+        slice_update_from_outside=lambda x: o.slice_update(x, (-1, 3), x[:1, :2] ** 2),
         sort=o.sort,
         split=lambda x: o.split(x, 3, axis=1),
         swapaxes=lambda x: o.swapaxes(x, 0, 1),
