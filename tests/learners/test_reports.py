@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maml_tf import MAML
 from maml_tf.learners.base import reports
 from maml_tf.learners.base.meta_step import Answers
-from tests.problems import dense_model, layers
+from tests.problems import dense_model, layers, task_batch
 
 Y = np.array([[[1.0], [2.0]], [[3.0], [5.0]], [[0.0], [1.0]]], "float32")  # T = 3, Q = 2
 Y_PRED = np.array([[[2.0], [2.0]], [[1.0], [5.0]], [[0.0], [4.0]]], "float32")
@@ -90,3 +91,55 @@ def test_the_error_of_a_loss_that_ran_away_names_the_steps_where_there_are_any(s
     assert "at training step 7 " in message
     assert (f"fewer inner steps than {steps}," in message) == bool(steps)
     assert "clipvalue=10" in message
+
+
+HOW = [{}, {"run_eagerly": True}, {"steps_per_execution": 2}, {"jit_compile": True}]
+
+
+def regressor(**settings):
+    learner = MAML(dense_model(), 0.1)
+    settings = {"optimizer": keras.optimizers.Adam(0.01), "loss": "mse", **settings}
+    learner.compile(metrics=["mae"], **settings)
+    return learner
+
+
+def tasks():
+    """Three batches of two tasks."""
+    return tf.data.Dataset.from_tensor_slices(task_batch(tasks=6)).batch(2, drop_remainder=True)
+
+
+@pytest.mark.parametrize("settings", HOW, ids=str)
+def test_training_that_does_not_report_what_was_before_is_the_same_training(settings):
+    both, after = regressor(**settings), regressor(report_before=False, **settings)
+    expected, received = (
+        learner.fit(tasks(), validation_data=tasks(), epochs=2, verbose=0).history
+        for learner in (both, after)
+    )
+    assert set(expected) - set(received) == {"loss_before", "mae_before"}
+    for name, values in received.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5)
+    assert {"val_loss_before", "val_mae_before"} <= set(received)
+    for one, other in zip(after.get_weights(), both.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_not_to_report_it_is_kept_in_the_file(tmp_path):
+    learner = regressor(report_before=False)
+    expected = learner.train_on_batch(*task_batch(), return_dict=True)
+    assert set(expected) == {"loss", "mae"}
+    learner.save(tmp_path / "learner.keras")
+    again = keras.saving.load_model(tmp_path / "learner.keras")
+    assert set(again.train_on_batch(*task_batch(), return_dict=True)) == {"loss", "mae"}
+    again.compile("adam", "mse")
+    assert "loss_before" in again.train_on_batch(*task_batch(), return_dict=True)
+
+
+def test_without_it_there_are_no_predictions_before():
+    *_, y_pred, y_before = regressor(report_before=False).meta_gradient(*task_batch())
+    assert y_before is None
+    assert y_pred.shape == task_batch()[1].shape
+
+
+def test_whether_to_report_it_is_true_or_false():
+    with pytest.raises(TypeError, match="`report_before` to be True or False. Received: .*'no'"):
+        regressor(report_before="no")

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from maml_tf import noise
+from maml_tf import arguments, noise
 from maml_tf.learners.base import batch_checks, checks, labels, meta_step, specs, weight_checks
 from maml_tf.learners.base.batches import number_of_tasks, query_weights
 from maml_tf.learners.base.reports import Before, merged
@@ -41,6 +41,7 @@ class BatchSteps(keras.Model):
             self.output_names = model.output_names
         self._inner_loss = None
         self._before = None
+        self._report_before = True
         self._bad_step = None
         self._class_weight = None
         self._adapt_functions = {}
@@ -62,6 +63,7 @@ class BatchSteps(keras.Model):
         steps_per_execution: int = 1,
         jit_compile: bool = False,
         auto_scale_loss: bool = True,
+        report_before: bool = True,
     ) -> None:
         """Configures meta-training, as `keras.Model.compile` does.
 
@@ -83,6 +85,9 @@ class BatchSteps(keras.Model):
                 second-order gradient (max-pooling of images of unknown size) training refuses to
                 start.
             auto_scale_loss: as in Keras.
+            report_before: whether training predicts the queries at the initial weights, too, and
+                reports loss and metrics there, with `_before` behind their names. A step without
+                takes 0.84 to 0.95 of the time. Evaluation always does.
 
         Raises:
             TypeError: an inner optimizer as `optimizer`, an `inner_loss` that is no loss, or
@@ -93,6 +98,7 @@ class BatchSteps(keras.Model):
         checks.check_compile(
             optimizer, run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
         )
+        self._report_before = arguments.boolean("report_before", report_before)
         inner_loss = checks.check_inner_loss(inner_loss)
         super().compile(
             optimizer=optimizer,
@@ -118,6 +124,7 @@ class BatchSteps(keras.Model):
         config = super().get_compile_config()
         if config:
             config["inner_loss"] = keras.saving.serialize_keras_object(self._inner_loss_config)
+            config |= {} if self._report_before else {"report_before": False}
             if self._support_y_spec is not None:
                 config["support_y"] = specs.to_config(self._support_y_spec)
         return config
@@ -163,7 +170,8 @@ class BatchSteps(keras.Model):
             `(loss, gradients, state, predictions, predictions_before)`: the query loss averaged
             over tasks; gradients in the order of `trainable_variables`; the state after this
             batch, in the order of `non_trainable_variables`; predictions `[T, Q, ...]` after and
-            before adaptation, the latter None for a method that takes no steps.
+            before adaptation, the latter None for a method that takes no steps, and where
+            `compile` was told `report_before=False`.
         """
         weight = query_weights(query_y, sample_weight)
         made = meta_step.meta_gradient(self, inputs, query_y, weight)
@@ -217,7 +225,9 @@ class BatchSteps(keras.Model):
             names = ["loss", *(c.name for c in counters)]
             losses = dict(zip(names, [before.loss, *before.losses], strict=True))
             self._before.update(losses, query_y, before, weight, tasks)
-        return self.compute_metrics(None, *merged(query_y, after, weight))
+        results = self.compute_metrics(None, *merged(query_y, after, weight))
+        others = self._before.results() if self._before and before is None else ()
+        return {name: value for name, value in results.items() if name not in others}
 
     def get_metrics_result(self):
         """Metrics after adaptation, and the same before it, `_before` behind their names."""

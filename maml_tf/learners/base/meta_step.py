@@ -107,7 +107,7 @@ def meta_gradient(learner, inputs, query_y, weight):
                     gradients, after = learner.task_gradient(task)
                 changed = functional.values_of(variables)
             with learner.with_values(weights, state):
-                before = _before(learner, task)
+                before = _before(learner, task) if learner._report_before else []
         same[:] = [new is old for new, old in zip(changed, state, strict=True)]
         kept = [s for s, f, u in zip(changed, floating, same, strict=True) if f and not u]
         others = [s for s, f, u in zip(changed, floating, same, strict=True) if not (f or u)]
