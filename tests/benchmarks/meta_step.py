@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).parent
 # Of each framework what was fastest, and the ways its users know.
 VARIANTS = {
     "sine": {
-        "ours": ["fit", "pipeline"],
+        "ours": ["fit", "fit_after", "pipeline"],
         "torch": ["vmap", "bmm"],
         "jax": ["vmap", "map"],
     },
