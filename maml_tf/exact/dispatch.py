@@ -124,9 +124,9 @@ def closed_forms_pay():
     (`tf.vectorized_map` knows plain operations best); and in what is both, on a GPU. Nothing else
     was measured.
     """
-    compiled_or_vectorized = _HERE.vectorized or inside_xla()
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return inside_gpu_program() or not (compiled_or_vectorized or on_gpu)
+    if tf.config.list_physical_devices("GPU"):
+        return inside_gpu_program()
+    return not (_HERE.vectorized or inside_xla())
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ On a GPU, where XLA compiles vectorised tasks, its kernels for both derivatives 
 to them. There the larger one of two elements at a time, and its place, are operations that XLA
 fuses with what stands beside them.
 
-`tests/exact/test_maxima.py` compares all of it with TensorFlow's own and with central differences.
+`tests/exact/test_maxima.py` and, as for a GPU, `test_gpu.py` compare all of it with TensorFlow's
+own, the former with central differences, too.
 `python -m tests.benchmarks.replacements --kept max_pool` measures it; where it brings nothing any
 more, this file may go.
 """

@@ -19,8 +19,9 @@ normalised, and what depends on the bias are moving averages alone: its gradient
 arithmetic would leave rounding, at the price of a sum and of a broadcast of all activations.
 
 `tests/exact/test_normalization.py` compares all of it with central differences and with the plain
-operations. TensorFlow has a second derivative of its fused kernel, too, which is slower than what
-it replaces here; once it is faster, this file may go.
+operations, `test_gpu.py` what is made for a GPU with TensorFlow's own derivatives. TensorFlow has a
+second derivative of its fused kernel, too, which is slower than what it replaces here; once it is
+faster, this file may go.
 """
 
 import tensorflow as tf

@@ -173,19 +173,13 @@ def trace(call, steps):
 
 def kernels(events):
     """Milliseconds of a GPU's kernels by their names without numbers, a `collections.Counter`."""
-    events = [e for e in events if "ph" in e]
-    names = {
-        (e["name"], e["pid"], e.get("tid") if e["name"] == "thread_name" else None): e["args"][
-            "name"
-        ]
-        for e in events
-        if e["ph"] == "M" and e["name"] in ("process_name", "thread_name")
-    }
+    about = [e for e in events if e.get("ph") == "M"]
+    devices = {e["pid"]: e["args"]["name"] for e in about if e["name"] == "process_name"}
+    lines = {(e["pid"], e["tid"]): e["args"]["name"] for e in about if e["name"] == "thread_name"}
     times = collections.Counter()
-    for e in (e for e in events if e["ph"] == "X"):
-        device = names.get(("process_name", e["pid"], None), "")
-        line = names.get(("thread_name", e["pid"], e["tid"]), "")
-        if "GPU" in device and "Stream" in line:
+    for e in (e for e in events if e.get("ph") == "X"):
+        line = lines.get((e["pid"], e["tid"]), "")
+        if "GPU" in devices.get(e["pid"], "") and "Stream" in line:
             times[re.sub(r"_?\d+", "", e["name"])[:60]] += e["dur"] / 1e3
     return times
 
